@@ -1,0 +1,85 @@
+"""Offline behaviour distillation: a few hundred (state, action) pairs in place of an offline RL dataset."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Every public name and where it lives. Nothing is imported before it is used (PEP 562), so that
+# `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
+_EXPORTS = {
+    "BenchmarkDataset": "benchmark",
+    "DistilledDataset": "distilled",
+    "EvaluationReport": "evaluation",
+    "FrozenTeacher": "teachers",
+    "MinariObdError": "errors",
+    "OfflineData": "offline",
+    "Policy": "cloning",
+    "Provenance": "distilled",
+    "Recipe": "recipe",
+    "StudentProtocol": "recipe",
+    "Targets": "objectives",
+    "Teacher": "teachers",
+    "clone": "cloning",
+    "collect": "benchmark",
+    "distill": "distillation",
+    "evaluate": "evaluation",
+    "load_dataset": "loading",
+    "load_offline_data": "offline",
+    "load_policy": "cloning",
+    "load_recipe": "recipe",
+    "load_teacher": "teachers",
+    "train_teacher": "teachers.d3rlpy_teacher",
+}
+
+__all__ = [
+    "BenchmarkDataset",
+    "DistilledDataset",
+    "EvaluationReport",
+    "FrozenTeacher",
+    "MinariObdError",
+    "OfflineData",
+    "Policy",
+    "Provenance",
+    "Recipe",
+    "StudentProtocol",
+    "Targets",
+    "Teacher",
+    "__version__",
+    "clone",
+    "collect",
+    "distill",
+    "evaluate",
+    "load_dataset",
+    "load_offline_data",
+    "load_policy",
+    "load_recipe",
+    "load_teacher",
+    "train_teacher",
+]
+
+if TYPE_CHECKING:
+    from minari_obd.benchmark import BenchmarkDataset, collect
+    from minari_obd.cloning import Policy, clone, load_policy
+    from minari_obd.distillation import distill
+    from minari_obd.distilled import DistilledDataset, Provenance
+    from minari_obd.errors import MinariObdError
+    from minari_obd.evaluation import EvaluationReport, evaluate
+    from minari_obd.loading import load_dataset
+    from minari_obd.objectives import Targets
+    from minari_obd.offline import OfflineData, load_offline_data
+    from minari_obd.recipe import Recipe, StudentProtocol, load_recipe
+    from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
+    from minari_obd.teachers.d3rlpy_teacher import train_teacher
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'minari_obd' has no attribute {name!r}")
+    value = getattr(import_module(f"minari_obd.{_EXPORTS[name]}"), name)
+    globals()[name] = value  # the next access is an ordinary attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,187 @@
+"""The command line, derived from the recipe's dataclasses: no option is written twice.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from minari_obd.errors import MinariObdError, SettingError
+from minari_obd.recipe import Recipe, load_recipe
+
+__all__ = ["main"]
+
+_Settings = Annotated[Recipe, tyro.conf.arg(name="")]
+_Source = tyro.conf.Positional[str]
+
+
+def _application(recipe: Any) -> tyro.extras.SubcommandApp:
+    """Build the commands; ``recipe`` holds the defaults of ``run``, read from its TOML file."""
+    app = tyro.extras.SubcommandApp()
+
+    @app.command
+    def distill(settings: _Settings, out: Path | None = None) -> None:
+        """Distil an offline dataset into a few hundred pairs, and save them as a folder.
+
+        Args:
+            settings: the recipe.
+            out: Folder to write; `out/<source>-<method>-<size>` if not given.
+        """
+        from minari_obd.distillation import Distillation
+
+        source = settings.source.strip("/").replace("/", "-")
+        folder = out or Path("out") / f"{source}-{settings.method}-{settings.size}"
+        dataset = Distillation(settings).run(folder)
+        print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder}")
+
+    @app.command
+    def run(recipe_file: tyro.conf.Positional[Path], settings: _Settings = recipe, out: Path | None = None) -> None:
+        """Run a recipe: distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
+
+        Args:
+            recipe_file: A TOML file such as recipes/quickstart.toml; the options below override it.
+            settings: the recipe.
+            out: Folder to write; `out/obd-<environment>-<method>-<size>` if not given.
+        """
+        from minari_obd.pipeline import run_recipe
+
+        result = run_recipe(settings, out)
+        print(
+            f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"
+            f"Next: minari-obd load {result.folder}\n"
+            f"      minari-obd clone {result.folder} --out policy.safetensors\n"
+            f'      python -c "import minari_obd; '
+            f"print(minari_obd.load_dataset('{result.folder}').tensors()[0].shape)\""
+        )
+
+    @app.command(aliases=["show"])
+    def load(ref: _Source, revision: str | None = None) -> None:
+        """Load a distilled dataset, check it, and show what it is.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository.
+            revision: Branch, tag or commit of the repository.
+        """
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        from minari_obd.card import dataset_card
+        from minari_obd.loading import load_dataset
+
+        dataset = load_dataset(ref, revision=revision)
+        card = dataset_card(dataset, Path(ref).name).split("---\n", 2)[2]
+        Console().print(Markdown(card))
+
+    @app.command
+    def clone(ref: _Source, out: Path = Path("policy.safetensors"), students: int = 1, seed: int = 0) -> None:
+        """Clone a policy from a distilled dataset and save it.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository.
+            out: File to write.
+            students: Students to train; together they act by the mean of their actions.
+            seed: Of their initialisations.
+        """
+        from minari_obd.cloning import clone as clone_policy
+        from minari_obd.loading import load_dataset
+
+        policy = clone_policy(load_dataset(ref), students=students, seed=seed, progress=True)
+        print(f"Saved in {policy.save(out)}\nNext: minari-obd evaluate {out}")
+
+    @app.command
+    def evaluate(ref: _Source, env: str | None = None, students: int = 10, episodes: int = 10, seed: int = 0) -> None:
+        """Evaluate a distilled dataset, or a cloned policy, in its environment.
+
+        Args:
+            ref: Folder, Minari id, Hugging Face repository, or the file of a policy.
+            env: Plain Gymnasium id; the dataset's own if not given.
+            students: Students to clone (a policy has its own).
+            episodes: Episodes of each.
+            seed: Of students and starts.
+        """
+        from minari_obd.cloning import load_policy
+        from minari_obd.evaluation import evaluate as evaluate_subject
+        from minari_obd.loading import load_dataset
+
+        subject = load_policy(ref) if ref.endswith(".safetensors") else load_dataset(ref)
+        print(evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True))
+
+    @app.command
+    def collect(
+        dataset_id: _Source, env: str | None = None, policy: str | None = None, steps: int = 200_000, seed: int = 0
+    ) -> None:
+        """Collect an offline dataset: an obd-bench one by its id, or any environment with any policy.
+
+        Args:
+            dataset_id: Minari id to make.
+            env: Plain Gymnasium id.
+            policy: `random`, a bundled policy, the path of a Stable-Baselines3 zip, or `module:function`.
+            steps: Environment steps.
+            seed: Of environments and actions.
+        """
+        from minari_obd.benchmark import BENCHMARK
+        from minari_obd.benchmark import collect as collect_dataset
+
+        if dataset_id in BENCHMARK and env is None and policy is None:
+            BENCHMARK[dataset_id].build(steps=steps, seed=seed)
+        elif env is None or policy is None:
+            raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
+        else:
+            collect_dataset(dataset_id, env, _policy(policy), steps=steps, seed=seed)
+        print(f"Next: minari-obd distill {dataset_id}")
+
+    @app.command(name="list")
+    def list_() -> None:
+        """List methods, teachers, densities, students, bundled policies, and the datasets that are at hand."""
+        from minari_obd.listing import print_listing
+
+        print_listing()
+
+    return app
+
+
+def _policy(name: str) -> Any:
+    """A name for :func:`collect`, or the object that ``module:function`` names on the user's own Python path."""
+    from importlib import import_module
+
+    module, separator, attribute = name.partition(":")
+    if not separator or Path(name).exists():
+        return name
+    sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
+
+
+def _recipe_of(arguments: Sequence[str]) -> Any:
+    """Read the TOML file of ``run`` before its options are parsed, since it holds their defaults."""
+    if list(arguments[:1]) == ["run"]:
+        for argument in arguments[1:]:
+            if not argument.startswith("-"):
+                return load_recipe(argument)
+    return MISSING
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``minari-obd``; errors of this package are one sentence and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        recipe = _recipe_of(arguments)
+        _application(tyro.MISSING if recipe is MISSING else recipe).cli(
+            prog="minari-obd",
+            description="Offline behaviour distillation: offline RL datasets as a few hundred (state, action) pairs.",
+            args=arguments,
+            config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except MinariObdError as error:
+        print(f"minari-obd: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,173 @@
+"""Cloning: policies trained from pairs by behavioural cloning, in about a second."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minari_obd.distilled import DistilledDataset
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, check_writable
+from minari_obd.inner_loop import train_students
+from minari_obd.offline import Normaliser, OfflineData
+from minari_obd.progress import progress_bar
+from minari_obd.recipe import StudentProtocol, protocol_by_name
+from minari_obd.students import Student, make_student, student_generators
+
+__all__ = ["Policy", "clone", "load_policy"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Policy:
+    """E cloned students; called as one policy, they act by the mean of their actions."""
+
+    parameters: list[Tensor]
+    """Trained parameters; every tensor has E rows."""
+    protocol: StudentProtocol
+    normaliser: Normaliser
+    action_low: np.ndarray
+    """Lowest action, shape (A,)."""
+    action_high: np.ndarray
+    """Highest action, shape (A,)."""
+    env_id: str | None = None
+    """Environment that the pairs are about, if known."""
+
+    @property
+    def students(self) -> int:
+        """E, the number of students."""
+        return len(self.parameters[0])
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations (B, S), or one (S,), to raw actions (B, A), or one (A,)."""
+        observations = np.asarray(observations)
+        single = observations.ndim == 1
+        actions = self.act_each(observations[None] if single else observations).mean(axis=0)
+        return actions[0] if single else actions
+
+    @torch.no_grad()
+    def act_each(self, observations: np.ndarray) -> np.ndarray:
+        """Raw actions of every student, shape (E, B, A), for raw observations (B, S) or (E, B, S)."""
+        size = self.normaliser.mean.size
+        if observations.ndim not in (2, 3) or observations.shape[-1] != size:
+            raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
+        states = torch.from_numpy(self.normaliser.normalise(observations))
+        scaled = self._student.apply(self.parameters, states).numpy()
+        return self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)
+
+    @property
+    def _student(self) -> Student:
+        return make_student(self.protocol)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the policy to one safetensors file and return its path."""
+        path = check_writable(path)
+        tensors = {f"parameters/{i}": p.contiguous() for i, p in enumerate(self.parameters)}
+        for name, value in self._arrays().items():
+            tensors[name] = torch.tensor(value)
+        header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, temporary, metadata={"minari_obd_policy": json.dumps(header)})
+        temporary.replace(path)
+        return path
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "mean": self.normaliser.mean,
+            "scale": self.normaliser.scale,
+            "action_low": np.asarray(self.action_low, np.float32),
+            "action_high": np.asarray(self.action_high, np.float32),
+        }
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy that :meth:`Policy.save` wrote.
+
+    Raises:
+        NotFoundError: no such file.
+        FormatError: not a policy, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"There is no policy '{path}'; `minari-obd clone` writes one.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["minari_obd_policy"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+        if header["format"] > _FORMAT:
+            raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {_FORMAT}.")
+        count = sum(name.startswith("parameters/") for name in tensors)
+        return Policy(
+            parameters=[tensors[f"parameters/{i}"] for i in range(count)],
+            protocol=StudentProtocol(**header["protocol"]),
+            normaliser=Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy()),
+            action_low=tensors["action_low"].numpy(),
+            action_high=tensors["action_high"].numpy(),
+            env_id=header["env_id"],
+        )
+    except FormatError:
+        raise
+    except (SafetensorError, MinariObdError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"'{path}' is not a policy of this package: {error}.") from error
+
+
+def clone(
+    pairs: DistilledDataset | OfflineData | Sequence[DistilledDataset],
+    *,
+    students: int = 1,
+    protocol: StudentProtocol | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Policy:
+    """Train students from pairs by behavioural cloning.
+
+    Args:
+        pairs: a distilled dataset; several of one task, whose pairs are joined; or a whole offline dataset.
+        students: how many, each from its own random initialisation.
+        protocol: how to train them, itself or by name. If not given, the one that the pairs were made for,
+            or ``whole_data`` for a whole offline dataset.
+        seed: of the initialisations and minibatches.
+        progress: show a bar.
+
+    Raises:
+        DataError: datasets that do not share their shapes and normaliser.
+    """
+    sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
+    if not sets or students < 1:
+        raise DataError("Cloning needs at least one dataset and one student.")
+    first = sets[0]
+    for other in sets[1:]:
+        if not np.array_equal(other.normaliser.mean, first.normaliser.mean):
+            raise DataError("The datasets were normalised differently; only pairs of one source can be joined yet.")
+    if protocol is None:
+        protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
+    protocol = protocol_by_name(protocol)
+    states = torch.from_numpy(np.concatenate([first.normaliser.normalise(each.observations) for each in sets]))
+    actions = torch.from_numpy(np.concatenate([each.scaled_actions() for each in sets]))
+    student = make_student(protocol)
+    initial = student.initialise(states.shape[1], actions.shape[1], student_generators(students, seed, 5))
+    with progress_bar(protocol.steps, f"cloning {students} student(s)", show=progress) as bar:
+        trained = train_students(
+            student,
+            initial,
+            states,
+            actions,
+            protocol,
+            batches=_minibatches(len(states), protocol.batch_size, seed),
+            after_step=bar.update,
+        )
+    return Policy(trained, protocol, first.normaliser, first.action_low, first.action_high, first.env_id)
+
+
+def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:
+    if size is None or size >= count:
+        return None
+    rng = np.random.default_rng([seed, 6])
+    return (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))

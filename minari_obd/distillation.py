@@ -1,0 +1,277 @@
+"""Distillation: from an offline dataset to a distilled one, by way of teacher, density, targets and outer loop."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import minari_obd
+from minari_obd.devices import cache_root, choose_device, cpu_threads
+from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
+from minari_obd.folder import check_target
+from minari_obd.objectives import Targets
+from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.outer_loop import OuterLoop, OuterResult
+from minari_obd.recipe import Recipe
+from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
+from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
+
+__all__ = ["Distillation", "distill"]
+
+
+def distill(
+    source: Any = None,
+    method: str | None = None,
+    *,
+    size: int | None = None,
+    teacher: str | Teacher | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    recipe: Recipe | None = None,
+    progress: bool = True,
+) -> DistilledDataset:
+    """Distil an offline dataset into a few hundred (state, action) pairs.
+
+    Args:
+        source: what :func:`load_offline_data` takes; a Minari id, for instance.
+        method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc`` or ``sdw`` (the default).
+        size: how many pairs; 256 by default.
+        teacher: an algorithm to train (``calql`` by default), the folder of a saved teacher, or any object with
+            ``act`` and ``value`` in raw units.
+        seed: of every random number; 0 by default.
+        device: ``cpu``, ``cuda`` or ``auto`` (the default).
+        out: a folder to save the result in; it is checked before any long work.
+        recipe: all other settings; the arguments above win over it where they are given.
+        progress: print the plan and show bars.
+
+    Raises:
+        NotFoundError: an unknown dataset, method or teacher.
+        DataError: the data cannot be used, or is smaller than the size.
+        SettingError: settings that make no sense, or an output path that cannot be written.
+        MissingExtraError: d3rlpy or scikit-learn is needed and not installed.
+    """
+    name = source if isinstance(source, str) else getattr(source, "dataset_id", type(source).__name__)
+    given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
+    given = {key: value for key, value in given.items() if value is not None}
+    if source is not None:
+        given["source"] = name
+    elif recipe is None:
+        raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
+    recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
+    if isinstance(teacher, str):
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=teacher))
+        teacher = None
+    return Distillation(recipe, source=source, teacher_object=teacher, progress=progress).run(out)
+
+
+@dataclass
+class Distillation:
+    """One run of a recipe; every part is made when it is first asked for, and kept."""
+
+    recipe: Recipe
+    source: Any = None
+    """The data itself, where it is more than a name."""
+    teacher_object: Teacher | None = None
+    """A teacher that the caller brings."""
+    progress: bool = True
+    teacher_seconds: float = 0.0
+    """Wall time that the teacher's training took; zero if there was nothing to train."""
+
+    def run(self, out: str | Path | None = None) -> DistilledDataset:
+        """Check everything that can be checked, print the plan, do the work, save the result."""
+        self.check(out)
+        with cpu_threads(self.recipe.threads) as threads:
+            if self.progress:
+                self.print_plan()
+            if self._is_selection:
+                rows = self._method.select(self.data, self.recipe.size, self.recipe.seed)
+                dataset = self._dataset(self.data.observations[rows], self.data.actions[rows], threads)
+            else:
+                targets = self.targets
+                result = self._loop.run(
+                    targets, self.recipe.size, checkpoint=self._checkpoint(targets, threads), progress=self.progress
+                )
+                low, high = self.data.action_low, self.data.action_high
+                actions = low + 0.5 * (result.actions + 1.0) * (high - low)
+                observations = self.data.normaliser.denormalise(result.states)
+                dataset = self._dataset(observations, actions, threads, result, targets)
+        if out is not None:
+            dataset.save(out)
+        return dataset
+
+    def check(self, out: str | Path | None) -> None:
+        """Find what would fail after long work before it starts."""
+        OBJECTIVES.check(self.recipe.method)
+        STUDENTS.check(self.recipe.student.network)
+        DENSITIES.check(self.recipe.density.estimator)
+        choose_device(self.recipe.device)
+        if out is not None:
+            check_target(Path(out))
+        algorithm = self.recipe.teacher.algorithm
+        if self.needs_teacher and self.teacher_object is None and algorithm not in TEACHERS.names():
+            if not Path(algorithm).exists():
+                raise NotFoundError(
+                    f"There is no teacher '{algorithm}': it is neither a saved teacher's folder nor an algorithm; "
+                    + did_you_mean(algorithm, TEACHERS.names())
+                )
+            load_teacher(algorithm)
+        if self.recipe.size > len(self.data):
+            raise DataError(
+                f"{self.recipe.size} pairs were asked for, but '{self.data.dataset_id}' has only {len(self.data)} "
+                "steps; ask for fewer pairs."
+            )
+
+    @cached_property
+    def data(self) -> OfflineData:
+        """The offline dataset."""
+        return load_offline_data(self.recipe.source if self.source is None else self.source, progress=self.progress)
+
+    @cached_property
+    def _method(self) -> Any:
+        method = OBJECTIVES.get(self.recipe.method)
+        # A method that weights by density takes the temper; the others have no settings.
+        if getattr(method, "needs_density", False):
+            return method(effective_fraction=self.recipe.density.effective_fraction)
+        return method()
+
+    @property
+    def _is_selection(self) -> bool:
+        return hasattr(self._method, "select")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the method asks for a teacher."""
+        return getattr(self._method, "needs_teacher", False)
+
+    @cached_property
+    def _loop(self) -> OuterLoop:
+        recipe = self.recipe
+        return OuterLoop(recipe.student, recipe.distillation, recipe.seed, choose_device(recipe.device))
+
+    @cached_property
+    def _teacher_run(self) -> Any:
+        """The training to be done, or None if the teacher is there already."""
+        algorithm = self.recipe.teacher.algorithm
+        if self.teacher_object is not None or algorithm not in TEACHERS.names():
+            return None
+        from minari_obd.teachers.d3rlpy_teacher import TeacherRun  # d3rlpy is an extra, and slow to import
+
+        device = choose_device(self.recipe.device)
+        return TeacherRun.of(self.data, algorithm, self.recipe.teacher.steps, self.recipe.seed, device)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher: trained, loaded, or the caller's own."""
+        if self.teacher_object is not None:
+            return self.teacher_object
+        if self._teacher_run is None:
+            return load_teacher(self.recipe.teacher.algorithm)
+        started = time.perf_counter()
+        cached = self._teacher_run.is_cached
+        teacher = self._teacher_run.train(progress=self.progress)
+        self.teacher_seconds = 0.0 if cached else time.perf_counter() - started
+        return teacher
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What students should do, state by state."""
+        teacher = self.teacher if self.needs_teacher else None
+        density = None
+        if self._method.needs_density:
+            estimator = DENSITIES.get(self.recipe.density.estimator)()
+            states = self.data.normaliser.normalise(self.data.observations)
+            density = estimator.fit(states, seed=self.recipe.seed)
+        return self._method.targets(self.data, teacher, density)
+
+    def _checkpoint(self, targets: Targets, threads: int) -> Path:
+        """A file named after everything that decides the result, so that only the same run resumes from it."""
+        digest = hashlib.sha256(json.dumps([self.recipe.to_json(), threads, minari_obd.__version__]).encode())
+        for array in (targets.states, targets.actions, targets.weights):
+            digest.update(array.tobytes())
+        return cache_root() / "checkpoints" / f"{digest.hexdigest()[:32]}.safetensors"
+
+    def print_plan(self) -> None:
+        """Say what will be done and, from a short measurement here, how long it will take."""
+        recipe = self.recipe
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from {self.data!r}")
+        if self.needs_teacher:
+            run = self._teacher_run
+            if run is None:
+                console.print("  teacher      given")
+            elif run.is_cached:
+                console.print(f"  teacher      {run.algorithm.name}, {run.steps:,} updates: trained before, loaded")
+            else:
+                duration = _duration(run.seconds_per_step() * run.steps)
+                console.print(f"  teacher      {run.algorithm.name}, {run.steps:,} updates: about {duration}")
+        if not self._is_selection:
+            sizes = self.data.observations.shape[1], self.data.actions.shape[1]
+            seconds = self._loop.seconds_per_step(*sizes, recipe.size) * recipe.distillation.steps
+            console.print(
+                f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
+                f"steps of cloning on {self._loop.device}: about {_duration(seconds)}"
+            )
+
+    def _dataset(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        threads: int,
+        result: OuterResult | None = None,
+        targets: Targets | None = None,
+    ) -> DistilledDataset:
+        recipe, data = self.recipe, self.data
+        provenance = Provenance(
+            recipe=recipe.to_json(),
+            method=recipe.method,
+            source=data.dataset_id,
+            source_sha256=data.content_sha256,
+            source_steps=len(data),
+            seed=recipe.seed,
+            package_version=minari_obd.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            teacher=_teacher_details(self.teacher) if self.needs_teacher else None,
+            targets=targets.details if targets is not None else {},
+            outer_step=result.step if result is not None else None,
+            offline_loss=result.offline_loss if result is not None else None,
+            stop_reason=result.reason if result is not None else None,
+            history=result.history if result is not None else [],
+            device=str(choose_device(recipe.device)),
+            threads=threads,
+        )
+        return DistilledDataset(
+            observations=observations,
+            actions=actions,
+            normaliser=data.normaliser,
+            protocol=recipe.student,
+            provenance=provenance,
+            action_low=data.action_low,
+            action_high=data.action_high,
+            env_id=data.env_id,
+            reference=data.reference,
+        )
+
+
+def _teacher_details(teacher: Teacher) -> dict[str, Any]:
+    if isinstance(teacher, FrozenTeacher):
+        return {**teacher.details, "sha256": teacher.sha256}
+    return {"algorithm": f"{type(teacher).__module__}.{type(teacher).__qualname__}"}
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )

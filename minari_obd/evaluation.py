@@ -1,0 +1,175 @@
+"""Evaluation: students x episodes rollouts in lockstep, and the report that keeps every return."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from minari_obd.cloning import Policy, clone
+from minari_obd.distilled import DistilledDataset
+from minari_obd.environments import make_environment, run_episodes
+from minari_obd.errors import DataError, SettingError
+from minari_obd.progress import progress_bar
+from minari_obd.recipe import StudentProtocol
+from minari_obd.statistics import REFERENCE_SCORES, Estimate, ReferenceScores, estimate_mean, reference_scores
+from minari_obd.teachers import Teacher
+
+__all__ = ["EvaluationReport", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What came out of one evaluation; every aggregate is derived from the whole matrix of returns."""
+
+    returns: np.ndarray
+    """Undiscounted returns, shape (students, episodes)."""
+    env_id: str
+    seed: int
+    reference: ReferenceScores | None = None
+    """Reference scores that :attr:`scores` are measured between, if there are any."""
+    seconds: float = 0.0
+    """Wall time of the rollouts."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that decide a return."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Normalised scores, shape (students, episodes).
+
+        Raises:
+            DataError: the environment has no reference scores.
+        """
+        if self.reference is None:
+            raise DataError(f"'{self.env_id}' has no reference scores; use the returns.")
+        return self.reference.normalise(self.returns)
+
+    @cached_property
+    def score(self) -> Estimate:
+        """Mean normalised score and its 95% interval."""
+        return estimate_mean(self.scores)
+
+    @cached_property
+    def mean_return(self) -> Estimate:
+        """Mean return and its 95% interval."""
+        return estimate_mean(self.returns)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values, every return among them."""
+        students, episodes = self.returns.shape
+        return {
+            "env_id": self.env_id,
+            "students": students,
+            "episodes": episodes,
+            "seed": self.seed,
+            "score": None if self.reference is None else _estimate_json(self.score),
+            "return": _estimate_json(self.mean_return),
+            "returns": self.returns.tolist(),
+            "reference_scores": None if self.reference is None else vars(self.reference),
+            "seconds": round(self.seconds, 3),
+            "versions": self.versions,
+        }
+
+    def __repr__(self) -> str:
+        students, episodes = self.returns.shape
+        what = f"score {self.score}" if self.reference is not None else f"return {self.mean_return}"
+        return f"EvaluationReport({what}, {students} students x {episodes} episodes in {self.env_id}, seed {self.seed})"
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, float]:
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def evaluate(
+    subject: DistilledDataset | Policy | Teacher,
+    *,
+    env: str | None = None,
+    students: int = 10,
+    episodes: int = 10,
+    protocol: StudentProtocol | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> EvaluationReport:
+    """Measure returns in the environment.
+
+    Args:
+        subject: a distilled dataset, from which students are cloned first; a policy, whose students are judged one
+            by one; or a teacher, which counts as one student.
+        env: a plain registered Gymnasium id; the subject's own if not given.
+        students: how many to clone from a distilled dataset.
+        episodes: of each student. All students face the same starts.
+        protocol: how to clone; the dataset's own if not given.
+        seed: of students and starts.
+        progress: show a bar.
+
+    Raises:
+        SettingError: no environment is known, or it does not fit the subject.
+        NotFoundError: the environment is not registered.
+    """
+    if episodes < 1 or students < 1:
+        raise SettingError(f"{students} students x {episodes} episodes: at least one of each is needed.")
+    env_id = env or getattr(subject, "env_id", None)
+    if env_id is None:
+        raise SettingError("It is not known what environment this belongs to; name one with env='Hopper-v5', say.")
+    environment = make_environment(env_id)
+    space = environment.observation_space
+    if isinstance(subject, DistilledDataset):
+        reference = subject.reference
+        subject = clone(subject, students=students, protocol=protocol, seed=seed)
+    else:
+        reference = None
+    count = subject.students if isinstance(subject, Policy) else 1
+    if isinstance(subject, Policy) and subject.normaliser.mean.size != _flat_size(space):
+        raise SettingError(
+            f"The policy takes {subject.normaliser.mean.size} observations, '{env_id}' gives {_flat_size(space)}; "
+            "name the environment that the pairs are about."
+        )
+    if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
+        reference = reference_scores(env_id)
+    environments = [environment, *(make_environment(env_id) for _ in range(count * episodes - 1))]
+    starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
+    started = time.perf_counter()
+    with progress_bar(environment.spec.max_episode_steps or 0, "evaluating", show=progress) as bar:  # pyright: ignore
+        returns = run_episodes(environments, list(starts) * count, _batch_policy(subject, episodes, bar))
+    seconds = time.perf_counter() - started
+    for each in environments:
+        each.close()
+    return EvaluationReport(
+        returns=returns.reshape(count, episodes),
+        env_id=env_id,
+        seed=seed,
+        reference=reference,
+        seconds=seconds,
+        versions={
+            name: version(name) for name in ("minari-obd", "gymnasium", "torch", "numpy", *_simulator(environment))
+        },
+    )
+
+
+def _simulator(environment: Any) -> Sequence[str]:
+    return ("mujoco",) if "mujoco" in type(environment.unwrapped).__module__ else ()
+
+
+def _flat_size(space: Any) -> int:
+    import gymnasium as gym
+
+    return gym.spaces.flatdim(space)
+
+
+def _batch_policy(subject: Policy | Teacher, episodes: int, bar: Any):
+    """One policy call a step for all rows; row i belongs to student i // episodes."""
+
+    def act(observations: np.ndarray, running: np.ndarray) -> np.ndarray:
+        bar.update()
+        if not isinstance(subject, Policy):
+            return np.asarray(subject.act(observations))
+        # Students that have finished keep zero rows, so that the batch keeps its shape and each row its bits.
+        batch = np.zeros((subject.students * episodes, observations.shape[1]), dtype=np.float32)
+        batch[running] = observations
+        actions = subject.act_each(batch.reshape(subject.students, episodes, -1))
+        return actions.reshape(len(batch), -1)[running]
+
+    return act

@@ -1,0 +1,241 @@
+"""The folder format: what a distilled dataset is on disk, and on the Hub."""
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from minari_obd.card import dataset_card
+from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError, check_writable
+from minari_obd.offline import Normaliser
+from minari_obd.recipe import StudentProtocol
+from minari_obd.statistics import ReferenceScores
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["FORMAT_VERSION", "METADATA_FILE", "PARQUET_FILE", "load_folder", "save_folder"]
+
+FORMAT_VERSION = 1
+METADATA_FILE = "obd.json"
+EVALUATION_FILE = "evaluation.json"
+CARD_FILE = "README.md"
+PARQUET_FILE = "data/train-00000-of-00001.parquet"
+
+_MOST_METADATA_BYTES = 16 * 2**20
+_MOST_PARQUET_BYTES = 1 * 2**30
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """obd.json, field by field."""
+
+    format: int
+    size: int
+    observation_mean: list[float]
+    observation_scale: list[float]
+    action_low: list[float]
+    action_high: list[float]
+    env_id: str | None
+    reference_scores: ReferenceScores | None
+    student: StudentProtocol
+    provenance: Provenance
+    parquet_sha256: str
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+
+def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True, name: str | None = None) -> Path:
+    """Write the folder: complete under a temporary name first, then renamed.
+
+    Args:
+        dataset: the pairs.
+        folder: where; an older distilled dataset there is replaced.
+        minari: also write the pairs as a Minari dataset, for readers without this package.
+        name: what the Minari rendering is called, ``name/pairs-v0``; the folder's own name if not given.
+
+    Raises:
+        SettingError: the folder holds something else, or cannot be written.
+    """
+    check_target(folder)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(dataset, building, minari=minari, name=name or folder.name)
+        building.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            folder.rename(retired / "old")
+            building.rename(folder)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def check_target(folder: Path) -> Path:
+    """Make sure, before any long work, that a distilled dataset may be written to ``folder``.
+
+    Raises:
+        SettingError: it is a file, holds something else, or cannot be written.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / METADATA_FILE).is_file()):
+        raise SettingError(
+            f"'{folder}' exists and is not a distilled dataset, so it is not overwritten; choose another path."
+        )
+    return check_writable(folder)
+
+
+def _write(dataset: DistilledDataset, folder: Path, *, minari: bool, name: str) -> None:
+    parquet = _parquet(dataset)
+    (folder / "data").mkdir()
+    (folder / PARQUET_FILE).write_bytes(parquet)
+    metadata = _Metadata(
+        format=FORMAT_VERSION,
+        size=len(dataset),
+        observation_mean=_numbers(dataset.normaliser.mean),
+        observation_scale=_numbers(dataset.normaliser.scale),
+        action_low=_numbers(dataset.action_low),
+        action_high=_numbers(dataset.action_high),
+        env_id=dataset.env_id,
+        reference_scores=dataset.reference,
+        student=dataset.protocol,
+        provenance=dataset.provenance,
+        parquet_sha256=hashlib.sha256(parquet).hexdigest(),
+    )
+    _write_json(folder / METADATA_FILE, asdict(metadata))
+    if dataset.evaluation is not None:
+        _write_json(folder / EVALUATION_FILE, dataset.evaluation)
+    (folder / CARD_FILE).write_text(dataset_card(dataset, name), encoding="utf-8")
+    if minari:
+        from minari_obd.minari_bridge import write_rendering  # hands over to the module above
+
+        write_rendering(dataset, folder, name)
+
+
+def _numbers(array: np.ndarray) -> list[float]:
+    """Float32 numbers as Python floats: JSON gives them back to the bit."""
+    return [float(x) for x in array]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _parquet(dataset: DistilledDataset) -> bytes:
+    """One row a pair, as fixed-size lists: ``datasets`` reads them as List(Value("float32"), length)."""
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(value.reshape(-1), pa.float32()), value.shape[1])
+        for name, value in (("observation", dataset.observations), ("action", dataset.actions))
+    }
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def load_folder(folder: Path) -> DistilledDataset:
+    """Read and check a folder; every byte of the pairs must match the hash in ``obd.json``.
+
+    Raises:
+        NotFoundError: no such folder.
+        FormatError: not a distilled dataset, damaged, or of a newer format.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"There is no folder '{folder}'.")
+    metadata = _read_metadata(folder)
+    parquet = folder / PARQUET_FILE
+    if not parquet.is_file():
+        raise FormatError(f"'{folder}' lacks {PARQUET_FILE}; the copy is incomplete, fetch it again.")
+    if parquet.stat().st_size > _MOST_PARQUET_BYTES:
+        raise FormatError(f"{PARQUET_FILE} in '{folder}' is larger than 1 GiB; that is no distilled dataset.")
+    content = parquet.read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != metadata.parquet_sha256:
+        raise FormatError(
+            f"{PARQUET_FILE} in '{folder}' does not match its hash (obd.json says {metadata.parquet_sha256[:12]}..., "
+            f"the file has {found[:12]}...); the copy is damaged or was changed, fetch it again."
+        )
+    observations, actions = _read_pairs(content, folder, metadata)
+    try:
+        return DistilledDataset(
+            observations=observations,
+            actions=actions,
+            normaliser=Normaliser(np.array(metadata.observation_mean), np.array(metadata.observation_scale)),
+            protocol=metadata.student,
+            provenance=metadata.provenance,
+            action_low=np.array(metadata.action_low),
+            action_high=np.array(metadata.action_high),
+            env_id=metadata.env_id,
+            reference=metadata.reference_scores,
+            evaluation=_read_json(folder / EVALUATION_FILE) if (folder / EVALUATION_FILE).is_file() else None,
+        )
+    except DataError as error:
+        raise FormatError(f"'{folder}' is damaged: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > _MOST_METADATA_BYTES:
+        raise FormatError(f"'{path}' is larger than {_MOST_METADATA_BYTES // 2**20} MiB; that is not metadata of ours.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"'{path}' is not JSON: {str(error)[:200]}.") from error
+
+
+def _read_metadata(folder: Path) -> _Metadata:
+    path = folder / METADATA_FILE
+    if not path.is_file():
+        raise FormatError(f"'{folder}' is not a distilled dataset: it has no {METADATA_FILE}.")
+    values = _read_json(path)
+    version = values.get("format") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatError(
+            f"'{folder}' has format {version}, and this version of minari-obd reads up to {FORMAT_VERSION}; "
+            "upgrade it with `pip install --upgrade minari-obd`."
+        )
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_json(json.dumps(values))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or METADATA_FILE
+        raise FormatError(f"'{path}' is damaged at {place}: {problem['msg'][:200]}.") from error
+    except MinariObdError as error:
+        raise FormatError(f"'{path}' is damaged: {error}") from error
+
+
+def _adapter() -> "TypeAdapter[_Metadata]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_Metadata)
+
+
+def _read_pairs(content: bytes, folder: Path, metadata: _Metadata) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"{PARQUET_FILE} in '{folder}' cannot be read as parquet: {str(error)[:200]}.") from error
+    widths = {"observation": len(metadata.observation_mean), "action": len(metadata.action_low)}
+    arrays = []
+    for name, width in widths.items():
+        expected = pa.list_(pa.float32(), width)
+        if name not in table.column_names or table.schema.field(name).type != expected:
+            raise FormatError(f"{PARQUET_FILE} in '{folder}' has no column '{name}' of type {expected}.")
+        column = table.column(name).combine_chunks()
+        if column.null_count or column.flatten().null_count or len(column) != metadata.size:
+            raise FormatError(
+                f"Column '{name}' in '{folder}' has {len(column)} rows with {column.null_count} empty ones; "
+                f"obd.json says {metadata.size}."
+            )
+        arrays.append(column.flatten().to_numpy().reshape(len(column), width))
+    return arrays[0], arrays[1]

@@ -1,0 +1,202 @@
+"""Objectives: ways to build the targets that pairs are distilled towards, and ways to select real pairs."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from minari_obd.densities import Density, tempered_reciprocal
+from minari_obd.errors import DataError, require
+from minari_obd.offline import OfflineData
+from minari_obd.teachers import Teacher
+
+__all__ = [
+    "ActionValuePolicyBehaviouralCloning",
+    "DataBehaviouralCloning",
+    "KMeansPairs",
+    "Objective",
+    "PolicyBehaviouralCloning",
+    "RandomPairs",
+    "Selection",
+    "StateDensityWeighting",
+    "Targets",
+]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a cloned student should do, state by state; all that the distiller ever sees."""
+
+    states: np.ndarray
+    """Normalised states, shape (N, S), float32."""
+    actions: np.ndarray
+    """Actions on [-1, 1], shape (N, A), float32."""
+    weights: np.ndarray
+    """Weight of each state's squared error, shape (N,), float32, not negative, mean 1."""
+    details: dict[str, Any]
+    """What the weights were made with, as JSON values for the provenance."""
+
+    def __post_init__(self) -> None:
+        for name in ("states", "actions", "weights"):
+            value = np.array(getattr(self, name), dtype=np.float32)
+            if not np.isfinite(value).all():
+                raise DataError(f"The targets' {name} are not finite; the teacher or the density has diverged.")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        count = len(self.states)
+        if self.actions.shape[:1] != (count,) or self.weights.shape != (count,):
+            raise DataError(
+                f"Targets need one action and one weight a state; got {self.states.shape}, {self.actions.shape} and "
+                f"{self.weights.shape}."
+            )
+        if (self.weights < 0).any() or abs(float(self.weights.mean(dtype=np.float64)) - 1.0) > 1e-3:
+            raise DataError("Target weights must not be negative and must have mean 1.")
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+class Objective(Protocol):
+    """A way to build targets; what it needs besides the data is said by its two flags."""
+
+    needs_teacher: bool
+    needs_density: bool
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Build the targets of every state of ``data``."""
+        ...
+
+
+class Selection(Protocol):
+    """A way to pick real pairs instead of distilling: a baseline."""
+
+    def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
+        """Return the rows of ``size`` different steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomPairs:
+    """Steps drawn uniformly without replacement."""
+
+    def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
+        """Return row numbers, shape (size,)."""
+        return np.random.default_rng(seed).choice(len(data), size, replace=False)
+
+
+@dataclass(frozen=True)
+class KMeansPairs:
+    """The step nearest to each centre of k-means on the normalised states (scikit-learn's MiniBatchKMeans)."""
+
+    def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
+        """Return row numbers, shape (size,), all different."""
+        cluster = require("sklearn.cluster", "distill")
+        states = data.normaliser.normalise(data.observations)
+        model = cluster.MiniBatchKMeans(size, random_state=seed, n_init=1, batch_size=4_096).fit(states)
+        distances = model.transform(states)
+        chosen: list[int] = []
+        taken = np.zeros(len(states), dtype=bool)
+        for centre in range(size):  # two centres may share their nearest step, the second then takes the next one
+            row = int(np.argmin(np.where(taken, np.inf, distances[:, centre])))
+            taken[row] = True
+            chosen.append(row)
+        return np.array(chosen)
+
+
+@dataclass(frozen=True)
+class DataBehaviouralCloning:
+    """DBC (2410.22728, eq. 3): the student does what the data did, L = E_(s,a)~D |pi(s) - a|^2."""
+
+    needs_teacher: bool = False
+    needs_density: bool = False
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the dataset's own actions, every state alike."""
+        states = data.normaliser.normalise(data.observations)
+        return Targets(states, data.scaled_actions(), np.ones(len(data)), {})
+
+
+@dataclass(frozen=True)
+class PolicyBehaviouralCloning:
+    """PBC (2410.22728, eq. 4): the student does what the teacher would, L = E_s~D |pi(s) - pi*(s)|^2."""
+
+    needs_teacher: bool = True
+    needs_density: bool = False
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, every state alike."""
+        return Targets(*_teacher_targets(data, teacher), np.ones(len(data)), {})
+
+
+@dataclass(frozen=True)
+class ActionValuePolicyBehaviouralCloning:
+    """Av-PBC (2410.22728, eq. 8): L = E_s~D q*(s, pi*(s)) |pi(s) - pi*(s)|^2.
+
+    The values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also rescales
+    the outer step; here methods differ in where they look and not in how fast they move.
+    """
+
+    needs_teacher: bool = True
+    needs_density: bool = False
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, weighted by its value of them."""
+        values = _values(data, teacher)
+        details = {"mean_value": float(values.mean())}
+        return Targets(*_teacher_targets(data, teacher), _value_weights(values), details)
+
+
+@dataclass(frozen=True)
+class StateDensityWeighting:
+    """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha |pi(s) - pi*(s)|^2.
+
+    Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
+    :func:`~minari_obd.densities.tempered_reciprocal`.
+    """
+
+    effective_fraction: float = 0.5
+    needs_teacher: bool = True
+    needs_density: bool = True
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, weighted by value and rarity."""
+        assert density is not None
+        states, actions = _teacher_targets(data, teacher)
+        rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
+        values = _values(data, teacher)
+        weights = _value_weights(values) * rarity.weights
+        weights = weights / weights.mean()
+        details = {
+            "mean_value": float(values.mean()),
+            "alpha": rarity.alpha,
+            "density_effective_fraction": rarity.effective_fraction,
+            "effective_fraction": float(weights.sum() ** 2 / (len(weights) * (weights**2).sum())),
+        }
+        return Targets(states, actions, weights, details)
+
+
+def _teacher_targets(data: OfflineData, teacher: Teacher | None) -> tuple[np.ndarray, np.ndarray]:
+    assert teacher is not None
+    actions = np.asarray(teacher.act(data.observations))
+    if actions.shape != data.actions.shape:
+        raise DataError(
+            f"The teacher returned actions of shape {actions.shape} for {len(data)} states of '{data.dataset_id}', "
+            f"whose actions have shape {data.actions.shape}; it was made for another task."
+        )
+    scaled = 2.0 * (actions - data.action_low) / (data.action_high - data.action_low) - 1.0
+    return data.normaliser.normalise(data.observations), np.clip(scaled, -1.0, 1.0)
+
+
+def _values(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
+    assert teacher is not None
+    return np.asarray(teacher.value(data.observations, teacher.act(data.observations)), dtype=np.float64)
+
+
+def _value_weights(values: np.ndarray) -> np.ndarray:
+    weights = np.clip(values, 0.0, None)
+    if not weights.mean() > 0:
+        raise DataError(
+            "The teacher's values are nowhere above zero, so they cannot weight anything; use method 'pbc', "
+            "which needs no values, or train the teacher longer."
+        )
+    return weights / weights.mean()

@@ -1,0 +1,202 @@
+"""Offline data: what is distilled from, as flat, aligned, validated arrays."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minari_obd.errors import DataError
+from minari_obd.statistics import ReferenceScores
+
+__all__ = ["Normaliser", "OfflineData", "load_offline_data"]
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """z-scores: s = (observation - mean) / scale."""
+
+    mean: np.ndarray
+    """Mean observation, shape (S,), float32, in the environment's units."""
+    scale: np.ndarray
+    """Standard deviation + 1e-3, shape (S,), float32; the constant keeps dimensions that never change at zero."""
+
+    @classmethod
+    def fit(cls, observations: np.ndarray) -> "Normaliser":
+        """Measure mean and scale over observations (N, S)."""
+        rows = observations.astype(np.float64)
+        return cls(rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-3).astype(np.float32))
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "scale"):
+            value = np.array(getattr(self, name), dtype=np.float32)
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
+            raise DataError(
+                f"A normaliser has one mean and scale a dimension; got {self.mean.shape}, {self.scale.shape}."
+            )
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise DataError("A normaliser has finite means and finite, positive scales; these are not.")
+
+    def normalise(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations (..., S) to normalised states."""
+        return ((observations - self.mean) / self.scale).astype(np.float32)
+
+    def denormalise(self, states: np.ndarray) -> np.ndarray:
+        """Normalised states (..., S) to raw observations."""
+        return (states * self.scale + self.mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OfflineData:
+    """An offline dataset of N steps in E episodes; row i holds what was seen, done and received at step i."""
+
+    dataset_id: str
+    """What the data is called: a Minari id, a file's name, or ``arrays``."""
+    observations: np.ndarray
+    """Observation before each step, shape (N, S), float32, raw units."""
+    actions: np.ndarray
+    """Action taken there, shape (N, A), float32, raw units."""
+    rewards: np.ndarray
+    """Reward received, shape (N,), float32."""
+    terminations: np.ndarray
+    """True where the step ended its episode in a terminal state, shape (N,)."""
+    truncations: np.ndarray
+    """True where the episode was cut after the step, shape (N,); never together with a termination."""
+    final_observations: np.ndarray
+    """Observation after each episode's last step, shape (E, S); NaN where the source does not hold it."""
+    action_low: np.ndarray
+    """Lowest action, shape (A,)."""
+    action_high: np.ndarray
+    """Highest action, shape (A,)."""
+    env_id: str | None = None
+    """Plain Gymnasium id of the environment, if known. Only the id: nothing else of an environment's specification
+    that was read from a file is ever used to make one."""
+    reference: ReferenceScores | None = None
+    """Reference scores, if there are any."""
+    flattened_from: str | None = None
+    """The observation space before Gymnasium flattened it, in words; None if it was flat."""
+    episode_starts: np.ndarray = field(init=False)
+    """Row of each episode's first step, shape (E,)."""
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "observations": 2,
+            "actions": 2,
+            "rewards": 1,
+            "final_observations": 2,
+            "action_low": 1,
+            "action_high": 1,
+        }
+        for name, dimensions in kinds.items():
+            self._set(name, np.asarray(getattr(self, name)), dimensions, np.float32)
+        for name in ("terminations", "truncations"):
+            self._set(name, np.asarray(getattr(self, name)), 1, np.bool_)
+        count = len(self.observations)
+        if count == 0:
+            raise DataError(f"'{self.dataset_id}' is empty; at least one step is needed.")
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            if len(getattr(self, name)) != count:
+                raise DataError(
+                    f"'{self.dataset_id}' has {count} observations but {len(getattr(self, name))} {name}; "
+                    "each step needs one of each."
+                )
+        for name in ("observations", "actions", "rewards"):
+            bad = np.flatnonzero(~np.isfinite(getattr(self, name).reshape(count, -1)).all(axis=1))
+            if len(bad):
+                raise DataError(
+                    f"'{self.dataset_id}' has non-finite {name} at {len(bad)} of {count} steps, first at {bad[0]}; "
+                    "remove those episodes."
+                )
+        if (self.terminations & self.truncations).any():
+            raise DataError(f"'{self.dataset_id}' has steps that are both terminated and truncated; keep one flag.")
+        ends = self.terminations | self.truncations
+        if not ends[-1]:
+            raise DataError(f"The last episode of '{self.dataset_id}' does not end; mark its last step as truncated.")
+        self._set("episode_starts", np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1]), 1, np.int64)
+        shape = (len(self.episode_starts), self.observations.shape[1])
+        if self.final_observations.shape != shape:
+            raise DataError(f"final_observations has shape {self.final_observations.shape}; expected {shape}.")
+        size = self.actions.shape[1]
+        if self.action_low.shape != (size,) or self.action_high.shape != (size,):
+            raise DataError(f"Actions have {size} dimensions but their bounds {self.action_low.shape[0]}.")
+        if not (np.isfinite(self.action_low).all() and (self.action_low < self.action_high).all()):
+            raise DataError("Action bounds must be finite, the lower below the higher.")
+
+    def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
+        if value.ndim != dimensions:
+            raise DataError(f"'{self.dataset_id}': {name} has shape {value.shape}; expected {dimensions} dimension(s).")
+        value = np.array(value, dtype=dtype)
+        value.setflags(write=False)
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def __repr__(self) -> str:
+        return (
+            f"OfflineData({self.dataset_id!r}: {len(self):,} steps in {len(self.episode_starts):,} episodes, "
+            f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, "
+            f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
+        )
+
+    @cached_property
+    def normaliser(self) -> Normaliser:
+        """The normaliser of these observations."""
+        return Normaliser.fit(self.observations)
+
+    @cached_property
+    def episode_returns(self) -> np.ndarray:
+        """Undiscounted return of every episode, shape (E,)."""
+        return np.add.reduceat(self.rewards.astype(np.float64), self.episode_starts)
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of every array, the same on every machine."""
+        digest = hashlib.sha256()
+        for name in ("observations", "actions", "rewards", "terminations", "truncations", "final_observations"):
+            value = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name}{value.shape}{value.dtype.newbyteorder('<').str}".encode())
+            digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def scaled_actions(self) -> np.ndarray:
+        """Actions on [-1, 1], shape (N, A): what students and teachers work with."""
+        return (2.0 * (self.actions - self.action_low) / (self.action_high - self.action_low) - 1.0).astype(np.float32)
+
+
+def load_offline_data(source: Any, *, download: bool = True, progress: bool = True) -> OfflineData:
+    """Load an offline dataset.
+
+    Args:
+        source: a Minari id (a local one; else an ``obd-bench/*`` id, which is built; else Minari downloads it),
+            a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
+            ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
+            ``next_observations``, ``env_id``), or an :class:`OfflineData`.
+        download: let Minari download an id that is not local.
+        progress: show bars where it takes long.
+
+    Raises:
+        NotFoundError: no such dataset; the sentence names the ids that exist.
+        DataError: the data cannot be used (lengths, non-finite values, discrete actions).
+        FormatError: a file that cannot be read.
+    """
+    from minari_obd import offline_formats as formats  # Minari and h5py are loaded only when something is read
+
+    if isinstance(source, OfflineData):
+        return source
+    if isinstance(source, Mapping):
+        return formats.from_arrays(source)
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".hdf5", ".h5"))):
+        return formats.from_d4rl_file(Path(source))
+    if isinstance(source, str):
+        return formats.from_minari(formats.open_dataset(source, download=download, progress=progress))
+    if hasattr(source, "iterate_episodes"):
+        return formats.from_minari(source)
+    raise DataError(
+        f"Cannot read offline data from {type(source).__name__}; give a Minari id or dataset, an HDF5 path, or arrays."
+    )

@@ -1,0 +1,250 @@
+"""The outer loop: moves the pairs so that students cloned from them hit the targets. It knows targets, nothing else."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minari_obd.errors import DataError, MinariObdError
+from minari_obd.inner_loop import mean_squared_error, train_students
+from minari_obd.objectives import Targets
+from minari_obd.progress import progress_bar
+from minari_obd.recipe import DistillationRecipe, StudentProtocol
+from minari_obd.students import make_student, student_generators
+
+__all__ = ["OuterLoop", "OuterResult"]
+
+_HELD_OUT_STATES = 4_096
+_HELD_OUT_STUDENTS = 2
+_CHECKPOINT_SECONDS = 60.0
+_MOST_SKIPPED = 20
+
+
+@dataclass(frozen=True)
+class OuterResult:
+    """The pairs with the lowest held-out loss, and how they came about."""
+
+    states: np.ndarray
+    """Normalised states, shape (M, S)."""
+    actions: np.ndarray
+    """Actions on [-1, 1], shape (M, A)."""
+    step: int
+    """Outer step that they are from."""
+    offline_loss: float
+    """Weighted squared action error of fresh students on the held-out states."""
+    history: list[dict[str, float]]
+    """A row for each look at the held-out loss: step, held_out, training, gradient_norm."""
+    reason: str
+    """Why the run stopped, as a sentence."""
+
+
+@dataclass
+class _State:
+    """All that a resume needs. Random numbers are drawn anew from (seed, step), so no generator is part of it."""
+
+    pairs: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    best: list[Tensor]
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    skipped: int = 0
+    training: float = math.nan
+    gradient_norm: float = math.nan
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OuterLoop:
+    """Gradient descent on M pairs through the behavioural cloning of students from them.
+
+    min over (states, actions) of E_theta0 E_b w_b |pi_theta_T(states, actions)(s_b) - a_b|^2, where theta_T is the
+    student that ``protocol`` makes of the pairs from a random theta_0 (2410.22728, eq. 2).
+    """
+
+    protocol: StudentProtocol
+    settings: DistillationRecipe
+    seed: int
+    device: torch.device
+
+    def start(self, targets: Targets, size: int) -> _State:
+        """Begin at random states of the targets with the actions that are wanted there."""
+        training, _ = self.split(targets)
+        rows = np.random.default_rng([self.seed, 1]).choice(training, size, replace=False)
+        pairs = [self._tensor(targets.states[rows]), self._tensor(targets.actions[rows])]
+        zeros = [torch.zeros_like(p) for p in pairs]
+        return _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
+
+    def split(self, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows to train on and the rows held out."""
+        order = np.random.default_rng([self.seed, 0]).permutation(len(targets))
+        held_out = max(1, int(self.settings.held_out * len(targets)))
+        return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+    def run(self, targets: Targets, size: int, *, checkpoint: Path | None = None, progress: bool = True) -> OuterResult:
+        """Distil ``size`` pairs.
+
+        Args:
+            targets: what students should do.
+            size: how many pairs, fewer than there are states to train on.
+            checkpoint: a file that is written every minute and read first if it exists. It must be named after
+                all that decides the result, since nothing is compared.
+            progress: show a bar.
+
+        Raises:
+            DataError: more pairs than states to train on.
+            MinariObdError: the gradient was not finite many times in a row.
+        """
+        training, held_out = self.split(targets)
+        if size > len(training):
+            raise DataError(
+                f"{size} pairs were asked for, but there are only {len(training)} states to distil "
+                f"({len(held_out)} of {len(targets)} are held out); ask for fewer pairs."
+            )
+        state = self.start(targets, size)
+        if checkpoint is not None and checkpoint.is_file():
+            state = _read_checkpoint(checkpoint, self.device)
+        whole = [self._tensor(array) for array in (targets.states, targets.actions, targets.weights)]
+        held_out = held_out[:: max(1, len(held_out) // _HELD_OUT_STATES)]
+        judged = [tensor[torch.from_numpy(held_out).to(self.device)] for tensor in whole]
+        rows = torch.from_numpy(training)
+        saved = time.monotonic()
+        reason = f"All {self.settings.steps} outer steps were made."
+        with progress_bar(self.settings.steps, "distilling", show=progress) as bar:
+            bar.update(state.step)
+            try:
+                while state.step < self.settings.steps:
+                    if state.step % self.settings.evaluate_every == 0:
+                        self._look(state, judged)
+                        bar.set_postfix(held_out=f"{state.history[-1]['held_out']:.4f}", best=f"{state.best_loss:.4f}")
+                        if self._has_stalled(state):
+                            reason = (
+                                f"The held-out loss had not improved since step {state.best_step}, "
+                                f"{self.settings.patience} looks ago."
+                            )
+                            break
+                    self._step(state, [tensor[self._batch(rows, state.step)] for tensor in whole])
+                    bar.update()
+                    if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        _write_checkpoint(checkpoint, state)
+                        saved = time.monotonic()
+                else:
+                    self._look(state, judged)
+            except KeyboardInterrupt:
+                if checkpoint is not None:
+                    _write_checkpoint(checkpoint, state)
+                raise
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        states, actions = (p.cpu().numpy() for p in state.best)
+        return OuterResult(states, actions, state.best_step, state.best_loss, state.history, reason)
+
+    def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
+        """Measure one outer step on made-up numbers of the right shape."""
+        rows = torch.linspace(-1.0, 1.0, self.settings.batch_size, device=self.device)[:, None]
+        batch = [rows.expand(-1, state_size), rows.expand(-1, action_size), torch.ones_like(rows[:, 0])]
+        pairs = [rows[:size].expand(-1, width).clone() for width in (state_size, action_size)]
+        zeros = [torch.zeros_like(p) for p in pairs]
+        state = _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
+        start = time.perf_counter()
+        self._step(state, batch)
+        float(state.pairs[0].sum())  # waits for the device
+        return time.perf_counter() - start
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, device=self.device)
+
+    def _batch(self, rows: Tensor, step: int) -> Tensor:
+        chosen = np.random.default_rng([self.seed, 2, step]).integers(len(rows), size=self.settings.batch_size)
+        return rows[torch.from_numpy(chosen)].to(self.device)
+
+    def _loss(self, pairs: Sequence[Tensor], judged: Sequence[Tensor], key: int, count: int, grad: bool) -> Tensor:
+        """Weighted error on ``judged`` of ``count`` fresh students cloned from the pairs, averaged over students."""
+        student = make_student(self.protocol)
+        generators = student_generators(count, self.seed, 3, key)
+        initial = [p.to(self.device) for p in student.initialise(pairs[0].shape[1], pairs[1].shape[1], generators)]
+        trained = train_students(student, initial, pairs[0], pairs[1], self.protocol, differentiable=grad)
+        states, actions, weights = judged
+        return (weights * mean_squared_error(student, trained, states, actions)).mean()
+
+    def _look(self, state: _State, judged: Sequence[Tensor]) -> None:
+        """Measure the held-out loss with the same students each time, and keep the pairs if they are the best."""
+        if state.history and state.history[-1]["step"] == state.step:
+            return  # resumed from a checkpoint that was written just after this look
+        loss = float(self._loss(state.pairs, judged, 0, _HELD_OUT_STUDENTS, grad=False).detach())
+        row = {"step": state.step, "held_out": loss}
+        if state.step:
+            row |= {"training": state.training, "gradient_norm": state.gradient_norm}
+        state.history.append(row)
+        if loss < state.best_loss:
+            state.best_loss, state.best_step = loss, state.step
+            state.best = [p.detach().clone() for p in state.pairs]
+
+    def _has_stalled(self, state: _State) -> bool:
+        return state.step - state.best_step >= self.settings.patience * self.settings.evaluate_every
+
+    def _step(self, state: _State, batch: Sequence[Tensor]) -> None:
+        pairs = [p.detach().requires_grad_() for p in state.pairs]
+        loss = self._loss(pairs, batch, state.step + 1, self.settings.students, grad=True)
+        gradients = torch.autograd.grad(loss, pairs)
+        norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros((), device=self.device)))
+        state.step += 1
+        if not bool(torch.isfinite(norm)):
+            state.skipped += 1
+            if state.skipped >= _MOST_SKIPPED:
+                raise MinariObdError(
+                    f"The pairs' gradient was not finite {_MOST_SKIPPED} times in a row, up to step {state.step}; "
+                    "lower distillation.learning_rate, student.learning_rate or student.steps."
+                )
+            return
+        state.skipped = 0
+        scale = torch.clamp(self.settings.clip / (norm + 1e-12), max=1.0)
+        state.pairs = self._update(state, [p.detach() for p in pairs], [g * scale for g in gradients])
+        state.training, state.gradient_norm = float(loss.detach()), float(norm)
+
+    def _update(self, state: _State, pairs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """One step of the outer optimiser; ``state.first`` and ``state.second`` are its moments."""
+        rate = self.settings.learning_rate
+        if self.settings.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (state.step - 1) / self.settings.steps))
+        if self.settings.optimiser == "sgd":
+            state.first = [0.9 * m + g for m, g in zip(state.first, gradients, strict=True)]
+            return [p - rate * m for p, m in zip(pairs, state.first, strict=True)]
+        state.first = [0.9 * m + 0.1 * g for m, g in zip(state.first, gradients, strict=True)]
+        state.second = [0.999 * v + 0.001 * g * g for v, g in zip(state.second, gradients, strict=True)]
+        first, second = 1.0 - 0.9**state.step, 1.0 - 0.999**state.step
+        return [
+            p - rate * (m / first) / ((v / second).sqrt() + 1e-8)
+            for p, m, v in zip(pairs, state.first, state.second, strict=True)
+        ]
+
+
+_NUMBERS = ("step", "best_step", "best_loss", "skipped", "training", "gradient_norm", "history")
+_TENSORS = ("pairs", "first", "second", "best")
+
+
+def _write_checkpoint(path: Path, state: _State) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{name}/{i}": t.cpu().contiguous() for name in _TENSORS for i, t in enumerate(getattr(state, name))}
+    numbers = {name: getattr(state, name) for name in _NUMBERS}
+    temporary = path.with_suffix(f".{os.getpid()}")
+    save_file(tensors, temporary, metadata={"state": json.dumps(numbers)})
+    temporary.replace(path)
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> _State:
+    with safe_open(path, framework="pt") as file:
+        numbers: dict[str, Any] = json.loads(file.metadata()["state"])
+        tensors = {name: [file.get_tensor(f"{name}/{i}").to(device) for i in (0, 1)] for name in _TENSORS}
+    return _State(**tensors, **numbers)

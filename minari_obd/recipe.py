@@ -1,0 +1,261 @@
+"""Recipe: a whole run as one typed, nested, frozen dataclass; read from TOML, kept as JSON in the provenance.
+
+Plain settings only: this module loads neither torch nor d3rlpy, so that the command line can be built from it
+in a moment. The components that read a section validate what only they can know.
+"""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+
+__all__ = [
+    "DensityRecipe",
+    "DistillationRecipe",
+    "EvaluationRecipe",
+    "Recipe",
+    "StudentProtocol",
+    "TeacherRecipe",
+    "load_recipe",
+    "parse_recipe",
+    "protocol_by_name",
+]
+
+_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
+
+
+def _positive(section: str, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise SettingError(f"{section}.{name} is {value}; it must be above zero.")
+
+
+def _fraction(section: str, **values: float) -> None:
+    for name, value in values.items():
+        if not 0.0 < value < 1.0:
+            raise SettingError(f"{section}.{name} is {value}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class StudentProtocol:
+    """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
+
+    network: str = "mlp"
+    """Name of the student network."""
+    depth: int = 3
+    """Hidden layers."""
+    width: int = 256
+    """Units in each hidden layer."""
+    steps: int = 100
+    """Gradient steps."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """Inner optimiser."""
+    learning_rate: float = 0.1
+    """Its step size."""
+    momentum: float = 0.0
+    """Of SGD."""
+    batch_size: int | None = None
+    """Pairs a step; all of them if not given."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive("student", depth=self.depth, width=self.width, steps=self.steps, learning_rate=self.learning_rate)
+        _positive("student", batch_size=self.batch_size)
+        if not 0.0 <= self.momentum < 1.0:
+            raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if self.momentum and self.optimiser == "adam":
+            raise SettingError("student.momentum belongs to 'sgd'; leave it out with 'adam'.")
+
+
+PROTOCOLS = {
+    "paper": StudentProtocol(),
+    # Behavioural cloning on a whole dataset needs minibatches and more steps.
+    "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),
+}
+
+
+def protocol_by_name(protocol: "StudentProtocol | str") -> StudentProtocol:
+    """Return a protocol given itself or its name.
+
+    Raises:
+        NotFoundError: an unknown name.
+    """
+    if isinstance(protocol, StudentProtocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """The offline-RL teacher whose behaviour is distilled."""
+
+    algorithm: str = "calql"
+    """Algorithm to train, or the folder of a saved teacher."""
+    steps: int | None = None
+    """Gradient steps; the algorithm's own default if not given."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive("teacher", steps=self.steps)
+
+
+@dataclass(frozen=True)
+class DensityRecipe:
+    """The state density behind `sdw`'s weights."""
+
+    estimator: str = "knn"
+    """Name of the density estimator."""
+    effective_fraction: float = 0.5
+    """Effective sample fraction (sum w)^2 / (N sum w^2) that the tempered weights are to have."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _fraction("density", effective_fraction=self.effective_fraction)
+
+
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """The outer loop, which moves the pairs."""
+
+    steps: int = 300
+    """Outer steps at the most."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    """Outer optimiser; the paper's is `sgd` (learning rate 0.1, momentum 0.9)."""
+    learning_rate: float = 0.03
+    """Outer step size."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate, from its full value to a hundredth of it."""
+    clip: float = 2.0
+    """Largest norm of the gradient of all pairs."""
+    batch_size: int = 2_560
+    """Offline states an outer step."""
+    students: int = 1
+    """Students trained and differentiated through an outer step."""
+    held_out: float = 0.05
+    """Share of the offline states kept apart: they choose the pairs and stop the run. The environment never does."""
+    evaluate_every: int = 25
+    """Outer steps between two looks at the held-out loss."""
+    patience: int = 8
+    """Looks without improvement after which the run stops."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
+        _positive("distillation", batch_size=self.batch_size, students=self.students)
+        _positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience)
+        _fraction("distillation", held_out=self.held_out)
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """How the pairs are judged in the end."""
+
+    students: int = 10
+    """Students cloned afresh."""
+    episodes: int = 10
+    """Episodes of each."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive("evaluation", students=self.students, episodes=self.episodes)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result."""
+
+    source: str
+    """Offline dataset: a Minari id (`minari-obd list` shows those at hand) or a D4RL-style HDF5 file."""
+    method: str = "sdw"
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc` or `sdw`."""
+    size: int = 256
+    """Pairs to make."""
+    seed: int = 0
+    """Of every random number."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    threads: int | None = None
+    """CPU threads of torch; the faster of one and all, measured at the start, if not given. Results are equal to the
+    bit for one number of threads."""
+    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    density: DensityRecipe = field(default_factory=DensityRecipe)
+    student: StudentProtocol = field(default_factory=StudentProtocol)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive("recipe", size=self.size, threads=self.threads)
+        if self.seed < 0:
+            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
+        if not self.source:
+            raise SettingError(
+                "The recipe names no source; give a Minari id such as 'obd-bench/halfcheetah/medium-v0'."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON values, nested as it is."""
+        return asdict(self)
+
+
+def parse_recipe(values: Any, origin: str) -> Recipe:
+    """Check nested JSON or TOML values and build the recipe.
+
+    Args:
+        values: what was read.
+        origin: where it was read, for error messages.
+
+    Raises:
+        FormatError: an unknown key, a missing one, or a value of the wrong type; each is named.
+        SettingError: a value that makes no sense.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
+        return TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors(include_url=False, include_context=False):
+            place = ".".join(str(part) for part in problem["loc"]) or "recipe"
+            if problem["type"] == "unexpected_keyword_argument":
+                known = _keys(values, problem["loc"])
+                problems.append(f"there is no setting '{place}' ({did_you_mean(str(problem['loc'][-1]), known)[:-1]})")
+            else:
+                problems.append(f"{place}: {problem['msg'][:200]}")
+        raise FormatError(f"{origin}: {'; '.join(problems[:5])}.") from error
+
+
+def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location[:-1]:
+        section = section.__dataclass_fields__[part].type
+    return list(section.__dataclass_fields__)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file, which holds only what differs from the defaults.
+
+    Raises:
+        NotFoundError: no such file.
+        FormatError: not TOML, or not a recipe; every wrong key is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"There is no recipe '{path}'; recipes are TOML files such as recipes/quickstart.toml.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"'{path}' is not TOML: {error}.") from error
+    return parse_recipe(values, str(path))

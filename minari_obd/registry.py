@@ -1,0 +1,72 @@
+"""Registry: names in TOML files, on the command line and in metadata, resolved to classes when first used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from minari_obd.errors import NotFoundError, did_you_mean
+
+__all__ = ["DENSITIES", "OBJECTIVES", "STUDENTS", "TEACHERS", "Registry"]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A set of named components; other packages add to it by entry points."""
+
+    kind: str
+    """What is registered, in the singular, for error messages."""
+    group: str
+    """The entry-point group that other packages use."""
+    builtin: Mapping[str, str] = field(repr=False)
+    """Name to ``"module:attribute"``; a module is imported only when its name is asked for."""
+
+    def names(self) -> list[str]:
+        """Return every known name, the package's own first."""
+        added = [entry.name for entry in entry_points(group=self.group) if entry.name not in self.builtin]
+        return [*self.builtin, *sorted(added)]
+
+    def check(self, name: str) -> str:
+        """Return ``name`` if it is known.
+
+        Raises:
+            NotFoundError: with the nearest known name.
+        """
+        if name not in self.names():
+            raise NotFoundError(f"There is no {self.kind} '{name}'; {did_you_mean(name, self.names())}")
+        return name
+
+    def get(self, name: str) -> Any:
+        """Import and return the component called ``name``."""
+        self.check(name)
+        if name in self.builtin:
+            module, attribute = self.builtin[name].split(":")
+            return getattr(import_module(module), attribute)
+        return next(entry for entry in entry_points(group=self.group) if entry.name == name).load()
+
+
+OBJECTIVES = Registry(
+    "method",
+    "minari_obd.objectives",
+    {
+        "random": "minari_obd.objectives:RandomPairs",
+        "kmeans": "minari_obd.objectives:KMeansPairs",
+        "dbc": "minari_obd.objectives:DataBehaviouralCloning",
+        "pbc": "minari_obd.objectives:PolicyBehaviouralCloning",
+        "av_pbc": "minari_obd.objectives:ActionValuePolicyBehaviouralCloning",
+        "sdw": "minari_obd.objectives:StateDensityWeighting",
+    },
+)
+TEACHERS = Registry(
+    "teacher algorithm",
+    "minari_obd.teachers",
+    {
+        "td3_bc": "minari_obd.teachers.d3rlpy_teacher:TD3_BC",
+        "iql": "minari_obd.teachers.d3rlpy_teacher:IQL",
+        "cql": "minari_obd.teachers.d3rlpy_teacher:CQL",
+        "calql": "minari_obd.teachers.d3rlpy_teacher:CAL_QL",
+    },
+)
+DENSITIES = Registry("density estimator", "minari_obd.densities", {"knn": "minari_obd.densities:KNearestNeighbours"})
+STUDENTS = Registry("student network", "minari_obd.students", {"mlp": "minari_obd.students:MLP"})

@@ -1,0 +1,267 @@
+"""Teachers trained with d3rlpy; the only file that imports it. What leaves it is a plain FrozenTeacher."""
+
+import contextlib
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from minari_obd.devices import cache_root, choose_device
+from minari_obd.errors import DataError, MinariObdError, require
+from minari_obd.offline import OfflineData
+from minari_obd.progress import progress_bar
+from minari_obd.registry import TEACHERS
+from minari_obd.teachers.frozen import FrozenTeacher, Layers, load_teacher
+
+__all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "TeacherRun", "train_teacher"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An offline-RL algorithm of d3rlpy and the settings it is run with."""
+
+    name: str
+    config: str
+    """Name of its configuration class in ``d3rlpy.algos``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What differs from d3rlpy's defaults."""
+    steps: int = 20_000
+    """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
+
+
+TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
+"""TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)."""
+IQL = Algorithm("iql", "IQLConfig")
+"""Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169)."""
+CQL = Algorithm("cql", "CQLConfig", {"alpha_learning_rate": 0.0})
+"""Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779), with a fixed penalty as in d3rlpy's reproduction."""
+CAL_QL = Algorithm("calql", "CalQLConfig", {"alpha_learning_rate": 0.0})
+"""Calibrated Q-learning (Nakamoto et al. 2023, arXiv 2303.05479), with a fixed penalty."""
+
+
+@contextlib.contextmanager
+def _contained(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generator, which d3rlpy draws from, and put it back as it was afterwards."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _import_d3rlpy() -> Any:
+    """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
+    structlog = require("structlog", "distill")  # d3rlpy brings it
+
+    structlog_before = structlog.get_config()
+    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        d3rlpy = require("d3rlpy", "distill")
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
+    structlog.configure(**structlog_before)
+    return d3rlpy
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """One training of one teacher on one dataset: what it is cached under, how long it will take, and the run."""
+
+    data: OfflineData
+    algorithm: Algorithm
+    steps: int
+    seed: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, data: OfflineData, algorithm: str, steps: int | None, seed: int, device: torch.device) -> "TeacherRun":
+        """Look the algorithm up and fill in its own number of steps if none is given."""
+        found: Algorithm = TEACHERS.get(algorithm)
+        return cls(data, found, found.steps if steps is None else steps, seed, device)
+
+    @cached_property
+    def cache_folder(self) -> Path:
+        """Folder of the trained teacher, named by all that decides its weights."""
+        identity = json.dumps(self._details(), sort_keys=True)
+        return cache_root() / "teachers" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether this very teacher has been trained before."""
+        return (self.cache_folder / "teacher.safetensors").is_file()
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "algorithm": self.algorithm.name,
+            "options": self.algorithm.options,
+            "steps": self.steps,
+            "seed": self.seed,
+            "data": self.data.dataset_id,
+            "data_sha256": self.data.content_sha256,
+            "d3rlpy": version("d3rlpy"),
+        }
+
+    def seconds_per_step(self, steps: int = 20) -> float:
+        """Measure a few updates of a throw-away copy on this machine."""
+        with _contained(self.seed, self.device):
+            algo = self._create()
+            batches = self._batches(algo)
+            algo.impl.update(next(batches), 0)  # the first update warms caches up
+            start = time.perf_counter()
+            for step in range(1, steps + 1):
+                algo.impl.update(next(batches), step)
+            return (time.perf_counter() - start) / steps
+
+    def train(self, *, progress: bool = True) -> FrozenTeacher:
+        """Train, or load what an earlier call with the same data and settings trained.
+
+        Raises:
+            MinariObdError: the training diverged.
+        """
+        if self.is_cached:
+            return load_teacher(self.cache_folder)
+        with _contained(self.seed, self.device):
+            algo = self._create()
+            batches = self._batches(algo)
+            title = f"training {self.algorithm.name}"
+            with progress_bar(self.steps, title, unit="update", show=progress) as bar:
+                for step in range(self.steps):
+                    losses = algo.impl.update(next(batches), step)
+                    bar.update()
+                    if step % 100 == 0 and not all(np.isfinite(loss) for loss in losses.values()):
+                        raise MinariObdError(
+                            f"The training of {self.algorithm.name} diverged at update {step}: {losses}; "
+                            "try another teacher algorithm, or check the scale of the rewards."
+                        )
+        teacher = self._freeze(algo)
+        teacher.save(self.cache_folder)
+        return teacher
+
+    def _create(self) -> Any:
+        d3rlpy = _import_d3rlpy()
+        config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options)
+        algo = config.create(device="cuda:0" if self.device.type == "cuda" else "cpu:0")
+        algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
+        return algo
+
+    def _batches(self, algo: Any) -> Iterator[Any]:
+        """Minibatches of transitions, drawn with replacement; d3rlpy's own sampler takes as long as an update."""
+        from d3rlpy.torch_utility import TorchMiniBatch
+
+        table = _transitions(self.data, algo.config.gamma)
+        size, device = algo.config.batch_size, self.device
+        columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
+        ones = torch.ones(size, 1, device=device)
+        rng = np.random.default_rng([self.seed, 4])
+        while True:
+            rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=size)).to(device)
+            batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
+            yield TorchMiniBatch(
+                **batch,
+                intervals=ones,
+                device="cuda:0" if device.type == "cuda" else "cpu:0",
+            )
+
+    def _freeze(self, algo: Any) -> FrozenTeacher:
+        teacher = FrozenTeacher(
+            actor=_linear_layers(algo.impl.policy),
+            critics=[_linear_layers(q_function) for q_function in algo.impl.q_function],
+            normaliser=self.data.normaliser,
+            action_low=self.data.action_low,
+            action_high=self.data.action_high,
+            details=self._details(),
+        )
+        # The copy reads d3rlpy's modules in the order of their layers; make sure that it says the same.
+        states = self.data.observations[:256]
+        inputs = self.data.normaliser.normalise(states)
+        actions = teacher.act(states)
+        scaled = (2 * (actions - teacher.action_low) / (teacher.action_high - teacher.action_low) - 1).astype(
+            np.float32
+        )
+        for ours, theirs in (
+            (scaled, algo.predict(inputs)),
+            (teacher.value(states, actions), algo.predict_value(inputs, scaled)),
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        return teacher
+
+
+def _linear_layers(module: torch.nn.Module) -> Layers:
+    """Weights of a ReLU network in order, without the layer that a Gaussian policy has for its deviation."""
+    return [
+        (layer.weight.detach().cpu().clone(), layer.bias.detach().cpu().clone())
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not name.endswith("_logstd")
+    ]
+
+
+def _transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
+    """Aligned transitions in normalised units, every column float32 with rows first.
+
+    The observation after a step is the next row's, except at an episode's end, where it is the recorded final one.
+    Truncated steps whose final observation is unknown have no successor and are left out. Terminated ones need none.
+    """
+    observations = data.normaliser.normalise(data.observations)
+    actions = data.scaled_actions()
+    ends = np.flatnonzero(data.terminations | data.truncations)
+    following = np.roll(observations, -1, axis=0)
+    final = data.normaliser.normalise(data.final_observations)
+    unknown = ~np.isfinite(final).all(axis=1)
+    final[unknown] = 0.0
+    following[ends] = final
+    next_actions = np.roll(actions, -1, axis=0)
+    next_actions[ends] = 0.0
+    keep = np.ones(len(data), dtype=bool)
+    keep[ends[unknown & data.truncations[ends]]] = False
+    if not keep.any():
+        raise DataError(f"'{data.dataset_id}' has no step with a known successor; a teacher cannot be trained on it.")
+    returns = np.zeros(len(data))
+    running = 0.0
+    for row in range(len(data) - 1, -1, -1):
+        done = data.terminations[row] or data.truncations[row]
+        running = float(data.rewards[row]) + gamma * (0.0 if done else running)
+        returns[row] = running
+    columns = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": data.rewards[:, None],
+        "next_observations": following,
+        "next_actions": next_actions,
+        "returns_to_go": returns[:, None],
+        "terminals": data.terminations[:, None],
+    }
+    return {name: np.ascontiguousarray(column[keep], dtype=np.float32) for name, column in columns.items()}
+
+
+def train_teacher(
+    data: OfflineData,
+    algorithm: str = "calql",
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> FrozenTeacher:
+    """Train an offline-RL teacher, or load it if this very training was done before.
+
+    Args:
+        data: the offline dataset.
+        algorithm: ``td3_bc``, ``iql``, ``cql`` or ``calql``.
+        steps: gradient steps on batches of 256; the algorithm's own default if not given.
+        seed: of initial weights, batches and noise.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        progress: show a bar.
+
+    Raises:
+        NotFoundError: an unknown algorithm.
+        MissingExtraError: d3rlpy is not installed.
+        MinariObdError: the training diverged.
+    """
+    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device)).train(progress=progress)
