@@ -55,7 +55,7 @@ def dataset_card(dataset: "DistilledDataset", name: str) -> str:
 | `observation` | float32[{s}] | in the environment's units |
 | `action` | float32[{a}] | in the environment's units |
 
-The pairs are synthetic: an action may lie outside the bounds, and neither rewards nor successors exist.
+{_nature(dataset)}
 {_results(dataset)}
 ## Use
 
@@ -80,6 +80,12 @@ The student they were made for: {dataset.protocol.depth} hidden layers of {datas
 
 {_PAPERS}
 """
+
+
+def _nature(dataset: "DistilledDataset") -> str:
+    if dataset.provenance.outer_step is None:
+        return "The pairs are real steps of the source, selected and not distilled."
+    return "The pairs are synthetic: an action may lie outside the bounds, and neither rewards nor successors exist."
 
 
 def _provenance(dataset: "DistilledDataset") -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from minari_obd.errors import DataError, require
+from minari_obd.errors import DataError, check_installed
 
 __all__ = ["Density", "KNearestNeighbours", "ReciprocalWeights", "tempered_reciprocal"]
 
@@ -40,6 +40,9 @@ class KNearestNeighbours:
     _index: object = field(default=None, repr=False)
     _count: int = 0
 
+    def __post_init__(self) -> None:
+        check_installed("sklearn", "distill")
+
     def fit(self, states: np.ndarray, *, seed: int = 0) -> "KNearestNeighbours":
         """Keep the references and build the search index.
 
@@ -48,10 +51,11 @@ class KNearestNeighbours:
         """
         if len(states) < self.neighbours + 2:
             raise DataError(f"{len(states)} states are too few for a density with {self.neighbours} neighbours.")
-        search = require("sklearn.neighbors", "distill")
+        from sklearn.neighbors import NearestNeighbors
+
         rows = np.random.default_rng(seed).permutation(len(states))[: self.references]
         # Brute force on matrix products beats trees from about ten dimensions on.
-        self._index = search.NearestNeighbors(algorithm="brute", n_jobs=-1).fit(states[rows].astype(np.float32))
+        self._index = NearestNeighbors(algorithm="brute", n_jobs=-1).fit(states[rows].astype(np.float32))
         self._count = len(rows)
         return self
 

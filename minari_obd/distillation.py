@@ -116,18 +116,24 @@ class Distillation:
         choose_device(self.recipe.device)
         if out is not None:
             check_target(Path(out))
-        algorithm = self.recipe.teacher.algorithm
-        if self.needs_teacher and self.teacher_object is None and algorithm not in TEACHERS.names():
-            if not Path(algorithm).exists():
-                raise NotFoundError(
-                    f"There is no teacher '{algorithm}': it is neither a saved teacher's folder nor an algorithm; "
-                    + did_you_mean(algorithm, TEACHERS.names())
-                )
-            load_teacher(algorithm)
+        _ = self._method, self._estimator  # each says if it needs an extra that is not installed
+        if self.needs_teacher and self.teacher_object is None:
+            self._check_teacher(self.recipe.teacher.algorithm)
         if self.recipe.size > len(self.data):
             raise DataError(
                 f"{self.recipe.size} pairs were asked for, but '{self.data.dataset_id}' has only {len(self.data)} "
                 "steps; ask for fewer pairs."
+            )
+
+    def _check_teacher(self, algorithm: str) -> None:
+        if algorithm in TEACHERS.names():
+            TEACHERS.get(algorithm)
+        elif Path(algorithm).exists():
+            load_teacher(algorithm)
+        else:
+            raise NotFoundError(
+                f"There is no teacher '{algorithm}': it is neither a saved teacher's folder nor an algorithm; "
+                + did_you_mean(algorithm, TEACHERS.names())
             )
 
     @cached_property
@@ -142,6 +148,10 @@ class Distillation:
         if getattr(method, "needs_density", False):
             return method(effective_fraction=self.recipe.density.effective_fraction)
         return method()
+
+    @cached_property
+    def _estimator(self) -> Any:
+        return DENSITIES.get(self.recipe.density.estimator)() if getattr(self._method, "needs_density", False) else None
 
     @property
     def _is_selection(self) -> bool:
@@ -187,9 +197,8 @@ class Distillation:
         teacher = self.teacher if self.needs_teacher else None
         density = None
         if self._method.needs_density:
-            estimator = DENSITIES.get(self.recipe.density.estimator)()
             states = self.data.normaliser.normalise(self.data.observations)
-            density = estimator.fit(states, seed=self.recipe.seed)
+            density = self._estimator.fit(states, seed=self.recipe.seed)
         return self._method.targets(self.data, teacher, density)
 
     def _checkpoint(self, targets: Targets, threads: int) -> Path:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 __all__ = [
     "DataError",
@@ -13,9 +12,9 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "SettingError",
+    "check_installed",
     "check_writable",
     "did_you_mean",
-    "require",
 ]
 
 
@@ -43,15 +42,16 @@ class MissingExtraError(MinariObdError, ImportError):
     """An optional dependency is not installed."""
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or say in one sentence which extra of this package brings it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
+def check_installed(module: str, extra: str) -> None:
+    """Make sure that ``module`` can be imported, without importing it.
+
+    Raises:
+        MissingExtraError: it is not installed; the sentence says which extra of this package brings it.
+    """
+    if find_spec(module) is None:
         raise MissingExtraError(
-            f"This needs {module.split('.')[0]}, which is not installed; "
-            f"run `pip install 'minari-obd[{extra}]'` (the import said: {error})."
-        ) from error
+            f"This needs {module}, which is not installed; run `pip install 'minari-obd[{extra}]'`."
+        )
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from minari_obd.distilled import DistilledDataset
-from minari_obd.errors import MinariObdError, NotFoundError, SettingError
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder, save_folder
 
 __all__ = ["HubError", "pull", "push"]
@@ -91,12 +92,14 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
         ) from None
     except Exception as error:  # as above
         raise _explain(f"'{repo_id}' could not be downloaded", error, token) from None
+    if not (Path(folder) / METADATA_FILE).is_file():
+        raise FormatError(f"The repository '{repo_id}' is not a distilled dataset: it has no {METADATA_FILE}.")
     return load_folder(Path(folder))
 
 
 def _check_id(repo_id: str) -> None:
     try:
-        huggingface_hub.utils.validate_repo_id(repo_id)
+        validate_repo_id(repo_id)
         well_formed = repo_id.count("/") == 1
     except HFValidationError:
         well_formed = False

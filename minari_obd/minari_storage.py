@@ -150,7 +150,8 @@ def write_dataset(
         DataError: a bad id, an id that exists, or metadata that is not JSON.
     """
     check_dataset_id(dataset_id)
-    root = get_dataset_path() if root is None else Path(root)
+    # Resolved, because Minari looks for the file that it has just written below the folder once more.
+    root = (get_dataset_path() if root is None else Path(root)).resolve()
     root.mkdir(parents=True, exist_ok=True)
     target = root / dataset_id
     if target.exists():

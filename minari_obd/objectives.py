@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minari_obd.densities import Density, tempered_reciprocal
-from minari_obd.errors import DataError, require
+from minari_obd.errors import DataError, check_installed
 from minari_obd.offline import OfflineData
 from minari_obd.teachers import Teacher
 
@@ -88,11 +88,15 @@ class RandomPairs:
 class KMeansPairs:
     """The step nearest to each centre of k-means on the normalised states (scikit-learn's MiniBatchKMeans)."""
 
+    def __post_init__(self) -> None:
+        check_installed("sklearn", "distill")
+
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
         """Return row numbers, shape (size,), all different."""
-        cluster = require("sklearn.cluster", "distill")
+        from sklearn.cluster import MiniBatchKMeans
+
         states = data.normaliser.normalise(data.observations)
-        model = cluster.MiniBatchKMeans(size, random_state=seed, n_init=1, batch_size=4_096).fit(states)
+        model = MiniBatchKMeans(size, random_state=seed, batch_size=4_096).fit(states)
         distances = model.transform(states)
         chosen: list[int] = []
         taken = np.zeros(len(states), dtype=bool)

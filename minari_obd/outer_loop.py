@@ -62,6 +62,7 @@ class _State:
     skipped: int = 0
     training: float = math.nan
     gradient_norm: float = math.nan
+    usual_norm: float = math.nan
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -209,7 +210,11 @@ class OuterLoop:
                 )
             return
         state.skipped = 0
-        scale = torch.clamp(self.settings.clip / (norm + 1e-12), max=1.0)
+        # The average starts at the first norm, and takes in the clipped norm, so that one spike cannot raise it much.
+        usual = state.usual_norm if math.isfinite(state.usual_norm) else float(norm)
+        limit = min(self.settings.clip, self.settings.clip_to_average * usual)
+        scale = min(1.0, limit / (float(norm) + 1e-12))
+        state.usual_norm = 0.9 * usual + 0.1 * min(float(norm), limit)
         state.pairs = self._update(state, [p.detach() for p in pairs], [g * scale for g in gradients])
         state.training, state.gradient_norm = float(loss.detach()), float(norm)
 
@@ -230,7 +235,7 @@ class OuterLoop:
         ]
 
 
-_NUMBERS = ("step", "best_step", "best_loss", "skipped", "training", "gradient_norm", "history")
+_NUMBERS = ("step", "best_step", "best_loss", "skipped", "training", "gradient_norm", "usual_norm", "history")
 _TENSORS = ("pairs", "first", "second", "best")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from minari_obd.distillation import Distillation
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import SettingError
 from minari_obd.evaluation import EvaluationReport, evaluate
-from minari_obd.recipe import Recipe
+from minari_obd.recipe import Recipe, StudentProtocol, protocol_by_name
 
 __all__ = ["Result", "Row", "run_recipe"]
 
@@ -52,7 +53,7 @@ class Result:
     def table(self) -> Table:
         """The table for the terminal."""
         scored = self.rows[0].report.reference is not None
-        table = Table(title=f"{self.dataset.provenance.source} in {self.dataset.env_id}")
+        table = Table(box=SIMPLE_HEAD, title=f"{self.dataset.provenance.source} in {self.dataset.env_id}")
         table.add_column("students cloned from")
         for title in ("pairs", "score" if scored else "return", "95% interval", "runs", "made in", "cloned in"):
             table.add_column(title, justify="right", no_wrap=True)
@@ -108,9 +109,9 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
         judged = recipe.evaluation
         return evaluate(subject, students=students, episodes=judged.episodes, seed=recipe.seed, progress=progress)
 
-    def row(label: str, pairs: Any, made: float, students: int) -> Row:
+    def row(label: str, pairs: Any, made: float, protocol: StudentProtocol | None = None) -> Row:
         begun = time.perf_counter()
-        policy = clone(pairs, students=students, seed=recipe.seed, progress=progress)
+        policy = clone(pairs, students=students, protocol=protocol, seed=recipe.seed, progress=progress)
         cloned = (time.perf_counter() - begun) / students
         return Row(label, len(pairs), judge(policy, students), made, cloned)
 
@@ -118,9 +119,10 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
     rows = []
     if recipe.method != "random":
         picked = Distillation(replace(recipe, method="random"), source=run.data, progress=False).run()
-        rows.append(row("random pairs", picked, 0.0, students))
-    rows.append(row(f"{recipe.method} pairs", dataset, total - run.teacher_seconds, students))
-    rows.append(row("the whole dataset", run.data, 0.0, students))
+        rows.append(row("random pairs", picked, 0.0))
+    rows.append(row(f"{recipe.method} pairs", dataset, total - run.teacher_seconds))
+    whole_data = replace(protocol_by_name("whole_data"), steps=recipe.evaluation.whole_data_steps)
+    rows.append(row("whole dataset", run.data, 0.0, whole_data))
     if run.needs_teacher:
         # As many episodes as all students have together, so that its interval is as telling as theirs.
         report = evaluate(
@@ -131,7 +133,7 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
             seed=recipe.seed,
             progress=progress,
         )
-        rows.append(Row("(the teacher)", None, report, run.teacher_seconds, 0.0))
+        rows.append(Row("(teacher)", None, report, run.teacher_seconds, 0.0))
     distilled = next(each for each in rows if each.name == f"{recipe.method} pairs")
     dataset = replace(dataset, evaluation=distilled.report.to_json())
     dataset.save(folder)

@@ -135,6 +135,8 @@ class DistillationRecipe:
     """Of the learning rate, from its full value to a hundredth of it."""
     clip: float = 2.0
     """Largest norm of the gradient of all pairs."""
+    clip_to_average: float = 2.0
+    """The same, as a multiple of the norm's running average (RaT-BPTT): longer unrolls explode now and then."""
     batch_size: int = 2_560
     """Offline states an outer step."""
     students: int = 1
@@ -150,6 +152,7 @@ class DistillationRecipe:
 
     def __post_init__(self) -> None:
         _positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
+        _positive("distillation", clip_to_average=self.clip_to_average)
         _positive("distillation", batch_size=self.batch_size, students=self.students)
         _positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience)
         _fraction("distillation", held_out=self.held_out)
@@ -163,11 +166,13 @@ class EvaluationRecipe:
     """Students cloned afresh."""
     episodes: int = 10
     """Episodes of each."""
+    whole_data_steps: int = 3_000
+    """Minibatch steps of Adam for the baseline, behavioural cloning on the whole dataset."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
-        _positive("evaluation", students=self.students, episodes=self.episodes)
+        _positive("evaluation", students=self.students, episodes=self.episodes, whole_data_steps=self.whole_data_steps)
 
 
 @dataclass(frozen=True)

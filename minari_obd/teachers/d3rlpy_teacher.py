@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from minari_obd.devices import cache_root, choose_device
-from minari_obd.errors import DataError, MinariObdError, require
+from minari_obd.errors import DataError, MinariObdError, check_installed
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
 from minari_obd.teachers.frozen import FrozenTeacher, Layers, load_teacher
+
+check_installed("d3rlpy", "distill")
 
 __all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "TeacherRun", "train_teacher"]
 
@@ -59,12 +61,12 @@ def _contained(seed: int, device: torch.device) -> Iterator[None]:
 
 def _import_d3rlpy() -> Any:
     """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
-    structlog = require("structlog", "distill")  # d3rlpy brings it
+    import structlog
 
     structlog_before = structlog.get_config()
     tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        d3rlpy = require("d3rlpy", "distill")
+        import d3rlpy
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
     structlog.configure(**structlog_before)
     return d3rlpy

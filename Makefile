@@ -1,0 +1,38 @@
+# `make quickstart`: install, build a dataset, train a teacher, distil, clone, evaluate.   `make test`: every check.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test light docs clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/minari-obd run recipes/quickstart.toml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+# The light install: no extras, no d3rlpy, whatever Gymnasium is newest. It reads what the full install has written.
+light: $(VENV)/.installed
+	rm -rf $(VENV)-light
+	$(PYTHON) -m venv $(VENV)-light
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	BIN=$(BIN) LIGHT=$(VENV)-light/bin sh tests/light/run.sh
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/sphinx-build -W --keep-going docs docs/_build
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-light build dist docs/_build

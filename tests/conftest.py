@@ -1,0 +1,114 @@
+"""Fixtures: every test has its own Minari folder, cache and Hub home; nothing touches the user's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.offline import Normaliser, OfflineData, load_offline_data
+from minari_obd.recipe import Recipe, StudentProtocol
+from minari_obd.statistics import ReferenceScores
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("MINARI_OBD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Promises to the bit hold for one number of threads, and tests share their machine."""
+    torch.set_num_threads(1)
+
+
+def make_arrays(lengths: list[int], *, state_size: int = 3, action_size: int = 2, seed: int = 0) -> dict:
+    """Flat arrays of episodes whose first observation dimension counts 1000 * episode + step."""
+    rng = np.random.default_rng(seed)
+    total = sum(lengths)
+    observations = rng.normal(size=(total, state_size))
+    following = rng.normal(size=(total, state_size))
+    row = 0
+    for episode, length in enumerate(lengths):
+        steps = 1000 * episode + np.arange(length + 1)
+        observations[row : row + length, 0] = steps[:-1]
+        following[row : row + length, 0] = steps[1:]
+        row += length
+    ends = np.cumsum(lengths) - 1
+    terminations = np.zeros(total, dtype=bool)
+    terminations[ends[::2]] = True
+    truncations = np.zeros(total, dtype=bool)
+    truncations[ends[1::2]] = True
+    return {
+        "observations": observations,
+        "actions": rng.uniform(-1, 1, size=(total, action_size)),
+        "rewards": rng.normal(size=total),
+        "terminations": terminations,
+        "truncations": truncations,
+        "next_observations": following,
+    }
+
+
+@pytest.fixture
+def small_data() -> OfflineData:
+    """600 states of a smooth problem: the action is a function of the state."""
+    rng = np.random.default_rng(1)
+    observations = rng.normal(size=(600, 3)) * [1.0, 5.0, 0.1] + [0.0, 10.0, 0.0]
+    truncations = np.zeros(600, dtype=bool)
+    truncations[99::100] = True
+    return load_offline_data(
+        {
+            "observations": observations,
+            "actions": np.tanh(np.stack([observations[:, 0], 10 * observations[:, 2]], axis=1)),
+            "rewards": rng.uniform(0, 1, 600),
+            "terminations": np.zeros(600, dtype=bool),
+            "truncations": truncations,
+            "next_observations": observations + 0.01,
+        }
+    )
+
+
+class RuleTeacher:
+    """A teacher that anyone could write: a rule in raw units, and a value."""
+
+    def __init__(self, value: float | None = None) -> None:
+        self.constant = value
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        return np.tanh(np.stack([states[:, 0] + 0.2, 5 * states[:, 2]], axis=1)).astype(np.float32)
+
+    def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        return np.full(len(states), self.constant) if self.constant is not None else 3.0 + states[:, 0]
+
+
+def make_pairs(seed: int = 0, *, env_id: str | None = "Hopper-v5", size: int = 8, shape: tuple[int, int] = (3, 2)):
+    """A distilled dataset of random numbers, with everything that one has."""
+    rng = np.random.default_rng(seed)
+    return DistilledDataset(
+        observations=rng.normal(size=(size, shape[0])),
+        actions=rng.uniform(-2, 4, size=(size, shape[1])),
+        normaliser=Normaliser.fit(rng.normal(2.0, 3.0, size=(50, shape[0]))),
+        protocol=StudentProtocol(depth=1, width=8, steps=5),
+        provenance=Provenance(
+            recipe=Recipe("lab/source-v0").to_json(),
+            method="sdw",
+            source="lab/source-v0",
+            source_sha256="0" * 64,
+            source_steps=1_000,
+            seed=seed,
+            package_version="0.0.0",
+            created="2026-01-01T00:00:00+00:00",
+            teacher={"algorithm": "iql", "steps": 10},
+            targets={"alpha": 0.25},
+            outer_step=3,
+            offline_loss=0.1,
+            history=[{"step": 0, "held_out": 0.2}],
+        ),
+        action_low=np.full(shape[1], -2.0),
+        action_high=np.full(shape[1], 4.0),
+        env_id=env_id,
+        reference=None if env_id is None else ReferenceScores(0.0, 100.0, "made up"),
+    )

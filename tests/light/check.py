@@ -1,0 +1,26 @@
+"""Run by a light install: what it can do, and what it says of what it cannot."""
+
+import importlib.metadata
+import importlib.util
+import sys
+
+import numpy as np
+
+import minari_obd
+
+assert importlib.util.find_spec("d3rlpy") is None, "this is not a light install"
+assert importlib.util.find_spec("sklearn") is None, "this is not a light install"
+
+pairs = minari_obd.load_dataset(sys.argv[1])
+policy = minari_obd.clone(pairs, students=2)
+assert policy(pairs.observations).shape == pairs.actions.shape
+report = minari_obd.evaluate(policy, episodes=2)
+assert np.isfinite(report.scores).all()
+assert len(minari_obd.distill("obd-bench/hopper/medium-v0", "random", size=8, progress=False)) == 8
+try:
+    minari_obd.distill("obd-bench/hopper/medium-v0", "sdw", size=8, progress=False)
+    said = "nothing"
+except ImportError as error:
+    said = str(error)
+assert "run `pip install 'minari-obd[distill]'`" in said, said
+print(f"light install: {report!r} on gymnasium {importlib.metadata.version('gymnasium')}, without d3rlpy")

@@ -1,0 +1,150 @@
+"""The command line: every verb for real, every error a sentence and exit status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_pairs
+
+import minari_obd
+from minari_obd.benchmark import BENCHMARK
+from minari_obd.cli import main
+
+TINY = """
+source = "obd-bench/hopper/medium-v0"
+method = "sdw"
+size = 16
+[teacher]
+algorithm = "td3_bc"
+steps = 5
+[student]
+depth = 1
+width = 16
+steps = 10
+[distillation]
+steps = 4
+batch_size = 64
+evaluate_every = 2
+[evaluation]
+students = 2
+episodes = 2
+whole_data_steps = 5
+"""
+
+
+@pytest.fixture
+def hopper() -> str:
+    BENCHMARK["obd-bench/hopper/medium-v0"].build(steps=600, progress=False)
+    return "obd-bench/hopper/medium-v0"
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = """
+import sys
+from minari_obd.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+print([m for m in ("torch", "d3rlpy", "minari", "gymnasium", "huggingface_hub", "pyarrow") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "distill" in done.stdout
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_run_leaves_a_set_a_table_and_says_what_next(hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.toml").write_text(TINY)
+    main(["run", "tiny.toml", "--out", "made", "--distillation.steps", "3"])
+    captured = capsys.readouterr()
+    for text in (
+        "random pairs",
+        "sdw pairs",
+        "whole dataset",
+        "(teacher)",
+        "score",
+        "Next: minari-obd load made",
+    ):
+        assert text in captured.out
+    assert "Plan: 16 pairs by sdw" in captured.err
+    made = minari_obd.load_dataset("made")
+    assert made.provenance.recipe["distillation"]["steps"] == 3
+    assert made.evaluation is not None
+    assert made.evaluation["students"] == 2
+    assert Path("made.results.json").is_file()
+    main(["show", "made"])
+    assert "Result" in capsys.readouterr().out
+
+
+def test_distill_load_clone_evaluate(hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["distill", hopper, "--method", "random", "--size", "16", "--out", "made"])
+    assert "Next: minari-obd evaluate made" in capsys.readouterr().out
+    main(["load", "made"])
+    assert "16 (observation, action) pairs" in capsys.readouterr().out
+    main(["clone", "made", "--out", "policy.safetensors", "--students", "2"])
+    main(["evaluate", "policy.safetensors", "--episodes", "2"])
+    assert "2 students x 2 episodes in Hopper-v5" in capsys.readouterr().out
+    main(["evaluate", "made", "--students", "1", "--episodes", "1"])
+    assert "1 students x 1 episodes in Hopper-v5" in capsys.readouterr().out
+
+
+def test_distill_names_its_own_folder(hopper: str) -> None:
+    main(["distill", hopper, "--method", "random", "--size", "8"])
+    assert len(minari_obd.load_dataset("out/obd-bench-hopper-medium-v0-random-8")) == 8
+
+
+def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("def act(observation):\n    return observation[:3] * 0\n")
+    main(["collect", "lab/zero-v0", "--env", "Hopper-v5", "--policy", "mine:act", "--steps", "20"])
+    main(["collect", "obd-bench/hopper/medium-v0", "--steps", "30"])
+    capsys.readouterr()
+    main(["list"])
+    said = capsys.readouterr().out
+    for text in (
+        "av_pbc",
+        "td3_bc",
+        "knn",
+        "mlp",
+        "hopper-240000",
+        "lab/zero-v0 (here)",
+        "halfcheetah/medium-replay-v0",
+    ):
+        assert text in said
+    assert (minari_obd.load_offline_data("lab/zero-v0").actions == 0).all()
+    assert len(minari_obd.load_offline_data("obd-bench/hopper/medium-v0")) == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["distill", "obd-bench/hoper/medium-v0"], "did you mean 'obd-bench/hopper/medium-v0'"),
+        (["distill", "x-v0", "--method", "sdv"], "did you mean 'sdw'"),
+        (["run", "none.toml"], "There is no recipe 'none.toml'"),
+        (["load", "nowhere"], "There is no distilled dataset 'nowhere'"),
+        (["evaluate", "none.safetensors"], "There is no policy"),
+        (["collect", "lab/x-v0"], "--env and --policy are needed"),
+        (["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "no_module:act"], "cannot be imported"),
+        (["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "hopper-1"], "did you mean"),
+    ],
+)
+def test_errors_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("minari-obd: ")
+    assert message in error
+    assert not list(Path().rglob("*.*"))
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minari_obd.evaluation.evaluate", stop)
+    make_pairs().save("made")
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "made"])
+    assert end.value.code == 130
+    assert "The same command goes on" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Cloning: students learn their pairs, alone or together, from pairs or from whole datasets."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_pairs
+
+import minari_obd
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.offline import OfflineData
+from minari_obd.recipe import StudentProtocol
+
+LONG = StudentProtocol(depth=2, width=64, steps=600, optimiser="adam", learning_rate=3e-3)
+
+
+def test_a_student_learns_its_pairs() -> None:
+    pairs = make_pairs()
+    inside = np.clip(pairs.actions, -1.9, 3.9)
+    pairs = replace(pairs, actions=inside)
+    policy = minari_obd.clone(pairs, protocol=LONG)
+    np.testing.assert_allclose(policy(pairs.observations), pairs.actions, atol=0.1)
+    assert policy(pairs.observations[0]).shape == (2,)
+    assert policy.students == 1
+
+
+def test_the_set_brings_its_own_protocol_and_a_name_overrides_it() -> None:
+    pairs = make_pairs()
+    assert minari_obd.clone(pairs).protocol == pairs.protocol
+    assert minari_obd.clone(pairs, protocol="paper").protocol == StudentProtocol()
+    with pytest.raises(NotFoundError, match="did you mean 'paper'"):
+        minari_obd.clone(pairs, protocol="pape")
+
+
+def test_several_students_act_by_their_mean() -> None:
+    pairs = make_pairs()
+    policy = minari_obd.clone(pairs, students=3)
+    each = policy.act_each(pairs.observations)
+    assert each.shape == (3, 8, 2)
+    np.testing.assert_allclose(policy(pairs.observations), each.mean(axis=0))
+    assert not np.allclose(each[0], each[1])
+    stacked = np.stack([pairs.observations] * 3)
+    np.testing.assert_allclose(policy.act_each(stacked), each, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_policy(small_data: OfflineData) -> None:
+    protocol = StudentProtocol(depth=1, width=8, steps=20, batch_size=32)
+    first, second, other = (minari_obd.clone(small_data, protocol=protocol, seed=s) for s in (0, 0, 1))
+    rows = small_data.observations[:20]
+    assert first(rows).tobytes() == second(rows).tobytes() != other(rows).tobytes()
+
+
+def test_a_whole_dataset_can_be_cloned(small_data: OfflineData) -> None:
+    policy = minari_obd.clone(small_data, protocol=replace(LONG, batch_size=128))
+    assert np.abs(policy(small_data.observations) - small_data.actions).mean() < 0.05
+
+
+def test_sets_of_one_source_are_joined() -> None:
+    first = make_pairs()
+    second = replace(first, observations=first.observations + 1, actions=first.actions[::-1].copy())
+    joined = replace(
+        first,
+        observations=np.concatenate([first.observations, second.observations]),
+        actions=np.concatenate([first.actions, second.actions]),
+    )
+    rows = first.observations
+    np.testing.assert_array_equal(minari_obd.clone([first, second])(rows), minari_obd.clone(joined)(rows))
+    with pytest.raises(DataError, match="normalised differently"):
+        minari_obd.clone([first, make_pairs(seed=1)])
+    with pytest.raises(DataError, match="at least one"):
+        minari_obd.clone([])
+
+
+def test_a_policy_survives_save_and_load() -> None:
+    pairs = make_pairs()
+    policy = minari_obd.clone(pairs, students=2)
+    loaded = minari_obd.load_policy(policy.save("deep/policy.safetensors"))
+    assert loaded(pairs.observations).tobytes() == policy(pairs.observations).tobytes()
+    assert loaded.env_id == "Hopper-v5"
+    assert [path.name for path in Path("deep").iterdir()] == ["policy.safetensors"]
+
+
+def test_bad_policies_are_named() -> None:
+    with pytest.raises(NotFoundError, match="There is no policy"):
+        minari_obd.load_policy("none.safetensors")
+    Path("text.safetensors").write_text("no")
+    with pytest.raises(FormatError, match="is not a policy"):
+        minari_obd.load_policy("text.safetensors")
+    Path("file").write_text("")
+    with pytest.raises(SettingError, match="cannot be written"):
+        minari_obd.clone(make_pairs()).save("file/policy.safetensors")
+    with pytest.raises(DataError, match=r"takes observations \(B, 3\)"):
+        minari_obd.clone(make_pairs())(np.zeros((2, 4)))

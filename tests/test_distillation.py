@@ -1,0 +1,144 @@
+"""The front door: one call from source to pairs, and what it says before it starts."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RuleTeacher
+
+import minari_obd
+from minari_obd.distilled import DistilledDataset
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.offline import OfflineData
+from minari_obd.recipe import DensityRecipe, DistillationRecipe, Recipe, StudentProtocol, TeacherRecipe
+
+QUICK = Recipe(
+    "replaced",
+    size=12,
+    student=StudentProtocol(depth=1, width=16, steps=10, learning_rate=0.3),
+    distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
+    teacher=TeacherRecipe("td3_bc", steps=5),
+    density=DensityRecipe(effective_fraction=0.7),
+)
+
+
+def quick(data: OfflineData, method: str, **changes) -> DistilledDataset:
+    changes = {"teacher": RuleTeacher(), "progress": False, **changes}
+    return minari_obd.distill(data, method, recipe=QUICK, **changes)
+
+
+@pytest.mark.parametrize("method", ["random", "kmeans", "dbc", "pbc", "av_pbc", "sdw"])
+def test_every_method_makes_pairs_that_say_where_they_come_from(method: str, small_data: OfflineData) -> None:
+    made = quick(small_data, method, out="made")
+    provenance = made.provenance
+    assert len(made) == 12
+    assert provenance.method == method
+    assert provenance.source_sha256 == small_data.content_sha256
+    assert provenance.recipe["density"]["effective_fraction"] == 0.7
+    assert provenance.threads == 1
+    assert (provenance.teacher is not None) == (method in ("pbc", "av_pbc", "sdw"))
+    assert (provenance.outer_step is None) == (method in ("random", "kmeans"))
+    assert ("alpha" in provenance.targets) == (method == "sdw")
+    loaded = minari_obd.load_dataset("made")
+    np.testing.assert_array_equal(loaded.observations, made.observations)
+    assert loaded.provenance == provenance
+
+
+@pytest.mark.parametrize("method", ["random", "sdw"])
+def test_the_same_seed_gives_the_same_pairs_to_the_bit(method: str, small_data: OfflineData) -> None:
+    first, second = quick(small_data, method), quick(small_data, method)
+    assert first.observations.tobytes() == second.observations.tobytes()
+    assert first.actions.tobytes() == second.actions.tobytes()
+    assert quick(small_data, method, seed=1).observations.tobytes() != first.observations.tobytes()
+
+
+def test_random_pairs_are_real_pairs(small_data: OfflineData) -> None:
+    made = quick(small_data, "random")
+    for observation, action in zip(made.observations, made.actions, strict=True):
+        row = np.flatnonzero((small_data.observations == observation).all(axis=1))
+        assert len(row) == 1
+        np.testing.assert_array_equal(small_data.actions[row[0]], action)
+
+
+def test_a_trained_teacher_from_its_name_and_from_its_folder(small_data: OfflineData) -> None:
+    by_name = minari_obd.distill(small_data, "pbc", recipe=QUICK, progress=False)
+    teacher = minari_obd.train_teacher(small_data, "td3_bc", steps=5, progress=False)
+    by_folder = quick(small_data, "pbc", teacher=str(teacher.save("teacher")))
+    assert by_name.provenance.teacher == by_folder.provenance.teacher
+    assert by_name.actions.tobytes() == by_folder.actions.tobytes()
+
+
+def test_the_plan_is_printed_before_the_work(small_data: OfflineData, capsys: pytest.CaptureFixture[str]) -> None:
+    minari_obd.distill(small_data, "sdw", recipe=QUICK)
+    said = capsys.readouterr().err
+    assert said.index("Plan: 12 pairs by sdw") < said.index("td3_bc, 5 updates: about") < said.index("at most 6 outer")
+    assert "distilling" in said
+    minari_obd.distill(small_data, "sdw", recipe=QUICK)
+    assert "trained before, loaded" in capsys.readouterr().err
+
+
+def test_interrupted_and_called_again_it_goes_on(small_data: OfflineData, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minari_obd.outer_loop import OuterLoop
+
+    whole = quick(small_data, "pbc")
+    original = OuterLoop._step
+    steps = []
+
+    def interrupted(self, state, batch) -> None:
+        steps.append(state.step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        original(self, state, batch)
+
+    monkeypatch.setattr(OuterLoop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick(small_data, "pbc")
+    again = quick(small_data, "pbc")
+    assert steps == [0, 1, 2, 3, 3, 4, 5]
+    assert again.observations.tobytes() == whole.observations.tobytes()
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"method": "sdv"}, NotFoundError, "no method 'sdv'; did you mean 'sdw'"),
+        ({"size": 601}, DataError, "601 pairs were asked for, but 'arrays' has only 600 steps"),
+        ({"size": 0}, SettingError, "recipe.size is 0"),
+        ({"teacher": "calq"}, NotFoundError, "did you mean 'calql'"),
+        ({"device": "tpu"}, SettingError, "no device 'tpu'"),
+        ({"out": "occupied"}, SettingError, "is not a distilled dataset, so it is not overwritten"),
+        ({"out": "file/inside"}, SettingError, "cannot be written"),
+        ({"source": "obd-bench/hoper/medium-v0"}, NotFoundError, "did you mean 'obd-bench/hopper/medium-v0'"),
+        ({"source": None, "recipe": None}, SettingError, "Give a source"),
+    ],
+)
+def test_bad_input_is_named_at_once_and_leaves_nothing_behind(
+    arguments: dict, error: type, message: str, small_data: OfflineData
+) -> None:
+    Path("file").write_text("a file")
+    Path("occupied").mkdir()
+    Path("occupied/thesis.tex").write_text("mine")
+    before = files()
+    given = {"source": small_data, "method": "sdw", "recipe": QUICK, "progress": False, **arguments}
+    with pytest.raises(error, match=message):
+        minari_obd.distill(**given)
+    assert files() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(small_data: OfflineData, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(SettingError, match="Permission denied"):
+        quick(small_data, "random", out=tmp_path / "locked" / "made")
+
+
+def test_a_broken_teacher_folder_is_named_before_the_work(small_data: OfflineData) -> None:
+    Path("teacher").mkdir()
+    Path("teacher/teacher.safetensors").write_text("no")
+    with pytest.raises(FormatError, match="is not a teacher"):
+        quick(small_data, "sdw", teacher="teacher")

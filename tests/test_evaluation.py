@@ -1,0 +1,155 @@
+"""Evaluation: known answers, the same bytes for a seed, statistics that agree with closed forms."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import RuleTeacher, make_pairs
+from scipy import stats
+
+import minari_obd
+from minari_obd.environments import check_environment_id, make_environment, run_episodes
+from minari_obd.errors import DataError, NotFoundError, SettingError
+from minari_obd.evaluation import EvaluationReport
+from minari_obd.statistics import REFERENCE_SCORES, estimate_mean, interquartile_mean, reference_scores
+
+
+class Countdown(gym.Env):
+    """Rewards each step with its action's first number; ends after as many steps as its seed says (2 to 5)."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,))
+    action_space = gym.spaces.Box(-2.0, 4.0, (2,))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        self.left = self.length = 2 + int(seed or 0) % 4
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray):
+        assert self.left > 0, "stepped after its end"
+        self.left -= 1
+        return self._observe(), float(action[0]), self.left == 0, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.left, self.length, 1.0], dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def countdown() -> Iterator[None]:
+    gym.register("Countdown-v0", cast(Any, Countdown), max_episode_steps=50, disable_env_checker=True)
+    yield
+    del gym.registry["Countdown-v0"]
+
+
+def test_known_returns_come_out_exactly() -> None:
+    """With reward = observation 0 before the step, an episode of n steps returns n + (n-1) + ... + 1."""
+
+    class Echo(RuleTeacher):
+        def act(self, states: np.ndarray) -> np.ndarray:
+            return np.stack([states[:, 0], states[:, 1]], axis=1)
+
+    report = minari_obd.evaluate(Echo(), env="Countdown-v0", episodes=12)
+    seeds = np.random.SeedSequence([0, 7]).generate_state(12)
+    lengths = 2 + (seeds % 4).astype(int)
+    np.testing.assert_array_equal(report.returns, [lengths * (lengths + 1) / 2])
+    with pytest.raises(DataError, match="no reference scores"):
+        _ = report.scores
+
+
+def test_lockstep_equals_one_after_the_other() -> None:
+    lockstep = [make_environment("Hopper-v5") for _ in range(5)]
+
+    def policy(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
+        return np.tanh(rows[:, :3] + rows[:, 5:8]).astype(np.float32)
+
+    together = run_episodes(lockstep, range(5), policy)
+    alone = [run_episodes(lockstep[:1], [seed], policy)[0] for seed in range(5)]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_set_is_cloned_and_judged_in_its_own_environment() -> None:
+    pairs = make_pairs(shape=(11, 3))
+    report = minari_obd.evaluate(pairs, students=3, episodes=2, seed=4)
+    again = minari_obd.evaluate(pairs, students=3, episodes=2, seed=4)
+    policy = minari_obd.evaluate(minari_obd.clone(pairs, students=3, seed=4), episodes=2, seed=4)
+    assert report.returns.shape == (3, 2)
+    assert report.returns.tobytes() == again.returns.tobytes() == policy.returns.tobytes()
+    assert report.env_id == "Hopper-v5"
+    np.testing.assert_allclose(report.scores, report.returns)  # the set's own reference scores are 0 and 100
+    values = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    np.testing.assert_array_equal(values["returns"], report.returns)
+    assert values["versions"]["gymnasium"] == gym.__version__
+    assert "3 students x 2 episodes in Hopper-v5" in repr(report)
+
+
+def test_all_students_face_the_same_starts() -> None:
+    pairs = make_pairs(shape=(11, 3))
+    policy = minari_obd.clone(pairs, students=1)
+    twice = type(policy)(**{**vars(policy), "parameters": [p.repeat(2, 1, 1) for p in policy.parameters]})
+    returns = minari_obd.evaluate(twice, episodes=3).returns
+    np.testing.assert_allclose(returns[0], returns[1], rtol=1e-4)
+    assert len(set(returns[0])) == 3
+
+
+def test_unusable_requests_are_named() -> None:
+    pairs = make_pairs(env_id=None)
+    with pytest.raises(SettingError, match="not known what environment"):
+        minari_obd.evaluate(pairs)
+    with pytest.raises(SettingError, match="takes 3 observations, 'Hopper-v5' gives 11"):
+        minari_obd.evaluate(pairs, env="Hopper-v5")
+    with pytest.raises(SettingError, match="at least one of each"):
+        minari_obd.evaluate(pairs, env="Hopper-v5", episodes=0)
+    with pytest.raises(NotFoundError, match="did you mean 'Hopper-v5'"):
+        minari_obd.evaluate(pairs, env="Hoper-v5")
+
+
+@pytest.mark.parametrize(
+    "env_id", ["os:Hopper-v5", "evil.module:Env-v0", "Hopper-v5\n", "../Hopper-v5", "Hopper", "", "x" * 500 + "-v0"]
+)
+def test_an_id_is_never_code(env_id: str) -> None:
+    with pytest.raises(NotFoundError, match="is not a plain environment id"):
+        check_environment_id(env_id)
+
+
+def test_scores_are_d4rls() -> None:
+    assert reference_scores("HalfCheetah-v5").normalise(np.array([-280.178953, 12135.0, 4530.0])) == pytest.approx(
+        [0, 100, 38.7439], abs=1e-3
+    )
+    assert set(REFERENCE_SCORES) == {"HalfCheetah", "Hopper", "Walker2d", "Ant"}
+    with pytest.raises(NotFoundError, match="no reference scores for 'Pendulum-v1'"):
+        reference_scores("Pendulum-v1")
+
+
+def test_intervals_cover_as_stated() -> None:
+    """The bootstrap over students covers the true mean about as often as it says; few students make it a bit narrow."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(200):
+        students = rng.normal(5.0, 2.0, size=(20, 1))
+        estimate = estimate_mean(students + rng.normal(0, 1.0, size=(20, 10)), seed=trial)
+        inside += estimate.low <= 5.0 <= estimate.high
+    assert 0.88 <= inside / 200 <= 0.98
+
+
+def test_one_student_is_resampled_by_episode() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 400))
+    estimate = estimate_mean(values)
+    half = 1.96 * values.std() / 20
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.02)
+    single = estimate_mean(np.array([[3.0]]))
+    assert single.low == single.mean == single.high == 3.0
+
+
+def test_interquartile_mean_ignores_outliers() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 1e9], [-1e9, 2.0, 2.0, 3.0]])
+    assert interquartile_mean(values) == stats.trim_mean(values.reshape(-1), 0.25) == 2.25
+
+
+def test_a_report_needs_no_reference() -> None:
+    report = EvaluationReport(np.array([[1.0, 2.0]]), "Countdown-v0", 0)
+    assert report.to_json()["score"] is None
+    assert "return 1.5" in repr(report)

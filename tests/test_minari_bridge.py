@@ -1,0 +1,101 @@
+"""Pairs as a Minari dataset: the same bits both ways, and an honest one for readers without this package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import minari
+import numpy as np
+import pytest
+from conftest import make_pairs
+
+import minari_obd
+from minari_obd.errors import DataError, FormatError
+from minari_obd.minari_bridge import from_minari, minari_name, to_minari
+from minari_obd.offline import load_offline_data
+from minari_obd.teachers.d3rlpy_teacher import _transitions
+
+
+def test_pairs_come_back_to_the_bit() -> None:
+    pairs = make_pairs()
+    pairs.to_minari("obd-test/pairs-v0")
+    for loaded in (minari_obd.load_dataset("obd-test/pairs-v0"), from_minari(minari.load_dataset("obd-test/pairs-v0"))):
+        assert loaded.observations.tobytes() == pairs.observations.tobytes()
+        assert loaded.actions.tobytes() == pairs.actions.tobytes()
+        assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()
+        assert loaded.provenance == pairs.provenance
+        assert loaded.protocol == pairs.protocol
+        assert loaded.reference == pairs.reference
+
+
+def test_each_pair_is_a_terminated_episode_of_one_step() -> None:
+    dataset = make_pairs().to_minari("obd-test/pairs-v0")
+    assert dataset.total_episodes == dataset.total_steps == 8
+    for episode in dataset:
+        np.testing.assert_array_equal(episode.observations[0], episode.observations[1])
+        assert episode.terminations.tolist() == [True]
+        assert episode.truncations.tolist() == [False]
+        assert episode.rewards.tolist() == [0.0]
+    assert dataset.storage.metadata["ref_max_score"] == 100.0
+    assert dataset.recover_environment(eval_env=True).spec.id == "Hopper-v5"  # pyright: ignore
+    # A learner of transitions keeps every pair and bootstraps through none.
+    table = _transitions(load_offline_data("obd-test/pairs-v0"), gamma=0.99)
+    assert len(table["terminals"]) == 8
+    assert (table["terminals"] == 1).all()
+
+
+def test_the_published_folder_is_a_minari_dataset_for_somebody_without_this_package(tmp_path: Path) -> None:
+    """Laid out as Minari's Hub client would, the rendering loads in a process that never imports this package."""
+    folder = make_pairs().save("obd-hopper-sdw-8")
+    root = tmp_path / "elsewhere"
+    shutil.copytree(folder, root / "obd-hopper-sdw-8")
+    shutil.rmtree(root / "obd-hopper-sdw-8" / "data")
+    code = """
+import minari, sys
+dataset = minari.load_dataset("obd-hopper-sdw-8/pairs-v0")
+assert dataset.storage.metadata["obd"]["provenance"]["method"] == "sdw"
+assert list(minari.list_local_datasets()) == ["obd-hopper-sdw-8/pairs-v0"]
+assert "minari_obd" not in sys.modules
+"""
+    environment = {**os.environ, "MINARI_DATASETS_PATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_existing_and_malformed_ids_are_refused(tmp_path: Path) -> None:
+    pairs = make_pairs()
+    pairs.to_minari("obd-test/pairs-v0")
+    with pytest.raises(DataError, match="exists already"):
+        pairs.to_minari("obd-test/pairs-v0")
+    for bad in ("pairs", "a/pairs-v0", "obd test/pairs-v0", "../up-v0", "/abs-v0"):
+        with pytest.raises(DataError, match="is not a Minari dataset id"):
+            pairs.to_minari(bad)
+    assert list(minari.list_local_datasets()) == ["obd-test/pairs-v0"]
+
+
+def test_other_minari_datasets_are_no_pairs() -> None:
+    minari_obd.collect("lab/x-v0", "Hopper-v5", "random", steps=5, progress=False)
+    with pytest.raises(FormatError, match="holds no distilled pairs"):
+        minari_obd.load_dataset("lab/x-v0")
+
+
+def test_damaged_metadata_is_named() -> None:
+    dataset = make_pairs().to_minari("obd-test/pairs-v0")
+    dataset.storage.update_metadata({"obd": {"provenance": {"method": "sdw"}}})
+    with pytest.raises(FormatError, match="are damaged"):
+        minari_obd.load_dataset("obd-test/pairs-v0")
+
+
+def test_an_environment_that_is_not_registered_is_left_out() -> None:
+    pairs = make_pairs(env_id="evil.module:Env-v0")
+    dataset = to_minari(pairs, "obd-test/pairs-v0")
+    assert dataset.spec.env_spec is None
+    assert from_minari(dataset).env_id == "evil.module:Env-v0"
+
+
+def test_names_become_namespaces() -> None:
+    assert minari_name("obd hopper.sdw") == "obd-hopper-sdw"
+    assert minari_name("x") == "obd-x"
+    assert minari_name("...") == "obd-pairs"

@@ -1,0 +1,155 @@
+"""Objectives and densities: closed forms and known orders."""
+
+import numpy as np
+import pytest
+from conftest import RuleTeacher
+from scipy import stats
+
+from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
+from minari_obd.errors import DataError, NotFoundError
+from minari_obd.objectives import Targets
+from minari_obd.offline import OfflineData
+from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
+
+DISTILLED = ("dbc", "pbc", "av_pbc", "sdw")
+SELECTED = ("random", "kmeans")
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+
+def targets(name: str, data: OfflineData, teacher: RuleTeacher) -> Targets:
+    method = OBJECTIVES.get(name)()
+    density = KNearestNeighbours().fit(data.normaliser.normalise(data.observations))
+    return method.targets(data, teacher, density)
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_every_objective_gives_valid_targets(name: str, small_data: OfflineData) -> None:
+    made = targets(name, small_data, RuleTeacher())
+    assert made.states.shape == (600, 3)
+    assert made.weights.mean() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_array_equal(made.states, small_data.normaliser.normalise(small_data.observations))
+    wanted = small_data.actions if name == "dbc" else RuleTeacher().act(small_data.observations)
+    np.testing.assert_allclose(made.actions, wanted, atol=1e-6)
+
+
+def test_constant_values_make_av_pbc_equal_pbc(small_data: OfflineData) -> None:
+    av_pbc, pbc = (targets(name, small_data, RuleTeacher(value=7.0)) for name in ("av_pbc", "pbc"))
+    for name in ("states", "actions", "weights"):
+        np.testing.assert_array_equal(getattr(av_pbc, name), getattr(pbc, name))
+
+
+def test_av_pbc_weights_are_values_over_their_mean(small_data: OfflineData) -> None:
+    values = 3.0 + small_data.observations[:, 0]
+    clipped = np.clip(values, 0, None)
+    made = targets("av_pbc", small_data, RuleTeacher())
+    np.testing.assert_allclose(made.weights, clipped / clipped.mean(), rtol=1e-5)
+
+
+def test_values_below_zero_everywhere_are_refused(small_data: OfflineData) -> None:
+    with pytest.raises(DataError, match="use method 'pbc'"):
+        targets("av_pbc", small_data, RuleTeacher(value=-1.0))
+
+
+def test_sdw_with_constant_values_is_the_tempered_density(small_data: OfflineData) -> None:
+    made = targets("sdw", small_data, RuleTeacher(value=1.0))
+    states = small_data.normaliser.normalise(small_data.observations)
+    log_density = KNearestNeighbours().fit(states).log_prob(states)
+    assert rank_correlation(made.weights, -log_density) > 0.999
+    assert made.details["density_effective_fraction"] == pytest.approx(0.5, abs=1e-3)
+    assert 0 < made.details["alpha"] < 1
+
+
+def test_a_teacher_of_another_task_is_refused(small_data: OfflineData) -> None:
+    class Wrong(RuleTeacher):
+        def act(self, states: np.ndarray) -> np.ndarray:
+            return np.zeros((len(states), 5))
+
+    with pytest.raises(DataError, match="another task"):
+        targets("pbc", small_data, Wrong())
+
+
+@pytest.mark.parametrize("name", SELECTED)
+def test_selections_are_different_rows_and_the_same_for_a_seed(name: str, small_data: OfflineData) -> None:
+    method = OBJECTIVES.get(name)()
+    rows = method.select(small_data, 40, 3)
+    assert len(set(rows)) == 40
+    np.testing.assert_array_equal(rows, method.select(small_data, 40, 3))
+    assert len(set(method.select(small_data, 600, 0))) == 600
+
+
+def test_kmeans_covers_what_random_misses(small_data: OfflineData) -> None:
+    states = small_data.normaliser.normalise(small_data.observations)
+
+    def coverage(name: str) -> float:
+        rows = OBJECTIVES.get(name)().select(small_data, 30, 0)
+        return float(np.linalg.norm(states[:, None] - states[rows], axis=-1).min(axis=1).mean())
+
+    assert coverage("kmeans") < coverage("random")
+
+
+@pytest.mark.parametrize(
+    ("states", "actions", "weights", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros((2, 1)), np.ones(3), "one action and one weight a state"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), np.full(3, 2.0), "mean 1"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), np.array([3.0, 1.0, -1.0]), "must not be negative"),
+        (np.full((3, 2), np.nan), np.zeros((3, 1)), np.ones(3), "states are not finite"),
+    ],
+)
+def test_targets_refuse_what_they_cannot_mean(states, actions, weights, message) -> None:
+    with pytest.raises(DataError, match=message):
+        Targets(states, actions, weights, {})
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 5])
+def test_nearest_neighbours_know_a_gaussian(dimensions: int) -> None:
+    rng = np.random.default_rng(0)
+    states, fresh = rng.normal(size=(2, 8_000, dimensions)).astype(np.float32)
+    density = KNearestNeighbours(neighbours=20).fit(states)
+    truth = stats.norm.logpdf(fresh).sum(axis=1)
+    estimate = density.log_prob(fresh)
+    # The known bias of a k-nearest-neighbour estimate is to flatten peaks, the more the more dimensions there are.
+    assert rank_correlation(truth, estimate) > 0.9
+    assert abs(np.mean(truth - estimate)) < 0.25 * dimensions
+    # Asked about its own references, it must not meet each of them as its own neighbour.
+    own = density.log_prob(states)
+    assert abs(np.mean(own) - np.mean(estimate)) < 0.2
+
+
+def test_too_few_states_for_a_density_are_named() -> None:
+    with pytest.raises(DataError, match="too few for a density"):
+        KNearestNeighbours(neighbours=10).fit(np.zeros((11, 2)))
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("spread", [3.0, 14.0])
+def test_temper_reaches_the_effective_fraction(fraction: float, spread: float) -> None:
+    log_density = np.random.default_rng(0).normal(0, spread, size=20_000)
+    made = tempered_reciprocal(log_density, fraction)
+    assert made.weights.mean() == pytest.approx(1)
+    assert 1 / np.mean(made.weights**2) == pytest.approx(fraction, abs=1e-4)
+    # For a normal log-density the fraction is exp(-alpha^2 sigma^2), up to the clipped tails.
+    assert made.alpha == pytest.approx(np.sqrt(-np.log(fraction)) / spread, rel=0.07)
+
+
+def test_temper_never_sharpens() -> None:
+    assert tempered_reciprocal(np.linspace(0, 0.01, 100), 0.5).alpha == 1.0
+    with pytest.raises(DataError, match="not finite"):
+        tempered_reciprocal(np.array([0.0, np.inf]), 0.5)
+
+
+@pytest.mark.parametrize("registry", [OBJECTIVES, DENSITIES, STUDENTS, TEACHERS], ids=lambda r: r.kind)
+def test_every_registered_name_exists(registry) -> None:
+    for name in registry.names():
+        if registry is not TEACHERS:
+            assert registry.get(name) is not None
+    with pytest.raises(NotFoundError, match=f"There is no {registry.kind} 'nothing'"):
+        registry.get("nothing")
+
+
+def test_a_near_name_is_guessed() -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'av_pbc'"):
+        OBJECTIVES.get("avpbc")

@@ -1,0 +1,197 @@
+"""Offline data: alignment above all, then every way in which a source can be wrong."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+from conftest import make_arrays
+
+from minari_obd.errors import DataError, FormatError, NotFoundError
+from minari_obd.minari_storage import episode_buffer, open_local_dataset, write_dataset
+from minari_obd.offline import Normaliser, OfflineData, load_offline_data
+
+LENGTHS = [4, 1, 7, 2]
+
+
+def write_minari(dataset_id: str = "test/counting-v0", *, discrete: bool = False) -> dict:
+    """Store make_arrays(LENGTHS) as Minari episodes of T+1 observations; return the arrays."""
+    arrays = make_arrays(LENGTHS)
+    episodes = []
+    start = 0
+    for length in LENGTHS:
+        rows = slice(start, start + length)
+        episodes.append(
+            episode_buffer(
+                np.concatenate([arrays["observations"][rows], arrays["next_observations"][rows][-1:]]),
+                np.zeros(length, dtype=np.int64) if discrete else arrays["actions"][rows],
+                arrays["rewards"][rows],
+                arrays["terminations"][rows],
+                arrays["truncations"][rows],
+            )
+        )
+        start += length
+    write_dataset(
+        dataset_id,
+        episodes,
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        action_space=gym.spaces.Discrete(3) if discrete else gym.spaces.Box(-1, 1, (2,), np.float64),
+        algorithm="none",
+        description="counts its steps",
+    )
+    return arrays
+
+
+def test_minari_rows_stay_aligned_over_unequal_episodes() -> None:
+    arrays = write_minari()
+    data = load_offline_data("test/counting-v0")
+    # Row i is 1000 * episode + step, so one row of shift in any episode would show.
+    expected = np.concatenate([1000 * episode + np.arange(length) for episode, length in enumerate(LENGTHS)])
+    np.testing.assert_array_equal(data.observations[:, 0], expected)
+    for name in ("actions", "rewards", "terminations", "truncations"):
+        np.testing.assert_array_equal(getattr(data, name), arrays[name].astype(getattr(data, name).dtype))
+    np.testing.assert_array_equal(data.episode_starts, [0, 4, 5, 12])
+    np.testing.assert_array_equal(data.final_observations[:, 0], [4, 1001, 2007, 3002])
+    np.testing.assert_allclose(data.episode_returns, np.add.reduceat(arrays["rewards"], [0, 4, 5, 12]), rtol=1e-6)
+
+
+def test_minari_arrays_and_file_give_the_same_content() -> None:
+    arrays = write_minari()
+    with h5py.File("d4rl.hdf5", "w") as file:
+        for theirs, ours in (("terminals", "terminations"), ("timeouts", "truncations")):
+            file[theirs] = arrays[ours]
+        for name in ("observations", "actions", "rewards", "next_observations"):
+            file[name] = arrays[name]
+    hashes = {
+        load_offline_data(source).content_sha256
+        for source in (
+            "test/counting-v0",
+            open_local_dataset("test/counting-v0"),
+            arrays,
+            "d4rl.hdf5",
+            Path("d4rl.hdf5"),
+        )
+    }
+    assert len(hashes) == 1
+    changed = {**arrays, "rewards": arrays["rewards"] + 1e-3}
+    assert load_offline_data(changed).content_sha256 not in hashes
+
+
+def test_a_file_without_successors_leaves_final_observations_unknown() -> None:
+    arrays = make_arrays(LENGTHS)
+    del arrays["next_observations"]
+    assert np.isnan(load_offline_data(arrays).final_observations).all()
+
+
+def test_dict_observations_are_flattened_as_gymnasium_does() -> None:
+    space = gym.spaces.Dict({"b": gym.spaces.Box(-9, 9, (2,)), "a": gym.spaces.Discrete(3)})
+    space.seed(0)
+    observations = [space.sample() for _ in range(4)]
+    write_dataset(
+        "test/dict-v0",
+        [
+            episode_buffer(
+                {"a": np.array([o["a"] for o in observations]), "b": np.stack([o["b"] for o in observations])},
+                np.zeros((3, 1)),
+                np.zeros(3),
+                np.array([False, False, True]),
+                np.zeros(3, dtype=bool),
+            )
+        ],
+        observation_space=space,
+        action_space=gym.spaces.Box(-1, 1, (1,), np.float64),
+        algorithm="none",
+        description="a dict",
+    )
+    data = load_offline_data("test/dict-v0")
+    np.testing.assert_allclose(
+        np.concatenate([data.observations, data.final_observations]),
+        np.stack([np.asarray(gym.spaces.flatten(space, o)) for o in observations]),
+        rtol=1e-6,
+    )
+    assert data.flattened_from is not None
+    assert "Dict" in data.flattened_from
+
+
+def test_discrete_actions_are_refused() -> None:
+    write_minari(discrete=True)
+    with pytest.raises(DataError, match="discrete actions are not supported yet"):
+        load_offline_data("test/counting-v0")
+    with pytest.raises(DataError, match="discrete actions are not supported yet"):
+        load_offline_data({**make_arrays([3]), "actions": np.zeros((3, 1), dtype=int)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actions": np.zeros((13, 2))}, "14 observations but 13 actions"),
+        ({"rewards": np.zeros(15)}, "14 observations but 15 rewards"),
+        ({"rewards": np.r_[np.zeros(5), np.nan, np.zeros(8)]}, "non-finite rewards at 1 of 14 steps, first at 5"),
+        ({"observations": np.full((14, 3), np.inf)}, "non-finite observations at 14 of 14"),
+        ({"observations": np.zeros((0, 3))}, "at least one step"),
+        ({"observations": np.zeros(14)}, r"observations \(N, S\)"),
+        ({"next_observations": np.zeros((14, 2))}, "next_observations of shape"),
+        ({"action_low": np.ones(2), "action_high": np.zeros(2)}, "the lower below the higher"),
+    ],
+)
+def test_unusable_arrays_are_named(change: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_offline_data({**make_arrays(LENGTHS), **change})
+
+
+def test_missing_arrays_are_named() -> None:
+    with pytest.raises(DataError, match="missing: rewards, truncations"):
+        load_offline_data({k: v for k, v in make_arrays([3]).items() if k not in ("rewards", "truncations")})
+
+
+def test_unknown_sources_name_what_exists() -> None:
+    write_minari("lab/mine-v0")
+    with pytest.raises(NotFoundError, match=r"did you mean 'obd-bench/hopper/medium-v0'.*lab/mine-v0"):
+        load_offline_data("obd-bench/hoper/medium-v0")
+    with pytest.raises(NotFoundError, match="did you mean 'lab/mine-v0'"):
+        load_offline_data("lab/mime-v0", download=False)
+    with pytest.raises(NotFoundError, match=r"no file 'none\.hdf5'"):
+        load_offline_data("none.hdf5")
+    with pytest.raises(DataError, match="from int"):
+        load_offline_data(3)
+
+
+def test_unreadable_files_are_named() -> None:
+    Path("text.hdf5").write_text("no")
+    with pytest.raises(FormatError, match="cannot be read as HDF5"):
+        load_offline_data("text.hdf5")
+    with h5py.File("poor.hdf5", "w") as file:
+        file["observations"] = np.zeros((3, 2))
+    with pytest.raises(FormatError, match="lacks actions, rewards, terminals"):
+        load_offline_data("poor.hdf5")
+
+
+def test_a_damaged_minari_dataset_is_named(tmp_path: Path) -> None:
+    write_minari()
+    (tmp_path / "minari/test/counting-v0/data/metadata.json").write_text("{")
+    with pytest.raises(FormatError, match="is there but cannot be read"):
+        load_offline_data("test/counting-v0")
+
+
+def test_arrays_are_read_only(small_data: OfflineData) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        small_data.observations[0] = 0
+
+
+def test_normaliser_is_a_z_score_that_inverts(small_data: OfflineData) -> None:
+    states = small_data.normaliser.normalise(small_data.observations)
+    np.testing.assert_allclose(states.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(states.std(axis=0), 1, atol=0.02)  # the constant 1e-3 shows in the small dimension
+    np.testing.assert_allclose(small_data.normaliser.denormalise(states), small_data.observations, atol=1e-5)
+    constant = Normaliser.fit(np.ones((5, 2)))
+    assert np.isfinite(constant.normalise(np.ones((5, 2)))).all()
+    with pytest.raises(DataError, match="positive scales"):
+        Normaliser(np.zeros(2), np.zeros(2))
+
+
+def test_actions_are_scaled_to_their_bounds() -> None:
+    arrays = make_arrays([5])
+    data = load_offline_data({**arrays, "action_low": np.array([-2.0, -1.0]), "action_high": np.array([2.0, 3.0])})
+    np.testing.assert_allclose(data.scaled_actions()[:, 0], arrays["actions"][:, 0] / 2, rtol=1e-5)
+    np.testing.assert_allclose(data.scaled_actions()[:, 1], (arrays["actions"][:, 1] - 1) / 2, rtol=1e-5)

@@ -1,0 +1,147 @@
+"""The outer loop: it learns, repeats itself to the bit, resumes to the bit, and stops when it should."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minari_obd import outer_loop
+from minari_obd.errors import DataError, MinariObdError
+from minari_obd.objectives import Targets
+from minari_obd.outer_loop import OuterLoop, OuterResult
+from minari_obd.recipe import DistillationRecipe, StudentProtocol
+
+STUDENT = StudentProtocol(depth=1, width=32, steps=20, learning_rate=0.3)
+SETTINGS = DistillationRecipe(steps=40, batch_size=64, learning_rate=0.05, evaluate_every=10)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def targets() -> Targets:
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(500, 3)).astype(np.float32)
+    actions = np.tanh(np.stack([states[:, 0] * states[:, 1], states[:, 2]], axis=1))
+    return Targets(states, actions, np.ones(500), {})
+
+
+def run(targets: Targets, seed: int = 0, checkpoint: Path | None = None, size: int = 16, **changes) -> OuterResult:
+    loop = OuterLoop(STUDENT, replace(SETTINGS, **changes), seed, CPU)
+    return loop.run(targets, size, checkpoint=checkpoint, progress=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"students": 3}, {"schedule": "constant"}, {"optimiser": "sgd", "learning_rate": 1.0}],
+    ids=["adam", "three students", "constant rate", "sgd"],
+)
+def test_it_brings_the_held_out_loss_down(targets: Targets, changes: dict) -> None:
+    result = run(targets, steps=80, **changes)
+    assert result.offline_loss < 0.7 * result.history[0]["held_out"]
+    assert result.offline_loss == min(row["held_out"] for row in result.history)
+    assert result.states.shape == (16, 3)
+    assert result.actions.shape == (16, 2)
+    assert [row["step"] for row in result.history] == list(range(0, 81, 10))
+    assert result.reason == "All 80 outer steps were made."
+
+
+def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None:
+    first, second, other = run(targets), run(targets), run(targets, seed=1)
+    assert first.states.tobytes() == second.states.tobytes()
+    assert first.actions.tobytes() == second.actions.tobytes()
+    assert first.history == second.history
+    assert first.states.tobytes() != other.states.tobytes()
+
+
+@pytest.mark.parametrize("stop_at", [1, 10, 23])
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_at: int
+) -> None:
+    whole = run(targets)
+    checkpoint = tmp_path / "deep" / "run.safetensors"
+    original = OuterLoop._step
+
+    def interrupted(self, state, batch) -> None:
+        if state.step == stop_at:
+            raise KeyboardInterrupt
+        original(self, state, batch)
+
+    monkeypatch.setattr(OuterLoop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(targets, checkpoint=checkpoint)
+    assert checkpoint.is_file()
+    monkeypatch.setattr(OuterLoop, "_step", original)
+    resumed = run(targets, checkpoint=checkpoint)
+    assert resumed.states.tobytes() == whole.states.tobytes()
+    assert resumed.actions.tobytes() == whole.actions.tobytes()
+    assert resumed.history == whole.history
+    assert not checkpoint.exists()
+
+
+def test_checkpoints_are_written_while_it_runs(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(outer_loop, "_CHECKPOINT_SECONDS", 0.0)
+    written = []
+    original = outer_loop._write_checkpoint
+    monkeypatch.setattr(
+        outer_loop, "_write_checkpoint", lambda path, state: (written.append(state.step), original(path, state))
+    )
+    plain = run(targets)
+    result = run(targets, checkpoint=tmp_path / "c")
+    assert written == list(range(1, 41))
+    assert result.states.tobytes() == plain.states.tobytes()
+
+
+def test_it_stops_when_the_held_out_loss_stalls(targets: Targets) -> None:
+    result = run(targets, steps=1_000, learning_rate=1e-9, schedule="constant", patience=2)
+    assert "had not improved" in result.reason
+    assert result.history[-1]["step"] < 200
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_stops_the_run(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = OuterLoop._loss
+
+    def poisoned(self, pairs, judged, key, count, grad) -> torch.Tensor:
+        return loss(self, pairs, judged, key, count, grad) * (float("nan") if grad else 1.0)
+
+    monkeypatch.setattr(OuterLoop, "_loss", poisoned)
+    with pytest.raises(MinariObdError, match="not finite 20 times in a row, up to step 20; lower distillation"):
+        run(targets)
+
+
+def test_one_bad_gradient_is_skipped(targets: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = OuterLoop._loss
+
+    def poisoned(self, pairs, judged, key, count, grad) -> torch.Tensor:
+        return loss(self, pairs, judged, key, count, grad) * (float("nan") if grad and key == 5 else 1.0)
+
+    monkeypatch.setattr(OuterLoop, "_loss", poisoned)
+    result = run(targets)
+    assert np.isfinite(result.states).all()
+    assert result.offline_loss < result.history[0]["held_out"]
+
+
+def test_weights_say_where_the_pairs_look(targets: Targets) -> None:
+    """Half of the states contradict the other half; the pairs follow the half with the weight."""
+    side = targets.states[:, 0] > 0
+    actions = np.where(side[:, None], 0.8, -0.8) * np.ones((1, 2))
+    signs = []
+    for heavy in (side, ~side):
+        weights = np.where(heavy, 1.99, 0.01)
+        made = Targets(np.zeros_like(targets.states), actions, weights / weights.mean(), {})
+        result = run(made, steps=60)
+        signs.append(np.sign(np.median(result.actions)))
+    assert signs == [1, -1]
+
+
+def test_more_pairs_than_states_are_refused(targets: Targets) -> None:
+    with pytest.raises(DataError, match="only 475 states to distil"):
+        run(targets, size=476)
+
+
+def test_a_step_can_be_timed(targets: Targets) -> None:
+    assert OuterLoop(STUDENT, SETTINGS, 0, CPU).seconds_per_step(3, 2, 16) > 0

@@ -1,0 +1,88 @@
+"""Recipes: strict, and with errors that name the key."""
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.recipe import (
+    DistillationRecipe,
+    EvaluationRecipe,
+    Recipe,
+    StudentProtocol,
+    load_recipe,
+    parse_recipe,
+    protocol_by_name,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: p.stem)
+def test_bundled_recipes_are_valid_and_hold_only_what_differs(path: Path) -> None:
+    import tomllib
+
+    recipe = load_recipe(path)
+    default = Recipe("x").to_json()
+    for key, value in tomllib.loads(path.read_text()).items():
+        if isinstance(value, dict):
+            assert all(default[key][inner] != setting for inner, setting in value.items()), key
+        elif key != "method":  # said for the reader
+            assert default[key] != value, key
+    assert isinstance(recipe, Recipe)
+
+
+def test_json_round_trip() -> None:
+    recipe = Recipe("some/data-v0", "pbc", student=StudentProtocol(depth=2, optimiser="adam"))
+    assert parse_recipe(recipe.to_json(), "here") == recipe
+    with pytest.raises(FrozenInstanceError):
+        recipe.size = 3  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size = 3", "source"),
+        ("source = 'a'\nsise = 3", "no setting 'sise' .did you mean 'size'"),
+        ("source = 'a'\n[teacher]\nalgoritm = 'iql'", "no setting 'teacher.algoritm' .did you mean 'algorithm'"),
+        ("source = 'a'\nsize = '3'", "size: Input should be a valid integer"),
+        ("source = 'a'\n[student]\noptimiser = 'lion'", "student.optimiser: Input should be 'sgd' or 'adam'"),
+        ("source = 'a'\nsize = 0", "recipe.size is 0; it must be above zero"),
+        ("source = ", "is not TOML"),
+    ],
+)
+def test_a_bad_recipe_is_named(text: str, message: str) -> None:
+    path = Path("bad.toml")
+    path.write_text(text)
+    with pytest.raises(FormatError, match=message):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_is_named() -> None:
+    with pytest.raises(NotFoundError, match=r"no recipe 'none\.toml'"):
+        load_recipe("none.toml")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StudentProtocol(steps=0),
+        lambda: StudentProtocol(momentum=1.0),
+        lambda: StudentProtocol(optimiser="adam", momentum=0.9),
+        lambda: DistillationRecipe(held_out=1.0),
+        lambda: DistillationRecipe(learning_rate=float("nan")),
+        lambda: EvaluationRecipe(episodes=-1),
+        lambda: Recipe(""),
+        lambda: Recipe("x", seed=-1),
+    ],
+)
+def test_senseless_settings_are_refused(make) -> None:
+    with pytest.raises(SettingError):
+        make()
+
+
+def test_protocols_have_names() -> None:
+    assert protocol_by_name("paper") == StudentProtocol()
+    with pytest.raises(NotFoundError, match="did you mean 'paper'"):
+        protocol_by_name("papr")

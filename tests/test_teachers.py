@@ -1,0 +1,164 @@
+"""Teachers: aligned transitions, a task with a known answer, exact copies of what d3rlpy trained."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+import torch
+from conftest import make_arrays
+from safetensors.torch import save_file
+
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
+from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
+from minari_obd.teachers.d3rlpy_teacher import TeacherRun, _transitions, train_teacher
+
+LENGTHS = [4, 1, 7, 2]
+ALGORITHMS = ["td3_bc", "iql", "cql", "calql"]
+
+
+def test_transitions_stay_aligned_over_unequal_episodes() -> None:
+    data = load_offline_data(make_arrays(LENGTHS))
+    table = _transitions(data, gamma=0.5)
+    raw = {name: data.normaliser.denormalise(table[name])[:, 0] for name in ("observations", "next_observations")}
+    steps = np.concatenate([1000 * e + np.arange(n) for e, n in enumerate(LENGTHS)])
+    np.testing.assert_allclose(raw["observations"], steps, atol=1e-2)
+    np.testing.assert_allclose(raw["next_observations"], steps + 1, atol=1e-2)
+    np.testing.assert_array_equal(table["terminals"][:, 0], data.terminations)
+    np.testing.assert_allclose(table["actions"], data.scaled_actions())
+    inside = ~(data.terminations | data.truncations)
+    np.testing.assert_array_equal(table["next_actions"][inside], table["actions"][np.flatnonzero(inside) + 1])
+    # The return to go is a sum within the episode: r_t + 0.5 r_{t+1} + ...
+    row = 5
+    expected = sum(0.5**k * data.rewards[row + k] for k in range(7))
+    assert table["returns_to_go"][row, 0] == pytest.approx(expected, rel=1e-5)
+    assert table["returns_to_go"][4, 0] == pytest.approx(data.rewards[4])
+
+
+def test_truncated_steps_without_successor_are_left_out() -> None:
+    arrays = make_arrays(LENGTHS)
+    del arrays["next_observations"]
+    table = _transitions(load_offline_data(arrays), gamma=0.99)
+    assert len(table["rewards"]) == 12  # two of four episodes are truncated
+    one = {name: value[:1] for name, value in make_arrays([4]).items() if name != "next_observations"}
+    with pytest.raises(DataError, match="no step with a known successor"):
+        _transitions(load_offline_data(one), gamma=0.99)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_trains_freezes_and_comes_back(algorithm: str, small_data: OfflineData) -> None:
+    teacher = train_teacher(small_data, algorithm, steps=3, progress=False)
+    actions = teacher.act(small_data.observations)
+    values = teacher.value(small_data.observations, actions)
+    assert isinstance(teacher, Teacher)
+    assert actions.shape == small_data.actions.shape
+    assert values.shape == (600,)
+    assert (actions >= small_data.action_low).all()
+    assert (actions <= small_data.action_high).all()
+    again = load_teacher(teacher.save("saved"))
+    np.testing.assert_array_equal(again.act(small_data.observations), actions)
+    np.testing.assert_array_equal(again.value(small_data.observations, actions), values)
+    assert again.sha256 == teacher.sha256
+    assert again.details["algorithm"] == algorithm
+    assert again.details["data_sha256"] == small_data.content_sha256
+
+
+def test_training_is_cached_by_data_and_settings(small_data: OfflineData, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train_teacher(small_data, "td3_bc", steps=3, progress=False)
+    cpu = torch.device("cpu")
+    assert TeacherRun.of(small_data, "td3_bc", 3, 0, cpu).is_cached
+    for other in (
+        TeacherRun.of(small_data, "td3_bc", 4, 0, cpu),
+        TeacherRun.of(small_data, "td3_bc", 3, 1, cpu),
+        TeacherRun.of(small_data, "iql", 3, 0, cpu),
+        TeacherRun.of(load_offline_data(make_arrays(LENGTHS)), "td3_bc", 3, 0, cpu),
+    ):
+        assert not other.is_cached
+    monkeypatch.setattr(TeacherRun, "_create", lambda self: pytest.fail("trained twice"))
+    assert train_teacher(small_data, "td3_bc", steps=3, progress=False).sha256 == first.sha256
+
+
+def test_the_same_seed_trains_the_same_teacher_and_leaves_the_world_as_it_was(
+    small_data: OfflineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    logging_before = structlog.get_config()["wrapper_class"]
+    hashes = []
+    for cache in ("a", "b"):
+        monkeypatch.setenv("MINARI_OBD_CACHE", str(tmp_path / cache))
+        torch.manual_seed(5)
+        hashes.append(train_teacher(small_data, "td3_bc", steps=3, progress=False).sha256)
+        assert torch.equal(torch.rand(3), expected)
+    assert hashes[0] == hashes[1]
+    assert structlog.get_config()["wrapper_class"] is logging_before
+    assert not Path("d3rlpy_logs").exists()
+    assert logging.getLogger().level == logging.WARNING
+
+
+def test_a_teacher_finds_the_known_best_action() -> None:
+    """One-step episodes with reward -(a - s/2)^2 and uniform actions: the best action is s/2, whatever the data did."""
+    rng = np.random.default_rng(0)
+    states = rng.uniform(-1, 1, size=(4_000, 1))
+    actions = rng.uniform(-1, 1, size=(4_000, 1))
+    data = load_offline_data(
+        {
+            "observations": states,
+            "actions": actions,
+            "rewards": -((actions - 0.5 * states)[:, 0] ** 2),
+            "terminations": np.ones(4_000, dtype=bool),
+            "truncations": np.zeros(4_000, dtype=bool),
+        }
+    )
+    teacher = train_teacher(data, "iql", steps=1_500, progress=False)
+    test = np.linspace(-0.9, 0.9, 50)[:, None]
+    best = 0.5 * test
+    chosen = teacher.act(test)
+    # Behavioural cloning of uniform actions would answer 0 everywhere.
+    assert np.abs(chosen - best).mean() < 0.5 * np.abs(best).mean()
+    values = teacher.value(test, best) - teacher.value(test, -best)
+    assert (values[np.abs(test[:, 0]) > 0.5] > 0).all()
+
+
+def test_bad_requests_are_named(small_data: OfflineData) -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'iql'"):
+        train_teacher(small_data, "iqll", progress=False)
+    with pytest.raises(NotFoundError, match="There is no teacher at"):
+        load_teacher("nowhere")
+    Path("text.safetensors").write_text("no")
+    with pytest.raises(FormatError, match="is not a teacher"):
+        load_teacher("text.safetensors")
+    save_file({"x": torch.zeros(1)}, "other.safetensors")
+    with pytest.raises(FormatError, match="is not a teacher"):
+        load_teacher("other.safetensors")
+
+
+def test_a_damaged_teacher_is_named(small_data: OfflineData) -> None:
+    teacher = train_teacher(small_data, "td3_bc", steps=1, progress=False)
+    broken = [(w.clone(), b.clone()) for w, b in teacher.actor]
+    broken[0][0][0, 0] = float("nan")
+    fields = {**vars(teacher)}
+    fields.pop("sha256", None)
+    with pytest.raises(DataError, match="weights that are not finite"):
+        FrozenTeacher(**{**fields, "actor": broken})
+    with pytest.raises(DataError, match="does not map 3 inputs to 2 outputs"):
+        FrozenTeacher(**{**fields, "actor": teacher.actor[1:]})
+    with pytest.raises(DataError, match=r"takes observations \(B, 3\)"):
+        teacher.act(np.zeros((4, 2)))
+
+
+def test_divergence_is_noticed(small_data: OfflineData) -> None:
+    run = TeacherRun.of(small_data, "td3_bc", 3, 0, torch.device("cpu"))
+    batches = run._batches
+
+    def poisoned(algo):
+        for batch in batches(algo):
+            batch.rewards[:] = float("nan")
+            yield batch
+
+    object.__setattr__(run, "_batches", poisoned)
+    with pytest.raises(MinariObdError, match="diverged at update 0"):
+        run.train(progress=False)
+    assert not run.is_cached
