@@ -128,8 +128,8 @@ class DistillationRecipe:
     steps: int = 300
     """Outer steps at the most."""
     optimiser: Literal["adam", "sgd"] = "adam"
-    """Outer optimiser; the paper's is `sgd` (learning rate 0.1, momentum 0.9)."""
-    learning_rate: float = 0.03
+    """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
+    learning_rate: float = 0.1
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Of the learning rate, from its full value to a hundredth of it."""
