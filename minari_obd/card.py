@@ -17,10 +17,11 @@ _PAPERS = """\
   year      = {2024},
   note      = {arXiv:2410.22728}
 }
-@misc{sdw2025,
-  title = {State Diversity Matters in Offline Behavior Distillation},
-  year  = {2025},
-  note  = {arXiv:2512.06692}
+@misc{lei2025state,
+  title  = {State Diversity Matters in Offline Behavior Distillation},
+  author = {Lei, Shiye and Cheng, Zhihao and Tao, Dacheng},
+  year   = {2025},
+  note   = {arXiv:2512.06692}
 }
 ```"""
 

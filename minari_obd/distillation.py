@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -59,11 +60,10 @@ def distill(
         SettingError: settings that make no sense, or an output path that cannot be written.
         MissingExtraError: d3rlpy or scikit-learn is needed and not installed.
     """
-    name = source if isinstance(source, str) else getattr(source, "dataset_id", type(source).__name__)
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
     given = {key: value for key, value in given.items() if value is not None}
     if source is not None:
-        given["source"] = name
+        given["source"] = _name(source)
     elif recipe is None:
         raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
     recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
@@ -124,6 +124,8 @@ class Distillation:
                 f"{self.recipe.size} pairs were asked for, but '{self.data.dataset_id}' has only {len(self.data)} "
                 "steps; ask for fewer pairs."
             )
+        if not self._is_selection:
+            self._loop.check_size(len(self.data), self.recipe.size)
 
     def _check_teacher(self, algorithm: str) -> None:
         if algorithm in TEACHERS.names():
@@ -211,7 +213,7 @@ class Distillation:
     def print_plan(self) -> None:
         """Say what will be done and, from a short measurement here, how long it will take."""
         recipe = self.recipe
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from {self.data!r}")
         if self.needs_teacher:
             run = self._teacher_run
@@ -268,6 +270,15 @@ class Distillation:
             env_id=data.env_id,
             reference=data.reference,
         )
+
+
+def _name(source: Any) -> str:
+    """What a source is called in the recipe; the provenance also holds its content hash."""
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Mapping):
+        return str(source.get("dataset_id", "arrays"))
+    return getattr(source, "dataset_id", None) or getattr(getattr(source, "spec", None), "dataset_id", "unnamed")
 
 
 def _teacher_details(teacher: Teacher) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minari_obd.errors import DataError, MinariObdError
 from minari_obd.inner_loop import mean_squared_error, train_students
+from minari_obd.interrupts import deferred_interrupts
 from minari_obd.objectives import Targets
 from minari_obd.progress import progress_bar
 from minari_obd.recipe import DistillationRecipe, StudentProtocol
@@ -71,7 +72,7 @@ class OuterLoop:
     """Gradient descent on M pairs through the behavioural cloning of students from them.
 
     min over (states, actions) of E_theta0 E_b w_b |pi_theta_T(states, actions)(s_b) - a_b|^2, where theta_T is the
-    student that ``protocol`` makes of the pairs from a random theta_0 (2410.22728, eq. 2).
+    student that ``protocol`` makes of the pairs from a random theta_0 (2410.22728).
     """
 
     protocol: StudentProtocol
@@ -81,16 +82,29 @@ class OuterLoop:
 
     def start(self, targets: Targets, size: int) -> _State:
         """Begin at random states of the targets with the actions that are wanted there."""
-        training, _ = self.split(targets)
+        training, _ = self.split(len(targets))
         rows = np.random.default_rng([self.seed, 1]).choice(training, size, replace=False)
         pairs = [self._tensor(targets.states[rows]), self._tensor(targets.actions[rows])]
         zeros = [torch.zeros_like(p) for p in pairs]
         return _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
 
-    def split(self, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    def check_size(self, count: int, size: int) -> None:
+        """Make sure that ``size`` pairs can start at different ones of ``count`` states.
+
+        Raises:
+            DataError: there are too few states.
+        """
+        training, held_out = self.split(count)
+        if size > len(training):
+            raise DataError(
+                f"{size} pairs were asked for, but there are only {len(training)} states to distil "
+                f"({len(held_out)} of {count} are held out); ask for fewer pairs."
+            )
+
+    def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to train on and the rows held out."""
-        order = np.random.default_rng([self.seed, 0]).permutation(len(targets))
-        held_out = max(1, int(self.settings.held_out * len(targets)))
+        order = np.random.default_rng([self.seed, 0]).permutation(count)
+        held_out = max(1, int(self.settings.held_out * count))
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
     def run(self, targets: Targets, size: int, *, checkpoint: Path | None = None, progress: bool = True) -> OuterResult:
@@ -107,12 +121,8 @@ class OuterLoop:
             DataError: more pairs than states to train on.
             MinariObdError: the gradient was not finite many times in a row.
         """
-        training, held_out = self.split(targets)
-        if size > len(training):
-            raise DataError(
-                f"{size} pairs were asked for, but there are only {len(training)} states to distil "
-                f"({len(held_out)} of {len(targets)} are held out); ask for fewer pairs."
-            )
+        self.check_size(len(targets), size)
+        training, held_out = self.split(len(targets))
         state = self.start(targets, size)
         if checkpoint is not None and checkpoint.is_file():
             state = _read_checkpoint(checkpoint, self.device)
@@ -122,30 +132,29 @@ class OuterLoop:
         rows = torch.from_numpy(training)
         saved = time.monotonic()
         reason = f"All {self.settings.steps} outer steps were made."
-        with progress_bar(self.settings.steps, "distilling", show=progress) as bar:
+        bar = progress_bar(self.settings.steps, "distilling", show=progress)
+        with bar, deferred_interrupts() as is_interrupted:
             bar.update(state.step)
-            try:
-                while state.step < self.settings.steps:
-                    if state.step % self.settings.evaluate_every == 0:
-                        self._look(state, judged)
-                        bar.set_postfix(held_out=f"{state.history[-1]['held_out']:.4f}", best=f"{state.best_loss:.4f}")
-                        if self._has_stalled(state):
-                            reason = (
-                                f"The held-out loss had not improved since step {state.best_step}, "
-                                f"{self.settings.patience} looks ago."
-                            )
-                            break
-                    self._step(state, [tensor[self._batch(rows, state.step)] for tensor in whole])
-                    bar.update()
-                    if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                        _write_checkpoint(checkpoint, state)
-                        saved = time.monotonic()
-                else:
+            while state.step < self.settings.steps:
+                if state.step % self.settings.evaluate_every == 0:
                     self._look(state, judged)
-            except KeyboardInterrupt:
-                if checkpoint is not None:
+                    bar.set_postfix(held_out=f"{state.history[-1]['held_out']:.4f}", best=f"{state.best_loss:.4f}")
+                    if self._has_stalled(state):
+                        reason = (
+                            f"The held-out loss had not improved since step {state.best_step}, "
+                            f"{self.settings.patience} looks ago."
+                        )
+                        break
+                self._step(state, [tensor[self._batch(rows, state.step)] for tensor in whole])
+                bar.update()
+                is_due = time.monotonic() - saved > _CHECKPOINT_SECONDS
+                if checkpoint is not None and (is_due or is_interrupted()):
                     _write_checkpoint(checkpoint, state)
-                raise
+                    saved = time.monotonic()
+                if is_interrupted():
+                    raise KeyboardInterrupt
+            else:
+                self._look(state, judged)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         states, actions = (p.cpu().numpy() for p in state.best)
@@ -155,13 +164,14 @@ class OuterLoop:
         """Measure one outer step on made-up numbers of the right shape."""
         rows = torch.linspace(-1.0, 1.0, self.settings.batch_size, device=self.device)[:, None]
         batch = [rows.expand(-1, state_size), rows.expand(-1, action_size), torch.ones_like(rows[:, 0])]
-        pairs = [rows[:size].expand(-1, width).clone() for width in (state_size, action_size)]
+        start = torch.linspace(-1.0, 1.0, size, device=self.device)[:, None]
+        pairs = [start.expand(-1, width).clone() for width in (state_size, action_size)]
         zeros = [torch.zeros_like(p) for p in pairs]
         state = _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
-        start = time.perf_counter()
+        begun = time.perf_counter()
         self._step(state, batch)
         float(state.pairs[0].sum())  # waits for the device
-        return time.perf_counter() - start
+        return time.perf_counter() - begun
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, device=self.device)

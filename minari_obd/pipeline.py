@@ -54,7 +54,7 @@ class Result:
         """The table for the terminal."""
         scored = self.rows[0].report.reference is not None
         table = Table(box=SIMPLE_HEAD, title=f"{self.dataset.provenance.source} in {self.dataset.env_id}")
-        table.add_column("students cloned from")
+        table.add_column("cloned from")
         for title in ("pairs", "score" if scored else "return", "95% interval", "runs", "made in", "cloned in"):
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point upwards in this list and never down: a module imports only from rows before its own, or its own row.
 LAYERS = [
-    {"errors", "progress"},
+    {"errors", "interrupts", "progress"},
     {"registry", "statistics", "recipe", "devices", "environments"},
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},

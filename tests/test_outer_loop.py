@@ -1,5 +1,7 @@
 """The outer loop: it learns, repeats itself to the bit, resumes to the bit, and stops when it should."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,9 +56,10 @@ def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None
     assert first.states.tobytes() != other.states.tobytes()
 
 
-@pytest.mark.parametrize("stop_at", [1, 10, 23])
-def test_killed_and_resumed_it_ends_with_the_same_bytes(
-    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_at: int
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("stop_at", [1, 9, 23])
+def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_at: int, number: int
 ) -> None:
     whole = run(targets)
     checkpoint = tmp_path / "deep" / "run.safetensors"
@@ -64,12 +67,14 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
 
     def interrupted(self, state, batch) -> None:
         if state.step == stop_at:
-            raise KeyboardInterrupt
-        original(self, state, batch)
+            os.kill(os.getpid(), number)
+        original(self, state, batch)  # the step is finished all the same
 
     monkeypatch.setattr(OuterLoop, "_step", interrupted)
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         run(targets, checkpoint=checkpoint)
+    assert signal.getsignal(number) is before
     assert checkpoint.is_file()
     monkeypatch.setattr(OuterLoop, "_step", original)
     resumed = run(targets, checkpoint=checkpoint)
@@ -77,6 +82,25 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     assert resumed.actions.tobytes() == whole.actions.tobytes()
     assert resumed.history == whole.history
     assert not checkpoint.exists()
+
+
+def test_killed_without_warning_it_resumes_from_the_last_checkpoint(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = run(targets)
+    monkeypatch.setattr(outer_loop, "_CHECKPOINT_SECONDS", 0.0)
+    original = OuterLoop._step
+
+    def killed(self, state, batch) -> None:
+        original(self, state, batch)
+        if state.step == 13:
+            raise MemoryError  # as good as a kill: nothing after the last checkpoint is kept
+
+    monkeypatch.setattr(OuterLoop, "_step", killed)
+    with pytest.raises(MemoryError):
+        run(targets, checkpoint=tmp_path / "c")
+    monkeypatch.setattr(OuterLoop, "_step", original)
+    assert run(targets, checkpoint=tmp_path / "c").states.tobytes() == whole.states.tobytes()
 
 
 def test_checkpoints_are_written_while_it_runs(

@@ -1,0 +1,34 @@
+"""Interrupts: Ctrl-C and SIGTERM wait for the end of a step, so that what is saved is whole."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["deferred_interrupts"]
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM instead of acting on them; yields a function that tells whether one has come.
+
+    A second Ctrl-C acts at once. Only the main thread may change handlers; in others nothing is deferred.
+    """
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
