@@ -48,7 +48,7 @@ class Provenance:
     stop_reason: str | None = None
     """Why the outer loop stopped."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """Looks at the held-out loss: step, held_out, training, gradient_norm."""
+    """Looks at the held-out loss: step, held_out, training, gradient_norm, rate_factor."""
     device: str = "cpu"
     threads: int | None = None
     """CPU threads of torch: promises to the bit hold for one number of them."""

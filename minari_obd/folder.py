@@ -222,8 +222,8 @@ def _adapter() -> "TypeAdapter[_Metadata]":
 
 def _read_pairs(content: bytes, folder: Path, metadata: _Metadata) -> tuple[np.ndarray, np.ndarray]:
     try:
-        # A few hundred rows need no thread pool, and a pool may still be busy when a short script ends.
-        table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+        # ParquetFile, not read_table: that starts a thread pool, which ends a short script that is done at once by abort.
+        table = pq.ParquetFile(io.BytesIO(content), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{PARQUET_FILE} in '{folder}' cannot be read as parquet: {str(error)[:200]}.") from error
     widths = {"observation": len(metadata.observation_mean), "action": len(metadata.action_low)}

@@ -29,6 +29,7 @@ _HELD_OUT_STATES = 4_096
 _HELD_OUT_STUDENTS = 2
 _CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED = 20
+_DRIFT = 1.25
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class OuterResult:
     offline_loss: float
     """Weighted squared action error of fresh students on the held-out states."""
     history: list[dict[str, float]]
-    """A row for each look at the held-out loss: step, held_out, training, gradient_norm."""
+    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor."""
     reason: str
     """Why the run stopped, as a sentence."""
 
@@ -64,6 +65,7 @@ class _State:
     training: float = math.nan
     gradient_norm: float = math.nan
     usual_norm: float = math.nan
+    rate_factor: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -190,17 +192,25 @@ class OuterLoop:
         return (weights * mean_squared_error(student, trained, states, actions)).mean()
 
     def _look(self, state: _State, judged: Sequence[Tensor]) -> None:
-        """Measure the held-out loss with the same students each time, and keep the pairs if they are the best."""
+        """Measure the held-out loss with the same students each time, and keep the pairs if they are the best.
+
+        If they are much worse than the best, go back to those, at half the rate.
+        """
         if state.history and state.history[-1]["step"] == state.step:
             return  # resumed from a checkpoint that was written just after this look
         loss = float(self._loss(state.pairs, judged, 0, _HELD_OUT_STUDENTS, grad=False).detach())
         row = {"step": state.step, "held_out": loss}
         if state.step:
-            row |= {"training": state.training, "gradient_norm": state.gradient_norm}
+            row |= {"training": state.training, "gradient_norm": state.gradient_norm, "rate_factor": state.rate_factor}
         state.history.append(row)
         if loss < state.best_loss:
             state.best_loss, state.best_step = loss, state.step
             state.best = [p.detach().clone() for p in state.pairs]
+        elif not loss <= _DRIFT * state.best_loss:
+            # The pairs have come to where the students' own training is unstable; from there they rarely return.
+            state.pairs = [p.clone() for p in state.best]
+            state.first = [torch.zeros_like(p) for p in state.pairs]
+            state.rate_factor *= 0.5
 
     def _has_stalled(self, state: _State) -> bool:
         return state.step - state.best_step >= self.settings.patience * self.settings.evaluate_every
@@ -230,7 +240,7 @@ class OuterLoop:
 
     def _update(self, state: _State, pairs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """One step of the outer optimiser; ``state.first`` and ``state.second`` are its moments."""
-        rate = self.settings.learning_rate
+        rate = self.settings.learning_rate * state.rate_factor
         if self.settings.schedule == "cosine":
             rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (state.step - 1) / self.settings.steps))
         if self.settings.optimiser == "sgd":
@@ -245,7 +255,17 @@ class OuterLoop:
         ]
 
 
-_NUMBERS = ("step", "best_step", "best_loss", "skipped", "training", "gradient_norm", "usual_norm", "history")
+_NUMBERS = (
+    "step",
+    "best_step",
+    "best_loss",
+    "skipped",
+    "training",
+    "gradient_norm",
+    "usual_norm",
+    "rate_factor",
+    "history",
+)
 _TENSORS = ("pairs", "first", "second", "best")
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,16 @@ def test_one_bad_gradient_is_skipped(targets: Targets, monkeypatch: pytest.Monke
     result = run(targets)
     assert np.isfinite(result.states).all()
     assert result.offline_loss < result.history[0]["held_out"]
+
+
+def test_pairs_that_drift_away_are_brought_back_at_half_the_rate(targets: Targets) -> None:
+    """At an absurd rate the pairs explode at once; what comes back is as good as the start, and the rate falls."""
+    result = run(targets, steps=80, learning_rate=30.0)
+    assert result.offline_loss <= result.history[0]["held_out"]
+    factors = [row["rate_factor"] for row in result.history[1:]]
+    assert factors[0] == 1.0
+    assert factors[-1] <= 2**-4
+    assert all(later <= earlier for earlier, later in pairwise(factors))
 
 
 def test_weights_say_where_the_pairs_look(targets: Targets) -> None:
