@@ -222,7 +222,7 @@ def _adapter() -> "TypeAdapter[_Metadata]":
 
 def _read_pairs(content: bytes, folder: Path, metadata: _Metadata) -> tuple[np.ndarray, np.ndarray]:
     try:
-        # ParquetFile, not read_table: that starts a thread pool, which ends a short script that is done at once by abort.
+        # ParquetFile, not read_table: that starts a thread pool, at whose end a very short script may be aborted.
         table = pq.ParquetFile(io.BytesIO(content), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{PARQUET_FILE} in '{folder}' cannot be read as parquet: {str(error)[:200]}.") from error
