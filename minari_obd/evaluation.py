@@ -7,6 +7,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from minari_obd.cloning import Policy, clone
@@ -115,18 +116,14 @@ def evaluate(
     if env_id is None:
         raise SettingError("It is not known what environment this belongs to; name one with env='Hopper-v5', say.")
     environment = make_environment(env_id)
-    space = environment.observation_space
     if isinstance(subject, DistilledDataset):
         reference = subject.reference
         subject = clone(subject, students=students, protocol=protocol, seed=seed)
     else:
         reference = None
     count = subject.students if isinstance(subject, Policy) else 1
-    if isinstance(subject, Policy) and subject.normaliser.mean.size != _flat_size(space):
-        raise SettingError(
-            f"The policy takes {subject.normaliser.mean.size} observations, '{env_id}' gives {_flat_size(space)}; "
-            "name the environment that the pairs are about."
-        )
+    if isinstance(subject, Policy):
+        _check_fit(subject, environment)
     if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
         reference = reference_scores(env_id)
     environments = [environment, *(make_environment(env_id) for _ in range(count * episodes - 1))]
@@ -149,14 +146,19 @@ def evaluate(
     )
 
 
+def _check_fit(policy: Policy, environment: gym.Env) -> None:
+    spaces = environment.observation_space, environment.action_space
+    given = [gym.spaces.flatdim(space) for space in spaces]
+    wanted = [policy.normaliser.mean.size, np.asarray(policy.action_low).size]
+    if given != wanted:
+        raise SettingError(
+            f"The policy takes {wanted[0]} observations and gives {wanted[1]} actions, but the environment has "
+            f"{given[0]} and {given[1]}; name the environment that the pairs are about."
+        )
+
+
 def _simulator(environment: Any) -> Sequence[str]:
     return ("mujoco",) if "mujoco" in type(environment.unwrapped).__module__ else ()
-
-
-def _flat_size(space: Any) -> int:
-    import gymnasium as gym
-
-    return gym.spaces.flatdim(space)
 
 
 def _batch_policy(subject: Policy | Teacher, episodes: int, bar: Any):

@@ -145,7 +145,7 @@ class DistillationRecipe:
     """Share of the offline states kept apart: they choose the pairs and stop the run. The environment never does."""
     evaluate_every: int = 25
     """Outer steps between two looks at the held-out loss."""
-    patience: int = 8
+    patience: int = 20
     """Looks without improvement after which the run stops."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
