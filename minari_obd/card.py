@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset
 
-__all__ = ["dataset_card"]
+__all__ = ["dataset_card", "minari_name", "printable"]
 
 _PAPERS = """\
 ```bibtex
@@ -26,6 +26,17 @@ _PAPERS = """\
 ```"""
 
 
+def printable(text: str) -> str:
+    """Replace control characters, which a downloaded set could aim at a terminal; line breaks and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def minari_name(name: str) -> str:
+    """Return the nearest name that Minari accepts as a namespace."""
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name).strip("-")
+    return cleaned if len(cleaned) > 1 else f"obd-{cleaned or 'pairs'}"
+
+
 def dataset_card(dataset: "DistilledDataset", name: str) -> str:
     """Return the card's text: YAML for the Hub, then what the set is, how it was made, how to use it."""
     provenance = dataset.provenance
@@ -41,7 +52,7 @@ def dataset_card(dataset: "DistilledDataset", name: str) -> str:
     # Every JSON value is a YAML value, so the header needs no YAML writer and no quoting rules of its own.
     lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in header.items())
     s, a = dataset.observations.shape[1], dataset.actions.shape[1]
-    return f"""---
+    text = f"""---
 {lines}
 ---
 
@@ -66,8 +77,8 @@ policy = minari_obd.clone(minari_obd.load_dataset("ORG/{name}"))   # policy(obse
 ```
 
 Without this package: `datasets.load_dataset("ORG/{name}", split="train")`, or, with `MINARI_REMOTE=hf://ORG`,
-`minari.load_dataset("{name}/pairs-v0", download=True)`. Students expect observations normalised with the mean and
-scale in `obd.json`.
+`minari.load_dataset("{minari_name(name)}/pairs-v0", download=True)`.
+Students expect observations normalised with the mean and scale in `obd.json`.
 
 ## How it was made
 
@@ -81,6 +92,7 @@ The student they were made for: {dataset.protocol.depth} hidden layers of {datas
 
 {_PAPERS}
 """
+    return printable(text)
 
 
 def _nature(dataset: "DistilledDataset") -> str:
@@ -105,7 +117,7 @@ def _provenance(dataset: "DistilledDataset") -> str:
 
 
 def _results(dataset: "DistilledDataset") -> str:
-    """The evaluation as a table, if there was one. Only numbers and our own words are taken from it."""
+    """The evaluation in a sentence, if there was one."""
     report = dataset.evaluation
     if not report:
         return ""

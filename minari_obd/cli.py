@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +107,8 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         from minari_obd.evaluation import evaluate as evaluate_subject
         from minari_obd.loading import load_dataset
 
-        subject = load_policy(ref) if ref.endswith(".safetensors") else load_dataset(ref)
+        is_policy = ref.endswith(".safetensors") or Path(ref).is_file()
+        subject = load_policy(ref) if is_policy else load_dataset(ref)
         print(evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True))
 
     @app.command
@@ -161,11 +161,11 @@ def _policy(name: str) -> Any:
 
 def _recipe_of(arguments: Sequence[str]) -> Any:
     """Read the TOML file of ``run`` before its options are parsed, since it holds their defaults."""
-    if list(arguments[:1]) == ["run"]:
-        for argument in arguments[1:]:
-            if not argument.startswith("-"):
-                return load_recipe(argument)
-    return MISSING
+    if list(arguments[:1]) == ["run"] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
+        if arguments[1].startswith("-"):
+            raise SettingError("Name the recipe before its options: minari-obd run RECIPE.toml [options].")
+        return load_recipe(arguments[1])
+    return tyro.MISSING
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         recipe = _recipe_of(arguments)
-        _application(tyro.MISSING if recipe is MISSING else recipe).cli(
+        _application(recipe).cli(
             prog="minari-obd",
             description="Offline behaviour distillation: offline RL datasets as a few hundred (state, action) pairs.",
             args=arguments,
@@ -183,5 +183,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"minari-obd: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print("\nInterrupted. Given again, the command goes on from the distillation's checkpoint.", file=sys.stderr)
         sys.exit(130)

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minari_obd.distilled import DistilledDataset
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, check_writable
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError, check_writable
 from minari_obd.inner_loop import train_students
 from minari_obd.offline import Normaliser, OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.recipe import StudentProtocol, protocol_by_name
+from minari_obd.statistics import ReferenceScores
 from minari_obd.students import Student, make_student, student_generators
 
 __all__ = ["Policy", "clone", "load_policy"]
@@ -39,6 +40,8 @@ class Policy:
     """Highest action, shape (A,)."""
     env_id: str | None = None
     """Environment that the pairs are about, if known."""
+    reference: ReferenceScores | None = None
+    """Reference scores of that environment, if there are any."""
 
     @property
     def students(self) -> int:
@@ -69,10 +72,13 @@ class Policy:
     def save(self, path: str | Path) -> Path:
         """Write the policy to one safetensors file and return its path."""
         path = check_writable(path)
+        if path.is_dir():
+            raise SettingError(f"'{path}' is a folder; give the name of a file, such as policy.safetensors.")
         tensors = {f"parameters/{i}": p.contiguous() for i, p in enumerate(self.parameters)}
         for name, value in self._arrays().items():
             tensors[name] = torch.tensor(value)
         header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
+        header["reference_scores"] = None if self.reference is None else asdict(self.reference)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         save_file(tensors, temporary, metadata={"minari_obd_policy": json.dumps(header)})
         temporary.replace(path)
@@ -111,6 +117,7 @@ def load_policy(path: str | Path) -> Policy:
             action_low=tensors["action_low"].numpy(),
             action_high=tensors["action_high"].numpy(),
             env_id=header["env_id"],
+            reference=None if header["reference_scores"] is None else ReferenceScores(**header["reference_scores"]),
         )
     except FormatError:
         raise
@@ -137,14 +144,16 @@ def clone(
         progress: show a bar.
 
     Raises:
-        DataError: datasets that do not share their shapes and normaliser.
+        DataError: datasets that do not share their normaliser and action bounds.
     """
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
-    if not sets or students < 1:
-        raise DataError("Cloning needs at least one dataset and one student.")
+    if not sets or students < 1 or seed < 0:
+        raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
     first = sets[0]
     for other in sets[1:]:
-        if not np.array_equal(other.normaliser.mean, first.normaliser.mean):
+        pairs_of = (other.normaliser.mean, other.normaliser.scale, other.action_low, other.action_high)
+        ours = (first.normaliser.mean, first.normaliser.scale, first.action_low, first.action_high)
+        if not all(np.array_equal(a, b) for a, b in zip(pairs_of, ours, strict=True)):
             raise DataError("The datasets were normalised differently; only pairs of one source can be joined yet.")
     if protocol is None:
         protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
@@ -163,7 +172,9 @@ def clone(
             batches=_minibatches(len(states), protocol.batch_size, seed),
             after_step=bar.update,
         )
-    return Policy(trained, protocol, first.normaliser, first.action_low, first.action_high, first.env_id)
+    return Policy(
+        trained, protocol, first.normaliser, first.action_low, first.action_high, first.env_id, first.reference
+    )
 
 
 def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:

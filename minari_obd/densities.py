@@ -53,7 +53,7 @@ class KNearestNeighbours:
             raise DataError(f"{len(states)} states are too few for a density with {self.neighbours} neighbours.")
         from sklearn.neighbors import NearestNeighbors
 
-        rows = np.random.default_rng(seed).permutation(len(states))[: self.references]
+        rows = np.random.default_rng([seed, 8]).permutation(len(states))[: self.references]
         # Brute force on matrix products beats trees from about ten dimensions on.
         self._index = NearestNeighbors(algorithm="brute", n_jobs=-1).fit(states[rows].astype(np.float32))
         self._count = len(rows)

@@ -1,6 +1,7 @@
 """Devices: where torch computes, on how many CPU threads, and where long work is kept."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         return torch.device("cpu")
-    if device.split(":")[0] == "cuda":
+    if re.fullmatch(r"cuda(:\d+)?", device):
         if not torch.cuda.is_available():
             raise SettingError(f"The device is '{device}', but torch finds no CUDA here; use 'cpu' or 'auto'.")
         return torch.device(device)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+import torch
 
 import minari_obd
 from minari_obd.devices import cache_root, choose_device, cpu_threads
@@ -21,6 +21,7 @@ from minari_obd.folder import check_target
 from minari_obd.objectives import Targets
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.outer_loop import OuterLoop, OuterResult
+from minari_obd.plan import PlannedTeacher, print_plan
 from minari_obd.recipe import Recipe
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
@@ -33,7 +34,7 @@ def distill(
     method: str | None = None,
     *,
     size: int | None = None,
-    teacher: str | Teacher | None = None,
+    teacher: str | Path | Teacher | None = None,
     seed: int | None = None,
     device: str | None = None,
     out: str | Path | None = None,
@@ -67,9 +68,13 @@ def distill(
     elif recipe is None:
         raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
     recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
-    if isinstance(teacher, str):
-        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=teacher))
+    if isinstance(teacher, str | Path):
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=str(teacher)))
         teacher = None
+    elif teacher is not None:
+        if not isinstance(teacher, Teacher):
+            raise SettingError(f"A teacher has methods act and value; {type(teacher).__name__} lacks one of them.")
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=_teacher_details(teacher)["algorithm"]))
     return Distillation(recipe, source=source, teacher_object=teacher, progress=progress).run(out)
 
 
@@ -97,9 +102,9 @@ class Distillation:
                 dataset = self._dataset(self.data.observations[rows], self.data.actions[rows], threads)
             else:
                 targets = self.targets
-                result = self._loop.run(
-                    targets, self.recipe.size, checkpoint=self._checkpoint(targets, threads), progress=self.progress
-                )
+                checkpoint = self._checkpoint(targets)
+                result = self._loop.run(targets, self.recipe.size, checkpoint=checkpoint, progress=self.progress)
+                threads = torch.get_num_threads()  # a resumed run keeps those that it was begun with
                 low, high = self.data.action_low, self.data.action_high
                 actions = low + 0.5 * (result.actions + 1.0) * (high - low)
                 observations = self.data.normaliser.denormalise(result.states)
@@ -126,6 +131,12 @@ class Distillation:
             )
         if not self._is_selection:
             self._loop.check_size(len(self.data), self.recipe.size)
+            batch = self.recipe.student.batch_size
+            if batch is not None and batch < self.recipe.size:
+                raise SettingError(
+                    f"student.batch_size is {batch}, but distillation trains students on all {self.recipe.size} pairs "
+                    "at once; leave it out."
+                )
 
     def _check_teacher(self, algorithm: str) -> None:
         if algorithm in TEACHERS.names():
@@ -203,34 +214,28 @@ class Distillation:
             density = self._estimator.fit(states, seed=self.recipe.seed)
         return self._method.targets(self.data, teacher, density)
 
-    def _checkpoint(self, targets: Targets, threads: int) -> Path:
+    def _checkpoint(self, targets: Targets) -> Path:
         """A file named after everything that decides the result, so that only the same run resumes from it."""
-        digest = hashlib.sha256(json.dumps([self.recipe.to_json(), threads, minari_obd.__version__]).encode())
-        for array in (targets.states, targets.actions, targets.weights):
-            digest.update(array.tobytes())
+        recipe = {key: value for key, value in self.recipe.to_json().items() if key not in ("evaluation", "threads")}
+        teacher = _teacher_details(self.teacher) if self.needs_teacher else None
+        identity = [recipe, self.data.content_sha256, teacher, minari_obd.__version__]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+        if self.teacher_object is not None:  # known by what it says alone
+            for array in (targets.actions, targets.weights):
+                digest.update(array.tobytes())
         return cache_root() / "checkpoints" / f"{digest.hexdigest()[:32]}.safetensors"
 
     def print_plan(self) -> None:
         """Say what will be done and, from a short measurement here, how long it will take."""
-        recipe = self.recipe
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from {self.data!r}")
+        teacher = None
         if self.needs_teacher:
             run = self._teacher_run
-            if run is None:
-                console.print("  teacher      given")
-            elif run.is_cached:
-                console.print(f"  teacher      {run.algorithm.name}, {run.steps:,} updates: trained before, loaded")
-            else:
-                duration = _duration(run.seconds_per_step() * run.steps)
-                console.print(f"  teacher      {run.algorithm.name}, {run.steps:,} updates: about {duration}")
+            teacher = PlannedTeacher(None, 0.0) if run is None else PlannedTeacher(run, run.estimate_seconds())
+        seconds = None
         if not self._is_selection:
             sizes = self.data.observations.shape[1], self.data.actions.shape[1]
-            seconds = self._loop.seconds_per_step(*sizes, recipe.size) * recipe.distillation.steps
-            console.print(
-                f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
-                f"steps of cloning on {self._loop.device}: about {_duration(seconds)}"
-            )
+            seconds = self._loop.seconds_per_step(*sizes, self.recipe.size) * self.recipe.distillation.steps
+        print_plan(self.recipe, repr(self.data), teacher, seconds)
 
     def _dataset(
         self,
@@ -285,13 +290,3 @@ def _teacher_details(teacher: Teacher) -> dict[str, Any]:
     if isinstance(teacher, FrozenTeacher):
         return {**teacher.details, "sha256": teacher.sha256}
     return {"algorithm": f"{type(teacher).__module__}.{type(teacher).__qualname__}"}
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

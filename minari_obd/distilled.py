@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from minari_obd.card import printable
 from minari_obd.errors import DataError
 from minari_obd.offline import Normaliser
 from minari_obd.recipe import StudentProtocol
@@ -105,7 +106,7 @@ class DistilledDataset:
         return len(self.observations)
 
     def __repr__(self) -> str:
-        return (
+        return printable(
             f"DistilledDataset({len(self)} pairs by {self.provenance.method} from {self.provenance.source}, "
             f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, environment {self.env_id})"
         )

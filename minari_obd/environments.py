@@ -10,7 +10,7 @@ import numpy as np
 
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, did_you_mean
 
-__all__ = ["BatchPolicy", "Step", "check_environment_id", "make_environment", "run_episodes"]
+__all__ = ["BatchPolicy", "Step", "check_environment_id", "is_flat", "make_environment", "run_episodes"]
 
 _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}-v\d{1,4}")
 
@@ -60,10 +60,11 @@ def make_environment(env_id: str) -> gym.Env:
     _quieten_mujoco()
     try:
         environment = gym.make(env_id)
-    except gym.error.DependencyNotInstalled as error:
-        raise MinariObdError(f"The environment '{env_id}' lacks a dependency: {error}") from error
-    if not isinstance(environment.action_space, gym.spaces.Box):
-        raise DataError(f"'{env_id}' has {environment.action_space} for actions; only continuous (Box) ones work yet.")
+    except Exception as error:  # a constructor may raise anything, a missing simulator's ImportError above all
+        raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
+    space = environment.action_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise DataError(f"'{env_id}' has {space} for actions; only continuous vectors (a Box of one axis) work yet.")
     return environment
 
 
@@ -123,8 +124,13 @@ def run_episodes(
     return returns
 
 
+def is_flat(space: gym.Space) -> bool:
+    """Whether observations are vectors already."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+
+
 def _flattener(environment: gym.Env) -> Callable[[Any], np.ndarray]:
     space = environment.observation_space
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+    if is_flat(space):
         return np.asarray
     return lambda observation: np.asarray(gym.spaces.flatten(space, observation))

@@ -110,20 +110,22 @@ def evaluate(
         SettingError: no environment is known, or it does not fit the subject.
         NotFoundError: the environment is not registered.
     """
-    if episodes < 1 or students < 1:
-        raise SettingError(f"{students} students x {episodes} episodes: at least one of each is needed.")
+    if episodes < 1 or students < 1 or seed < 0:
+        raise SettingError(
+            f"{students} students x {episodes} episodes, seed {seed}: at least one of each is needed, "
+            "and a seed from 0 up."
+        )
     env_id = env or getattr(subject, "env_id", None)
     if env_id is None:
         raise SettingError("It is not known what environment this belongs to; name one with env='Hopper-v5', say.")
     environment = make_environment(env_id)
     if isinstance(subject, DistilledDataset):
-        reference = subject.reference
         subject = clone(subject, students=students, protocol=protocol, seed=seed)
-    else:
-        reference = None
     count = subject.students if isinstance(subject, Policy) else 1
     if isinstance(subject, Policy):
         _check_fit(subject, environment)
+    # A set's own scores are those of its own environment.
+    reference = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
     if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
         reference = reference_scores(env_id)
     environments = [environment, *(make_environment(env_id) for _ in range(count * episodes - 1))]
@@ -132,6 +134,8 @@ def evaluate(
     with progress_bar(environment.spec.max_episode_steps or 0, "evaluating", show=progress) as bar:  # pyright: ignore
         returns = run_episodes(environments, list(starts) * count, _batch_policy(subject, episodes, bar))
     seconds = time.perf_counter() - started
+    if not np.isfinite(returns).all():
+        raise DataError(f"'{env_id}' returned rewards that are not finite; nothing can be averaged.")
     for each in environments:
         each.close()
     return EvaluationReport(

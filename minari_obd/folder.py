@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,10 @@ import pyarrow.parquet as pq
 
 from minari_obd.card import dataset_card
 from minari_obd.distilled import DistilledDataset, Provenance
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError, check_writable
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
 from minari_obd.offline import Normaliser
 from minari_obd.recipe import StudentProtocol
 from minari_obd.statistics import ReferenceScores
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 __all__ = ["FORMAT_VERSION", "METADATA_FILE", "PARQUET_FILE", "load_folder", "save_folder"]
 
@@ -31,6 +28,9 @@ EVALUATION_FILE = "evaluation.json"
 CARD_FILE = "README.md"
 PARQUET_FILE = "data/train-00000-of-00001.parquet"
 
+_ENTRIES = {CARD_FILE, METADATA_FILE, EVALUATION_FILE, "data", "pairs-v0", "namespace_metadata.json", ".gitattributes"}
+_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+_T = TypeVar("_T")
 _MOST_METADATA_BYTES = 16 * 2**20
 _MOST_PARQUET_BYTES = 1 * 2**30
 
@@ -51,7 +51,34 @@ class _Metadata:
     provenance: Provenance
     parquet_sha256: str
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    mean: float
+    low: float
+    high: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """evaluation.json, field by field: what :meth:`EvaluationReport.to_json` gives."""
+
+    env_id: str
+    students: int
+    episodes: int
+    seed: int
+    score: _Estimate | None
+    mean_return: _Estimate
+    returns: list[list[float]]
+    reference_scores: ReferenceScores | None
+    seconds: float
+    versions: dict[str, str]
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
 
 def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True, name: str | None = None) -> Path:
@@ -66,7 +93,7 @@ def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True,
     Raises:
         SettingError: the folder holds something else, or cannot be written.
     """
-    check_target(folder)
+    folder = check_target(folder)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write(dataset, building, minari=minari, name=name or folder.name)
@@ -74,7 +101,11 @@ def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True,
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             folder.rename(retired / "old")
-            building.rename(folder)
+            try:
+                building.rename(folder)
+            except OSError:
+                (retired / "old").rename(folder)
+                raise
             shutil.rmtree(retired, ignore_errors=True)
         else:
             building.rename(folder)
@@ -89,9 +120,11 @@ def check_target(folder: Path) -> Path:
     Raises:
         SettingError: it is a file, holds something else, or cannot be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / METADATA_FILE).is_file()):
+    folder = folder.resolve()
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_file() or (found and METADATA_FILE not in found) or found - _ENTRIES:
         raise SettingError(
-            f"'{folder}' exists and is not a distilled dataset, so it is not overwritten; choose another path."
+            f"'{folder}' exists and is not a distilled dataset alone, so it is not overwritten; choose another path."
         )
     return check_writable(folder)
 
@@ -176,7 +209,7 @@ def load_folder(folder: Path) -> DistilledDataset:
             action_high=np.array(metadata.action_high),
             env_id=metadata.env_id,
             reference=metadata.reference_scores,
-            evaluation=_read_json(folder / EVALUATION_FILE) if (folder / EVALUATION_FILE).is_file() else None,
+            evaluation=_read_evaluation(folder / EVALUATION_FILE) if (folder / EVALUATION_FILE).is_file() else None,
         )
     except DataError as error:
         raise FormatError(f"'{folder}' is damaged: {error}") from error
@@ -202,41 +235,55 @@ def _read_metadata(folder: Path) -> _Metadata:
             f"'{folder}' has format {version}, and this version of minari-obd reads up to {FORMAT_VERSION}; "
             "upgrade it with `pip install --upgrade minari-obd`."
         )
-    from pydantic import ValidationError
+    return _validated(_Metadata, values, path)
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    return asdict(
+        _validated(_Evaluation, _rename(_read_json(path), "return", "mean_return"), path), dict_factory=_plain
+    )
+
+
+def _rename(values: Any, old: str, new: str) -> Any:
+    """``return`` is a word of Python's, so a dataclass cannot have it for a field."""
+    return {new if key == old else key: value for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return _rename(dict(items), "mean_return", "return")
+
+
+def _validated(kind: type[_T], values: Any, path: Path) -> _T:
+    """Check JSON values against a dataclass, strictly: no unknown keys, no casts, no numbers that are not finite."""
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return _adapter().validate_json(json.dumps(values))
+        return TypeAdapter(kind).validate_json(json.dumps(values))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or METADATA_FILE
-        raise FormatError(f"'{path}' is damaged at {place}: {problem['msg'][:200]}.") from error
-    except MinariObdError as error:
-        raise FormatError(f"'{path}' is damaged: {error}") from error
-
-
-def _adapter() -> "TypeAdapter[_Metadata]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(_Metadata)
+        place = ".".join(str(part) for part in problem["loc"]) or path.name
+        raise FormatError(f"'{path}' is damaged at {place}: {problem['msg'][:200].rstrip('.')}.") from error
 
 
 def _read_pairs(content: bytes, folder: Path, metadata: _Metadata) -> tuple[np.ndarray, np.ndarray]:
+    widths = {"observation": len(metadata.observation_mean), "action": len(metadata.action_low)}
     try:
         # ParquetFile, not read_table: that starts a thread pool, at whose end a very short script may be aborted.
-        table = pq.ParquetFile(io.BytesIO(content), pre_buffer=False).read(use_threads=False)
+        file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False)
+        schema, count = file.schema_arrow, file.metadata.num_rows
+        for name, width in widths.items():
+            expected = pa.list_(pa.float32(), width)
+            if name not in schema.names or schema.field(name).type != expected:
+                raise FormatError(f"{PARQUET_FILE} in '{folder}' has no column '{name}' of type {expected}.")
+        if count != metadata.size:
+            raise FormatError(f"{PARQUET_FILE} in '{folder}' has {count} rows; obd.json says {metadata.size}.")
+        table = file.read(columns=list(widths), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{PARQUET_FILE} in '{folder}' cannot be read as parquet: {str(error)[:200]}.") from error
-    widths = {"observation": len(metadata.observation_mean), "action": len(metadata.action_low)}
     arrays = []
     for name, width in widths.items():
-        expected = pa.list_(pa.float32(), width)
-        if name not in table.column_names or table.schema.field(name).type != expected:
-            raise FormatError(f"{PARQUET_FILE} in '{folder}' has no column '{name}' of type {expected}.")
         column = table.column(name).combine_chunks()
-        if column.null_count or column.flatten().null_count or len(column) != metadata.size:
-            raise FormatError(
-                f"Column '{name}' in '{folder}' has {len(column)} rows with {column.null_count} empty ones; "
-                f"obd.json says {metadata.size}."
-            )
+        if column.null_count or column.flatten().null_count:
+            raise FormatError(f"Column '{name}' in '{folder}' has empty entries.")
         arrays.append(column.flatten().to_numpy().reshape(len(column), width))
     return arrays[0], arrays[1]

@@ -53,6 +53,8 @@ def push(dataset: DistilledDataset, repo_id: str, *, private: bool = False, toke
                 repo_id=repo_id,
                 repo_type="dataset",
                 folder_path=folder,
+                # What an older set left and this one lacks, an evaluation above all, would speak of other pairs.
+                delete_patterns=["*.json", "data/*", "pairs-v0/*"],
                 commit_message=f"{len(dataset)} pairs by {dataset.provenance.method}",
             )
     except MinariObdError:

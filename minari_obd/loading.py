@@ -32,7 +32,7 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
 
         if has_local_dataset(text):
             return from_minari(text)
-    elif isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
+    if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
         from minari_obd.hub import pull
 
         return pull(ref, revision=revision, token=token)

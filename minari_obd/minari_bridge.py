@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from minari_obd.card import minari_name
 from minari_obd.distilled import DistilledDataset, Provenance
 from minari_obd.environments import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
@@ -100,12 +101,6 @@ def write_rendering(dataset: DistilledDataset, folder: Path, name: str) -> None:
     root.rmdir()
     namespace = {"datasets": [dataset_id], "namespaces": []}
     (folder / "namespace_metadata.json").write_text(json.dumps(namespace, indent=2) + "\n", encoding="utf-8")
-
-
-def minari_name(name: str) -> str:
-    """Return the nearest name that Minari accepts as a namespace."""
-    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name).strip("-")
-    return cleaned if len(cleaned) > 1 else f"obd-{cleaned or 'pairs'}"
 
 
 def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:

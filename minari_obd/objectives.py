@@ -81,7 +81,7 @@ class RandomPairs:
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
         """Return row numbers, shape (size,)."""
-        return np.random.default_rng(seed).choice(len(data), size, replace=False)
+        return np.random.default_rng([seed, 9]).choice(len(data), size, replace=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class PolicyBehaviouralCloning:
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, every state alike."""
-        return Targets(*_teacher_targets(data, teacher), np.ones(len(data)), {})
+        return Targets(*_labelled(data, _teacher_actions(data, teacher)), np.ones(len(data)), {})
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class ActionValuePolicyBehaviouralCloning:
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by its value of them."""
-        values = _values(data, teacher)
-        details = {"mean_value": float(values.mean())}
-        return Targets(*_teacher_targets(data, teacher), _value_weights(values), details)
+        wanted = _teacher_actions(data, teacher)
+        values = _values(data, teacher, wanted)
+        return Targets(*_labelled(data, wanted), _value_weights(values), {"mean_value": float(values.mean())})
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,10 @@ class StateDensityWeighting:
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by value and rarity."""
         assert density is not None
-        states, actions = _teacher_targets(data, teacher)
+        wanted = _teacher_actions(data, teacher)
+        states, actions = _labelled(data, wanted)
         rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
-        values = _values(data, teacher)
+        values = _values(data, teacher, wanted)
         weights = _value_weights(values) * rarity.weights
         weights = weights / weights.mean()
         details = {
@@ -179,7 +180,8 @@ class StateDensityWeighting:
         return Targets(states, actions, weights, details)
 
 
-def _teacher_targets(data: OfflineData, teacher: Teacher | None) -> tuple[np.ndarray, np.ndarray]:
+def _teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
+    """The teacher's actions in every state, raw units, within the bounds."""
     assert teacher is not None
     actions = np.asarray(teacher.act(data.observations))
     if actions.shape != data.actions.shape:
@@ -187,13 +189,23 @@ def _teacher_targets(data: OfflineData, teacher: Teacher | None) -> tuple[np.nda
             f"The teacher returned actions of shape {actions.shape} for {len(data)} states of '{data.dataset_id}', "
             f"whose actions have shape {data.actions.shape}; it was made for another task."
         )
+    return np.clip(actions, data.action_low, data.action_high)
+
+
+def _labelled(data: OfflineData, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised states, and raw actions on [-1, 1]."""
     scaled = 2.0 * (actions - data.action_low) / (data.action_high - data.action_low) - 1.0
-    return data.normaliser.normalise(data.observations), np.clip(scaled, -1.0, 1.0)
+    return data.normaliser.normalise(data.observations), scaled
 
 
-def _values(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
+def _values(data: OfflineData, teacher: Teacher | None, actions: np.ndarray) -> np.ndarray:
     assert teacher is not None
-    return np.asarray(teacher.value(data.observations, teacher.act(data.observations)), dtype=np.float64)
+    values = np.asarray(teacher.value(data.observations, actions), dtype=np.float64)
+    if values.shape != (len(data),):
+        raise DataError(
+            f"The teacher returned values of shape {values.shape} for {len(data)} states; expected one each."
+        )
+    return values
 
 
 def _value_weights(values: np.ndarray) -> np.ndarray:

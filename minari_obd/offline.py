@@ -15,6 +15,9 @@ from minari_obd.statistics import ReferenceScores
 __all__ = ["Normaliser", "OfflineData", "load_offline_data"]
 
 
+_ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
+
+
 @dataclass(frozen=True)
 class Normaliser:
     """z-scores: s = (observation - mean) / scale."""
@@ -124,7 +127,8 @@ class OfflineData:
         size = self.actions.shape[1]
         if self.action_low.shape != (size,) or self.action_high.shape != (size,):
             raise DataError(f"Actions have {size} dimensions but their bounds {self.action_low.shape[0]}.")
-        if not (np.isfinite(self.action_low).all() and (self.action_low < self.action_high).all()):
+        bounds = np.stack([self.action_low, self.action_high])
+        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
             raise DataError("Action bounds must be finite, the lower below the higher.")
 
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
@@ -158,7 +162,7 @@ class OfflineData:
     def content_sha256(self) -> str:
         """Hash of every array, the same on every machine."""
         digest = hashlib.sha256()
-        for name in ("observations", "actions", "rewards", "terminations", "truncations", "final_observations"):
+        for name in (*_ARRAYS, "final_observations", "action_low", "action_high"):
             value = np.ascontiguousarray(getattr(self, name))
             digest.update(f"{name}{value.shape}{value.dtype.newbyteorder('<').str}".encode())
             digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -176,7 +180,8 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         source: a Minari id (a local one; else an ``obd-bench/*`` id, which is built; else Minari downloads it),
             a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
             ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
-            ``next_observations``, ``env_id``), or an :class:`OfflineData`.
+            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``), or an
+            :class:`OfflineData`. Arrays and files without bounds get -1 and 1 if all actions lie within.
         download: let Minari download an id that is not local.
         progress: show bars where it takes long.
 

@@ -179,6 +179,9 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         raise DataError(f"Arrays of an offline dataset need {', '.join(_ROWS)}; missing: {', '.join(missing)}.")
     rows = {name: np.asarray(arrays[name]) for name in _ROWS}
     name = str(arrays.get("dataset_id", "arrays"))
+    for key, value in rows.items():
+        if value.ndim == 0 or value.dtype.kind not in "biuf":
+            raise DataError(f"'{name}' has {value.dtype} of shape {value.shape} for {key}; expected arrays of numbers.")
     if np.issubdtype(rows["actions"].dtype, np.integer):
         raise DataError(f"'{name}' has integer actions; discrete actions are not supported yet, only continuous ones.")
     count = len(rows["observations"])
@@ -207,6 +210,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     unknown = np.full(spread.shape[1], np.inf)
     low, high = (-np.ones(spread.shape[1]), np.ones(spread.shape[1])) if inside else _bounds(-unknown, unknown, spread)
     env_id = arrays.get("env_id")
+    if env_id is not None and not isinstance(env_id, str):
+        raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
     return OfflineData(
         dataset_id=name,
         **{**rows, "terminations": terminations, "truncations": truncations},

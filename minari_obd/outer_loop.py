@@ -62,6 +62,7 @@ class _State:
     best_step: int = 0
     best_loss: float = math.inf
     skipped: int = 0
+    threads: int = field(default_factory=torch.get_num_threads)
     training: float = math.nan
     gradient_norm: float = math.nan
     usual_norm: float = math.nan
@@ -128,6 +129,7 @@ class OuterLoop:
         state = self.start(targets, size)
         if checkpoint is not None and checkpoint.is_file():
             state = _read_checkpoint(checkpoint, self.device)
+            torch.set_num_threads(state.threads)  # bits depend on it
         whole = [self._tensor(array) for array in (targets.states, targets.actions, targets.weights)]
         held_out = held_out[:: max(1, len(held_out) // _HELD_OUT_STATES)]
         judged = [tensor[torch.from_numpy(held_out).to(self.device)] for tensor in whole]
@@ -140,7 +142,7 @@ class OuterLoop:
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:
                     self._look(state, judged)
-                    bar.set_postfix(held_out=f"{state.history[-1]['held_out']:.4f}", best=f"{state.best_loss:.4f}")
+                    bar.set_postfix(best=f"{state.best_loss:.4f}", at_step=state.best_step)
                     if self._has_stalled(state):
                         reason = (
                             f"The held-out loss had not improved since step {state.best_step}, "
@@ -157,6 +159,14 @@ class OuterLoop:
                     raise KeyboardInterrupt
             else:
                 self._look(state, judged)
+            if is_interrupted():  # during the last look
+                if checkpoint is not None:
+                    _write_checkpoint(checkpoint, state)
+                raise KeyboardInterrupt
+        if not math.isfinite(state.best_loss):
+            raise MinariObdError(
+                "Students cloned from the pairs never had a finite held-out loss; lower student.learning_rate."
+            )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         states, actions = (p.cpu().numpy() for p in state.best)
@@ -196,13 +206,11 @@ class OuterLoop:
 
         If they are much worse than the best, go back to those, at half the rate.
         """
-        if state.history and state.history[-1]["step"] == state.step:
-            return  # resumed from a checkpoint that was written just after this look
         loss = float(self._loss(state.pairs, judged, 0, _HELD_OUT_STUDENTS, grad=False).detach())
-        row = {"step": state.step, "held_out": loss}
+        row: dict[str, float] = {"step": state.step, "held_out": loss}
         if state.step:
             row |= {"training": state.training, "gradient_norm": state.gradient_norm, "rate_factor": state.rate_factor}
-        state.history.append(row)
+        state.history.append({name: value for name, value in row.items() if math.isfinite(value)})
         if loss < state.best_loss:
             state.best_loss, state.best_step = loss, state.step
             state.best = [p.detach().clone() for p in state.pairs]
@@ -260,6 +268,7 @@ _NUMBERS = (
     "best_step",
     "best_loss",
     "skipped",
+    "threads",
     "training",
     "gradient_norm",
     "usual_norm",

@@ -102,7 +102,7 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
     folder = Path(out) if out is not None else Path("out") / name
     run.check(folder)
     started = time.perf_counter()
-    dataset = run.run()
+    dataset = run.run(folder)  # saved at once; saved again with its evaluation in the end
     total = time.perf_counter() - started
 
     def judge(subject: Any, students: int) -> EvaluationReport:

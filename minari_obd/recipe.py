@@ -222,8 +222,7 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
         origin: where it was read, for error messages.
 
     Raises:
-        FormatError: an unknown key, a missing one, or a value of the wrong type; each is named.
-        SettingError: a value that makes no sense.
+        FormatError: an unknown key, a missing one, a value of the wrong type or one that makes no sense; each is named.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -238,7 +237,7 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
                 known = _keys(values, problem["loc"])
                 problems.append(f"there is no setting '{place}' ({did_you_mean(str(problem['loc'][-1]), known)[:-1]})")
             else:
-                problems.append(f"{place}: {problem['msg'][:200]}")
+                problems.append(f"{place}: {problem['msg'][:200].rstrip('.')}")
         raise FormatError(f"{origin}: {'; '.join(problems[:5])}.") from error
 
 

@@ -13,7 +13,9 @@ from conftest import make_pairs
 import minari_obd
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.evaluation import EvaluationReport
 from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder, save_folder
+from minari_obd.statistics import ReferenceScores
 
 
 def test_a_folder_survives_save_and_load() -> None:
@@ -110,9 +112,9 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: edit(f, format=2), "has format 2, and this version of minari-obd reads up to 1"),
         (lambda f: edit(f, size="8"), "damaged at size"),
         (lambda f: edit(f, unknown=1), "damaged at unknown"),
-        (lambda f: edit(f, size=9), "obd.json says 9"),
+        (lambda f: edit(f, size=9), "has 8 rows; obd.json says 9"),
         (lambda f: edit(f, observation_scale=[1.0, 0.0, 1.0]), "positive scales"),
-        (lambda f: edit(f, observation_mean=[float("nan")] * 3), "finite means"),
+        (lambda f: edit(f, observation_mean=[float("nan")] * 3), "should be a finite number"),
         (lambda f: edit(f, parquet_sha256="0" * 64), "does not match its hash"),
         (lambda f: (f / PARQUET_FILE).write_bytes(b"PAR1"), "does not match its hash"),
         (lambda f: rewrite(f, columns(np.full((8, 3), np.nan, np.float32), GOOD[1])), "not finite"),
@@ -120,6 +122,8 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: rewrite(f, columns(GOOD[0], np.zeros((8, 5), np.float32))), "no column 'action' of type"),
         (lambda f: rewrite(f, columns(*GOOD).drop_columns(["action"])), "no column 'action'"),
         (lambda f: (f / "evaluation.json").write_text("no"), "is not JSON"),
+        (lambda f: (f / "evaluation.json").write_text("[1]"), "evaluation.json' is damaged"),
+        (lambda f: (f / "evaluation.json").write_text('{"score": {}}'), "evaluation.json' is damaged"),
     ],
 )
 def test_damage_is_named(damage, message: str) -> None:
@@ -140,7 +144,7 @@ def test_a_parquet_file_that_is_none_is_named() -> None:
 
 
 def test_what_does_not_exist_is_named() -> None:
-    for ref in ("nowhere", "a/b/c", "lab/none-v0", "./x/y"):
+    for ref in ("nowhere", "a/b/c", "a/lab/none-v0", "./x/y"):
         with pytest.raises(NotFoundError, match="There is no distilled dataset"):
             minari_obd.load_dataset(ref)
 
@@ -173,13 +177,7 @@ def test_ready_for_behavioural_cloning() -> None:
 
 def test_the_card_has_valid_yaml_and_the_result() -> None:
     yaml = pytest.importorskip("yaml")
-    report = {
-        "score": {"mean": 41.23, "low": 40.0, "high": 42.0},
-        "students": 2,
-        "episodes": 3,
-        "env_id": "E",
-        "seed": 0,
-    }
+    report = EvaluationReport(np.full((2, 3), 41.23), "E-v0", 0, ReferenceScores(0.0, 100.0, "made up")).to_json()
     folder = save_folder(replace(make_pairs(), evaluation=report), Path("obd-x"), minari=False)
     _, header, body = (folder / "README.md").read_text().split("---\n", 2)
     values = yaml.safe_load(header)
@@ -188,4 +186,20 @@ def test_the_card_has_valid_yaml_and_the_result() -> None:
     assert {"offline-rl", "dataset-distillation", "minari", "minari-obd", "sdw"} <= set(values["tags"])
     assert values["configs"][0]["data_files"][0]["path"] == "data/train-*.parquet"
     assert "41.2" in body
-    assert isinstance(minari_obd.load_dataset(folder), DistilledDataset)
+    loaded = minari_obd.load_dataset(folder)
+    assert isinstance(loaded, DistilledDataset)
+    assert loaded.evaluation == report
+
+
+def test_a_set_cannot_steer_the_terminal() -> None:
+    provenance = replace(make_pairs().provenance, source="\x1b]0;owned\x07\x1b[2J")
+    pairs = minari_obd.load_dataset(replace(make_pairs(), provenance=provenance).save("pairs"))
+    assert "\x1b" not in repr(pairs) + Path("pairs/README.md").read_text()
+
+
+def test_a_folder_that_also_holds_something_else_is_not_replaced() -> None:
+    folder = make_pairs().save("pairs")
+    (folder / "policy.safetensors").write_text("mine")
+    with pytest.raises(SettingError, match="is not a distilled dataset alone"):
+        make_pairs(seed=1).save("pairs")
+    assert (folder / "policy.safetensors").read_text() == "mine"

@@ -22,7 +22,7 @@ LAYERS = [
     {"teachers", "teachers.frozen", "densities", "students", "distilled", "card"},
     {"objectives", "inner_loop", "cloning", "folder"},
     {"outer_loop", "hub", "minari_bridge", "teachers.d3rlpy_teacher", "evaluation"},
-    {"distillation", "loading"},
+    {"plan", "distillation", "loading"},
     {"pipeline", "listing"},
     {"cli"},
 ]

@@ -12,8 +12,9 @@ import pytest
 from conftest import make_pairs
 
 import minari_obd
+from minari_obd.card import minari_name
 from minari_obd.errors import DataError, FormatError
-from minari_obd.minari_bridge import from_minari, minari_name, to_minari
+from minari_obd.minari_bridge import from_minari, to_minari
 from minari_obd.offline import load_offline_data
 from minari_obd.teachers.d3rlpy_teacher import _transitions
 

@@ -132,6 +132,9 @@ def test_discrete_actions_are_refused() -> None:
         ({"observations": np.zeros((0, 3))}, "at least one step"),
         ({"observations": np.zeros(14)}, r"observations \(N, S\)"),
         ({"next_observations": np.zeros((14, 2))}, "next_observations of shape"),
+        ({"rewards": 3.0}, "for rewards; expected arrays of numbers"),
+        ({"env_id": 5}, "expected a Gymnasium id"),
+        ({"action_low": -np.ones(2), "action_high": np.full(2, np.inf)}, "must be finite"),
         ({"action_low": np.ones(2), "action_high": np.zeros(2)}, "the lower below the higher"),
     ],
 )

@@ -77,6 +77,11 @@ class GaussianMLP:
     squashed: bool
     """True: tanh, then stretched from [-1, 1] to the bounds. False: clipped at the bounds."""
 
+    @property
+    def inputs(self) -> int:
+        """How many numbers an observation has."""
+        return len((*self.hidden, self.mean)[0][0])
+
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Sample actions, shape (B, A)."""
         features = observations.astype(np.float32)

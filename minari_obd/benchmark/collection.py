@@ -13,12 +13,13 @@ from minari.data_collector import EpisodeBuffer
 from minari_obd.benchmark.behaviour import (
     Behaviour,
     CallableBehaviour,
+    GaussianMLP,
     RandomBehaviour,
     bundled_names,
     load_bundled,
     load_stable_baselines3,
 )
-from minari_obd.environments import Step, make_environment, run_episodes
+from minari_obd.environments import Step, is_flat, make_environment, run_episodes
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
 from minari_obd.minari_storage import check_dataset_id, episode_buffer, has_local_dataset, write_dataset
 from minari_obd.progress import progress_bar
@@ -128,12 +129,18 @@ def collect_chain(
             f"The Minari dataset '{dataset_id}' exists already; `minari delete {dataset_id}` removes it, "
             "or collect into another version."
         )
-    if steps < len(policies):
-        raise SettingError(f"{steps} steps are too few for {len(policies)} policies; give at least one step each.")
+    if steps < len(policies) or seed < 0:
+        raise SettingError(
+            f"{steps} steps with seed {seed} for {len(policies)} policies: at least one step each is needed, "
+            "and a seed from 0 up."
+        )
     environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
     space = environments[0].action_space
     assert isinstance(space, gym.spaces.Box)
     behaviours = [resolve_behaviour(policy, space) for policy in policies]
+    sizes = gym.spaces.flatdim(environments[0].observation_space), space.shape[0]
+    for policy, behaviour in zip(policies, behaviours, strict=True):
+        _check_fit(str(policy), behaviour, env_id, sizes)
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
     buffers: list[EpisodeBuffer] = []
     with progress_bar(steps, f"collecting {dataset_id}", show=progress) as bar:
@@ -142,13 +149,15 @@ def collect_chain(
     for environment in environments:
         environment.close()
     first = environments[0]
+    observed = first.observation_space
     names = ", ".join(p if isinstance(p, str) else type(p).__name__ for p in policies)
     known_scores = env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
     scores = reference_scores(env_id) if known_scores else None
     write_dataset(
         dataset_id,
         buffers,
-        observation_space=first.observation_space,
+        # Steps are recorded as policies see them, so the space of what is stored is the flat one.
+        observation_space=observed if is_flat(observed) else gym.spaces.flatten_space(observed),
         action_space=space,
         algorithm=algorithm or names,
         description=description or f"{steps:,} steps of {names} in {env_id}, seed {seed}, collected by minari-obd.",
@@ -161,6 +170,17 @@ def collect_chain(
         },
     )
     return dataset_id
+
+
+def _check_fit(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, int]) -> None:
+    """Find a policy of another environment, or random actions without bounds, before the first step."""
+    if isinstance(behaviour, GaussianMLP) and (behaviour.inputs, behaviour.mean[1].size) != sizes:
+        raise SettingError(
+            f"The policy '{name}' maps {behaviour.inputs} observations to {behaviour.mean[1].size} actions, but "
+            f"'{env_id}' has {sizes[0]} and {sizes[1]}; choose a policy that was trained there."
+        )
+    if isinstance(behaviour, RandomBehaviour) and not behaviour.action_space.is_bounded():
+        raise SettingError(f"The actions of '{env_id}' have no bounds, so none can be drawn uniformly.")
 
 
 def _mujoco_requirement(environment: gym.Env) -> list[str]:

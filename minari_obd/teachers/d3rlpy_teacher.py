@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from minari_obd.devices import cache_root, choose_device
-from minari_obd.errors import DataError, MinariObdError, check_installed
+from minari_obd.errors import DataError, MinariObdError, SettingError, check_installed
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
@@ -86,6 +86,8 @@ class TeacherRun:
     def of(cls, data: OfflineData, algorithm: str, steps: int | None, seed: int, device: torch.device) -> "TeacherRun":
         """Look the algorithm up and fill in its own number of steps if none is given."""
         found: Algorithm = TEACHERS.get(algorithm)
+        if seed < 0 or (steps is not None and steps < 1):
+            raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
         return cls(data, found, found.steps if steps is None else steps, seed, device)
 
     @cached_property
@@ -110,8 +112,10 @@ class TeacherRun:
             "d3rlpy": version("d3rlpy"),
         }
 
-    def seconds_per_step(self, steps: int = 20) -> float:
-        """Measure a few updates of a throw-away copy on this machine."""
+    def estimate_seconds(self, steps: int = 20) -> float:
+        """Measure a few updates of a throw-away copy on this machine; zero if there is nothing to train."""
+        if self.is_cached:
+            return 0.0
         with _contained(self.seed, self.device):
             algo = self._create()
             batches = self._batches(algo)
@@ -119,7 +123,7 @@ class TeacherRun:
             start = time.perf_counter()
             for step in range(1, steps + 1):
                 algo.impl.update(next(batches), step)
-            return (time.perf_counter() - start) / steps
+            return (time.perf_counter() - start) / steps * self.steps
 
     def train(self, *, progress: bool = True) -> FrozenTeacher:
         """Train, or load what an earlier call with the same data and settings trained.
@@ -149,7 +153,7 @@ class TeacherRun:
     def _create(self) -> Any:
         d3rlpy = _import_d3rlpy()
         config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options)
-        algo = config.create(device="cuda:0" if self.device.type == "cuda" else "cpu:0")
+        algo = config.create(device=_d3rlpy_device(self.device))
         algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
         return algo
 
@@ -168,7 +172,7 @@ class TeacherRun:
             yield TorchMiniBatch(
                 **batch,
                 intervals=ones,
-                device="cuda:0" if device.type == "cuda" else "cpu:0",
+                device=_d3rlpy_device(device),
             )
 
     def _freeze(self, algo: Any) -> FrozenTeacher:
@@ -193,6 +197,10 @@ class TeacherRun:
         ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         return teacher
+
+
+def _d3rlpy_device(device: torch.device) -> str:
+    return f"{device.type}:{device.index or 0}"
 
 
 def _linear_layers(module: torch.nn.Module) -> Layers:

@@ -92,8 +92,10 @@ class FrozenTeacher:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of every weight."""
+        """Hash of everything that decides an action or a value."""
         digest = hashlib.sha256()
+        for array in (self.normaliser.mean, self.normaliser.scale, self.action_low, self.action_high):
+            digest.update(np.asarray(array, dtype=np.float32).tobytes())
         for layers in (self.actor, *self.critics):
             for part in (tensor for layer in layers for tensor in layer):
                 digest.update(part.detach().cpu().contiguous().numpy().tobytes())
