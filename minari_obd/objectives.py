@@ -109,7 +109,7 @@ class KMeansPairs:
 
 @dataclass(frozen=True)
 class DataBehaviouralCloning:
-    """DBC (2410.22728): the student does what the data did, L = E_(s,a)~D |pi(s) - a|^2."""
+    """DBC (2410.22728): the student does what the data did, L = E_(s,a)~D ‖pi(s) - a‖²."""
 
     needs_teacher: bool = False
     needs_density: bool = False
@@ -122,7 +122,7 @@ class DataBehaviouralCloning:
 
 @dataclass(frozen=True)
 class PolicyBehaviouralCloning:
-    """PBC (2410.22728): the student does what the teacher would, L = E_s~D |pi(s) - pi*(s)|^2."""
+    """PBC (2410.22728): the student does what the teacher would, L = E_s~D ‖pi(s) - pi*(s)‖²."""
 
     needs_teacher: bool = True
     needs_density: bool = False
@@ -134,7 +134,7 @@ class PolicyBehaviouralCloning:
 
 @dataclass(frozen=True)
 class ActionValuePolicyBehaviouralCloning:
-    """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) |pi(s) - pi*(s)|^2.
+    """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) ‖pi(s) - pi*(s)‖².
 
     The values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also rescales
     the outer step; here methods differ in where they look and not in how fast they move.
@@ -152,7 +152,7 @@ class ActionValuePolicyBehaviouralCloning:
 
 @dataclass(frozen=True)
 class StateDensityWeighting:
-    """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha |pi(s) - pi*(s)|^2.
+    """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha ‖pi(s) - pi*(s)‖².
 
     Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
     :func:`~minari_obd.densities.tempered_reciprocal`.

@@ -74,7 +74,7 @@ class _State:
 class OuterLoop:
     """Gradient descent on M pairs through the behavioural cloning of students from them.
 
-    min over (states, actions) of E_theta0 E_b w_b |pi_theta_T(states, actions)(s_b) - a_b|^2, where theta_T is the
+    min over (states, actions) of E_theta0 E_b w_b ‖pi_theta_T(states, actions)(s_b) - a_b‖², where theta_T is the
     student that ``protocol`` makes of the pairs from a random theta_0 (2410.22728).
     """
 
