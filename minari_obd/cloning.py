@@ -151,9 +151,9 @@ def clone(
         raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
     first = sets[0]
     for other in sets[1:]:
-        pairs_of = (other.normaliser.mean, other.normaliser.scale, other.action_low, other.action_high)
+        theirs = (other.normaliser.mean, other.normaliser.scale, other.action_low, other.action_high)
         ours = (first.normaliser.mean, first.normaliser.scale, first.action_low, first.action_high)
-        if not all(np.array_equal(a, b) for a, b in zip(pairs_of, ours, strict=True)):
+        if not all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True)):
             raise DataError("The datasets were normalised differently; only pairs of one source can be joined yet.")
     if protocol is None:
         protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"

@@ -120,7 +120,8 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
     if recipe.method != "random":
         picked = Distillation(replace(recipe, method="random"), source=run.data, progress=False).run()
         rows.append(row("random pairs", picked, 0.0))
-    rows.append(row(f"{recipe.method} pairs", dataset, total - run.teacher_seconds))
+    distilled = row(f"{recipe.method} pairs", dataset, total - run.teacher_seconds)
+    rows.append(distilled)
     whole_data = replace(protocol_by_name("whole_data"), steps=recipe.evaluation.whole_data_steps)
     rows.append(row("whole dataset", run.data, 0.0, whole_data))
     if run.needs_teacher:
@@ -134,7 +135,6 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
             progress=progress,
         )
         rows.append(Row("(teacher)", None, report, run.teacher_seconds, 0.0))
-    distilled = next(each for each in rows if each.name == f"{recipe.method} pairs")
     dataset = replace(dataset, evaluation=distilled.report.to_json())
     dataset.save(folder)
     result = Result(dataset, rows, folder)
