@@ -17,7 +17,7 @@ _EXPORTS = {
     "Policy": "cloning",
     "Provenance": "distilled",
     "Recipe": "recipe",
-    "StudentProtocol": "recipe",
+    "StudentProtocol": "protocol",
     "Targets": "objectives",
     "Teacher": "teachers",
     "clone": "cloning",
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data
-    from minari_obd.recipe import Recipe, StudentProtocol, load_recipe
+    from minari_obd.protocol import StudentProtocol
+    from minari_obd.recipe import Recipe, load_recipe
     from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
     from minari_obd.teachers.d3rlpy_teacher import train_teacher
 

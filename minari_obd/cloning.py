@@ -17,7 +17,7 @@ from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundEr
 from minari_obd.inner_loop import train_students
 from minari_obd.offline import Normaliser, OfflineData
 from minari_obd.progress import progress_bar
-from minari_obd.recipe import StudentProtocol, protocol_by_name
+from minari_obd.protocol import StudentProtocol, protocol_by_name
 from minari_obd.statistics import ReferenceScores
 from minari_obd.students import Student, make_student, student_generators
 

@@ -103,7 +103,9 @@ class Distillation:
             else:
                 targets = self.targets
                 checkpoint = self._checkpoint(targets)
-                result = self._loop.run(targets, self.recipe.size, checkpoint=checkpoint, progress=self.progress)
+                result = self._loop.run(
+                    targets, self.recipe.size, seed=self.recipe.seed, checkpoint=checkpoint, progress=self.progress
+                )
                 threads = torch.get_num_threads()  # a resumed run keeps those that it was begun with
                 low, high = self.data.action_low, self.data.action_high
                 actions = low + 0.5 * (result.actions + 1.0) * (high - low)
@@ -178,7 +180,7 @@ class Distillation:
     @cached_property
     def _loop(self) -> OuterLoop:
         recipe = self.recipe
-        return OuterLoop(recipe.student, recipe.distillation, recipe.seed, choose_device(recipe.device))
+        return OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
 
     @cached_property
     def _teacher_run(self) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from minari_obd.card import printable
 from minari_obd.errors import DataError
 from minari_obd.offline import Normaliser
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.statistics import ReferenceScores
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.environments import make_environment, run_episodes
 from minari_obd.errors import DataError, SettingError
 from minari_obd.progress import progress_bar
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.statistics import REFERENCE_SCORES, Estimate, ReferenceScores, estimate_mean, reference_scores
 from minari_obd.teachers import Teacher
 

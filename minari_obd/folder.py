@@ -17,7 +17,7 @@ from minari_obd.card import dataset_card
 from minari_obd.distilled import DistilledDataset, Provenance
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
 from minari_obd.offline import Normaliser
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.statistics import ReferenceScores
 
 __all__ = ["FORMAT_VERSION", "METADATA_FILE", "PARQUET_FILE", "load_folder", "save_folder"]

@@ -1,14 +1,23 @@
 """The inner loop: behavioural cloning from pairs, as a differentiable function of the pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from minari_obd.recipe import StudentProtocol
+from minari_obd.inner_gradient import Pairs, StepGradient
+from minari_obd.inner_optimisers import SGD, InnerOptimiser, Memory, optimiser_of
+from minari_obd.mlp_gradient import MLPGradient, gradient_of
+from minari_obd.protocol import StudentProtocol
 from minari_obd.students import Student
 
-__all__ = ["mean_squared_error", "train_students"]
+__all__ = ["MEMORY_LIMIT", "mean_squared_error", "train_students"]
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes that the reverse pass may keep from the forward pass; what is beyond is computed again."""
 
 
 def mean_squared_error(student: Student, parameters: Sequence[Tensor], states: Tensor, actions: Tensor) -> Tensor:
@@ -24,79 +33,208 @@ def train_students(
     protocol: StudentProtocol,
     *,
     differentiable: bool = False,
+    weights: Tensor | None = None,
+    learning_rates: Tensor | None = None,
+    window: int | None = None,
+    products: torch.dtype | None = None,
+    memory_limit: int = MEMORY_LIMIT,
     batches: Iterator[Tensor] | None = None,
     after_step: Callable[[], object] | None = None,
 ) -> list[Tensor]:
     """Train E students on the same pairs by gradient descent on the mean squared action error.
 
     theta_{t+1} = theta_t - lr * grad L(theta_t), with L averaged over pairs and action dimensions, for
-    ``protocol.steps`` steps. With ``differentiable`` the result carries the graph of the whole run, so that
-    ordinary autograd gives the exact meta-gradient with respect to ``states`` and ``actions``.
+    ``protocol.steps`` steps. With ``differentiable`` the result is part of torch's autograd graph: any function of it
+    has the exact gradient with respect to ``states``, ``actions``, ``weights``, ``learning_rates`` and the initial
+    parameters. That reverse pass goes step by step, by hand for MLP students and by autograd for others; it
+    can itself not be differentiated.
 
     Args:
         student: the network.
         parameters: initial parameters of E students.
-        states: normalised states of the pairs, shape (M, S).
-        actions: their actions on [-1, 1], shape (M, A).
+        states: normalised states of the pairs, shape (M, S), or (E, M, S) where every student has its own.
+        actions: their actions on [-1, 1], shape (M, A) or (E, M, A).
         protocol: steps, optimiser and its settings.
-        differentiable: keep the graph.
+        differentiable: make the result differentiable.
+        weights: weight of each pair in the loss, shape (M,) or (E, M).
+        learning_rates: in place of the protocol's, one for all steps, shape (), or one for each, shape (steps,).
+        window: differentiate through the last ``window`` steps only, as if the parameters before them were given
+            (truncated backpropagation through time); through all steps if not given.
+        products: type of the products of an MLP's hidden layers, such as ``torch.bfloat16``; the parameters' own
+            if not given.
+        memory_limit: bytes that may be kept from the forward pass. Where that is not enough for every step, only
+            every k-th step's parameters are kept, and k steps at a time are computed again; the result is
+            the same to the bit.
         batches: row indices for each step; all rows if not given.
         after_step: called after each step, for a progress bar.
 
     Returns:
         The trained parameters, in the order of ``parameters``.
     """
-    current = [p if p.requires_grad else p.detach().requires_grad_() for p in parameters]
-    update = _OPTIMISERS[protocol.optimiser](current, protocol)
-    for step in range(protocol.steps):
-        rows = None if batches is None else next(batches)
-        batch_states, batch_actions = (states, actions) if rows is None else (states[rows], actions[rows])
-        # A sum over students of means over pairs: each student's gradient is that of its own loss.
-        loss = mean_squared_error(student, current, batch_states, batch_actions).mean(dim=-1).sum()
-        gradients = torch.autograd.grad(loss, current, create_graph=differentiable)
-        current = update(step, current, gradients)
-        if not differentiable:
-            current = [p.detach().requires_grad_() for p in current]
-        if after_step is not None:
-            after_step()
-    return current if differentiable else [p.detach() for p in current]
+    # One student alone goes without the students' dimension: the CPU copies transposed operands of batched products.
+    is_alone = isinstance(gradient := gradient_of(student, products), MLPGradient) and len(parameters[0]) == 1
+    if is_alone:
+        parameters = [p[0] for p in parameters]
+        states, actions = states.view(states.shape[-2:]), actions.view(actions.shape[-2:])
+        weights = None if weights is None else weights.view(weights.shape[-1:])
+    pairs = Pairs(states, actions, weights)
+    rates = float(protocol.learning_rate) if learning_rates is None else learning_rates.expand(protocol.steps)
+    rows = None if batches is None else [next(batches) for _ in range(protocol.steps)] if differentiable else batches
+    loop = _Loop(
+        gradient=gradient,
+        optimiser=optimiser_of(protocol),
+        steps=protocol.steps,
+        window=protocol.steps if window is None else min(window, protocol.steps),
+        memory_limit=memory_limit,
+        rows=rows,
+        after_step=after_step,
+    )
+    if differentiable:
+        trained = list(_Unroll.apply(loop, states, actions, weights, rates, *parameters))
+    else:
+        with torch.no_grad():
+            start = _Position(0, list(parameters), loop.optimiser.start(parameters))
+            trained = loop.advance(start, pairs, rates).parameters
+    return [p[None] for p in trained] if is_alone else trained
 
 
-class _SGD:
-    """v <- momentum v + g; theta <- theta - lr v (torch's convention)."""
-
-    def __init__(self, parameters: Sequence[Tensor], protocol: StudentProtocol) -> None:
-        self.protocol = protocol
-        self.velocity: list[Tensor] | None = None
-
-    def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
-        if self.protocol.momentum and self.velocity is not None:
-            gradients = [self.protocol.momentum * v + g for v, g in zip(self.velocity, gradients, strict=True)]
-        self.velocity = list(gradients)
-        return [p - self.protocol.learning_rate * g for p, g in zip(parameters, gradients, strict=True)]
+@dataclass
+class _Position:
+    step: int
+    parameters: list[Tensor]
+    memory: Memory
 
 
-class _Adam:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980) with its usual constants, written out so that it can be differentiated.
+@dataclass
+class _Trace:
+    """What the reverse of one step needs."""
 
-    Epsilon stands inside the root, unlike in torch.optim: the root of an exact zero has no derivative.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], protocol: StudentProtocol) -> None:
-        self.protocol = protocol
-        self.first = [torch.zeros_like(p) for p in parameters]
-        self.second = [torch.zeros_like(p) for p in parameters]
-
-    def __call__(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
-        beta1, beta2, epsilon = 0.9, 0.999, 1e-16
-        self.first = [beta1 * m + (1 - beta1) * g for m, g in zip(self.first, gradients, strict=True)]
-        self.second = [beta2 * v + (1 - beta2) * g * g for v, g in zip(self.second, gradients, strict=True)]
-        rate = self.protocol.learning_rate / (1 - beta1 ** (step + 1))
-        correction = 1.0 / (1 - beta2 ** (step + 1))
-        return [
-            p - rate * m / (v * correction + epsilon).sqrt()
-            for p, m, v in zip(parameters, self.first, self.second, strict=True)
-        ]
+    step: int
+    gradients: list[Tensor]
+    memory: Memory
+    """After the step."""
+    kept: Any
+    rows: Tensor | None
 
 
-_OPTIMISERS = {"sgd": _SGD, "adam": _Adam}
+@dataclass
+class _Loop:
+    """Steps forward and back. Forward, it starts anew from any position, with the same bits."""
+
+    gradient: StepGradient
+    optimiser: InnerOptimiser
+    steps: int
+    window: int
+    memory_limit: int
+    rows: Any
+    after_step: Callable[[], object] | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the optimiser leaves all work to the gradient, which does both in one."""
+        return isinstance(self.optimiser, SGD) and not self.optimiser.momentum
+
+    def advance(
+        self,
+        position: _Position,
+        pairs: Pairs,
+        rates: Any,
+        stop: int | None = None,
+        traces: list[_Trace] | None = None,
+    ) -> _Position:
+        """Make the steps up to ``stop`` and append what their reverse needs to ``traces``, if given."""
+        parameters, memory = position.parameters, position.memory
+        for t in range(position.step, self.steps if stop is None else stop):
+            rows = None if self.rows is None else self.rows[t] if isinstance(self.rows, list) else next(self.rows)
+            batch = pairs if rows is None else pairs[rows]
+            rate, keep, gradients = _rate(rates, t), traces is not None, []
+            if isinstance(rate, float) and self.is_plain:
+                parameters, kept = self.gradient.descend(parameters, batch, keep, rate)
+            else:
+                gradients, kept = self.gradient.gradient(parameters, batch, keep)
+                parameters, memory = self.optimiser.step(t, parameters, gradients, memory, rate)
+            if traces is not None:
+                traces.append(_Trace(t, gradients, memory, kept, rows))
+            if self.after_step is not None:
+                self.after_step()
+        return _Position(self.steps if stop is None else stop, parameters, memory)
+
+    def segments(self, parameters: Sequence[Tensor], count: int) -> list[int]:
+        """Return the first steps of the stretches that are reversed at once, so that each fits the memory limit."""
+        each = self.gradient.bytes_kept(parameters, count) + sum(p.numel() * p.element_size() for p in parameters)
+        length = max(1, min(self.window, self.memory_limit // each))
+        return list(range(self.steps - self.window, self.steps, length))
+
+    def reverse(self, trace: _Trace, rates: Any, adjoint: list[Tensor], carry: Memory, total: Pairs) -> "_Reversed":
+        """Turn ``adjoint``, in place, from derivatives by the parameters after a step into those before it."""
+        rate = _rate(rates, trace.step)
+        if isinstance(rate, float) and self.is_plain:
+            total.add(self.gradient.reverse(trace.kept, adjoint, adjoint, -rate), trace.rows)
+            return _Reversed([], None)
+        direction, carry, update = self.optimiser.reverse(
+            trace.step, trace.gradients, trace.memory, rate, adjoint, carry
+        )
+        by_rate = None
+        if isinstance(rate, Tensor):
+            by_rate = -sum(((a * u).sum() for a, u in zip(adjoint, update, strict=True)), torch.zeros_like(rate))
+        total.add(self.gradient.reverse(trace.kept, direction, adjoint), trace.rows)
+        return _Reversed(carry, by_rate)
+
+
+@dataclass
+class _Reversed:
+    carry: Memory
+    by_rate: Tensor | None
+
+
+class _Unroll(torch.autograd.Function):
+    """All steps as one node of torch's graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loop: _Loop, states: Tensor, actions: Tensor, weights: Tensor | None, rates: Any, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        pairs = Pairs(states, actions, weights)
+        position = _Position(0, list(parameters), loop.optimiser.start(parameters))
+        position = loop.advance(position, pairs, rates, loop.steps - loop.window)
+        starts = loop.segments(parameters, states.shape[-2] if loop.rows is None else len(loop.rows[0]))
+        positions, traces = [position], []
+        for stop in starts[1:]:
+            position = loop.advance(position, pairs, rates, stop)
+            positions.append(position)
+        position = loop.advance(position, pairs, rates, traces=traces)
+        ctx.loop, ctx.positions, ctx.traces = loop, positions, traces
+        ctx.has_rates = isinstance(rates, Tensor)
+        ctx.save_for_backward(states, actions, weights, rates if ctx.has_rates else None)
+        ctx.rates = rates
+        return tuple(p.clone() if any(p is q for q in parameters) else p for p in position.parameters)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        loop: _Loop = ctx.loop
+        *given, rates = ctx.saved_tensors
+        rates = rates if ctx.has_rates else ctx.rates
+        pairs = Pairs(*given)
+        total = pairs.map(torch.zeros_like)
+        by_rates = torch.zeros_like(rates) if ctx.has_rates else None
+        adjoint = [c.clone(memory_format=torch.contiguous_format) for c in cotangents]
+        carry = [[torch.zeros_like(m) for m in part] for part in ctx.positions[-1].memory]
+        traces, stop = ctx.traces, loop.steps
+        for position in reversed(ctx.positions):
+            if stop < loop.steps:
+                traces = []
+                loop.advance(position, pairs, rates, stop, traces)
+            for trace in reversed(traces):
+                done = loop.reverse(trace, rates, adjoint, carry, total)
+                carry = done.carry
+                if by_rates is not None and done.by_rate is not None:
+                    by_rates[trace.step] = done.by_rate
+            stop = position.step
+        # Before the window, nothing is differentiated; the initial parameters count only if it reaches back to them.
+        first = adjoint if loop.window == loop.steps else [None] * len(adjoint)
+        return (None, total.states, total.actions, total.weights, by_rates, *first)
+
+
+def _rate(rates: Any, t: int) -> float | Tensor:
+    return rates[t] if isinstance(rates, Tensor) else rates

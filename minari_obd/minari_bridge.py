@@ -19,7 +19,7 @@ from minari_obd.environments import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.minari_storage import episode_buffer, open_local_dataset, write_dataset
 from minari_obd.offline import Normaliser
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.statistics import ReferenceScores
 
 if TYPE_CHECKING:

@@ -1,32 +1,38 @@
 """The outer loop: moves the pairs so that students cloned from them hit the targets. It knows targets, nothing else."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from minari_obd.devices import product_type
 from minari_obd.errors import DataError, MinariObdError
-from minari_obd.inner_loop import mean_squared_error, train_students
 from minari_obd.interrupts import deferred_interrupts
 from minari_obd.objectives import Targets
+from minari_obd.outer_checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
+from minari_obd.outer_data import OuterData
+from minari_obd.outer_step import (
+    OuterPlan,
+    OuterTensors,
+    StepInputs,
+    cloned_losses,
+    draw_students,
+    matmul_precision,
+    outer_step,
+)
 from minari_obd.progress import progress_bar
-from minari_obd.recipe import DistillationRecipe, StudentProtocol
-from minari_obd.students import make_student, student_generators
+from minari_obd.protocol import StudentProtocol
+from minari_obd.recipe import DistillationRecipe
 
-__all__ = ["OuterLoop", "OuterResult"]
+__all__ = ["DivergedError", "OuterLoop", "OuterResult"]
 
-_HELD_OUT_STATES = 4_096
 _HELD_OUT_STUDENTS = 2
+_HELD_OUT_DRAWS = 4
 _CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED = 20
 _DRIFT = 1.25
@@ -45,29 +51,18 @@ class OuterResult:
     offline_loss: float
     """Weighted squared action error of fresh students on the held-out states."""
     history: list[dict[str, float]]
-    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor."""
+    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor, skipped."""
     reason: str
     """Why the run stopped, as a sentence."""
 
 
-@dataclass
-class _State:
-    """All that a resume needs. Random numbers are drawn anew from (seed, step), so no generator is part of it."""
+class DivergedError(MinariObdError):
+    """The pairs' gradient could not be used many times in a row."""
 
-    pairs: list[Tensor]
-    first: list[Tensor]
-    second: list[Tensor]
-    best: list[Tensor]
-    step: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    skipped: int = 0
-    threads: int = field(default_factory=torch.get_num_threads)
-    training: float = math.nan
-    gradient_norm: float = math.nan
-    usual_norm: float = math.nan
-    rate_factor: float = 1.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    def __init__(self, message: str, best: list[OuterResult]) -> None:
+        super().__init__(message)
+        self.best = best
+        """The best pairs so far, of each run."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +75,7 @@ class OuterLoop:
 
     protocol: StudentProtocol
     settings: DistillationRecipe
-    seed: int
     device: torch.device
-
-    def start(self, targets: Targets, size: int) -> _State:
-        """Begin at random states of the targets with the actions that are wanted there."""
-        training, _ = self.split(len(targets))
-        rows = np.random.default_rng([self.seed, 1]).choice(training, size, replace=False)
-        pairs = [self._tensor(targets.states[rows]), self._tensor(targets.actions[rows])]
-        zeros = [torch.zeros_like(p) for p in pairs]
-        return _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
 
     def check_size(self, count: int, size: int) -> None:
         """Make sure that ``size`` pairs can start at different ones of ``count`` states.
@@ -97,198 +83,205 @@ class OuterLoop:
         Raises:
             DataError: there are too few states.
         """
-        training, held_out = self.split(count)
-        if size > len(training):
+        held_out = max(1, int(self.settings.held_out * count))
+        if size > count - held_out:
             raise DataError(
-                f"{size} pairs were asked for, but there are only {len(training)} states to distil "
-                f"({len(held_out)} of {count} are held out); ask for fewer pairs."
+                f"{size} pairs were asked for, but there are only {count - held_out} states to distil "
+                f"({held_out} of {count} are held out); ask for fewer pairs."
             )
 
-    def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows to train on and the rows held out."""
-        order = np.random.default_rng([self.seed, 0]).permutation(count)
-        held_out = max(1, int(self.settings.held_out * count))
-        return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-    def run(self, targets: Targets, size: int, *, checkpoint: Path | None = None, progress: bool = True) -> OuterResult:
+    def run(
+        self, targets: Targets, size: int, *, seed: int, checkpoint: Path | None = None, progress: bool = True
+    ) -> OuterResult:
         """Distil ``size`` pairs.
 
         Args:
             targets: what students should do.
             size: how many pairs, fewer than there are states to train on.
+            seed: of every random number.
             checkpoint: a file that is written every minute and read first if it exists. It must be named after
                 all that decides the result, since nothing is compared.
             progress: show a bar.
 
         Raises:
             DataError: more pairs than states to train on.
-            MinariObdError: the gradient was not finite many times in a row.
+            DivergedError: the gradient was not finite, or exploded, many times in a row.
         """
-        self.check_size(len(targets), size)
-        training, held_out = self.split(len(targets))
-        state = self.start(targets, size)
+        return self.run_together([targets], size, [seed], checkpoint=checkpoint, progress=progress)[0]
+
+    def run_together(
+        self,
+        targets: Sequence[Targets],
+        size: int,
+        seeds: Sequence[int],
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+    ) -> list[OuterResult]:
+        """Distil several sets at once, one for each of ``seeds`` and targets of one shape, as one batch.
+
+        It pays on a GPU, which a single set leaves idle. What ``settings.draws`` and a random window draw is shared,
+        from the first seed; all else is as if each set were distilled alone, up to rounding.
+        """
+        for each in targets:
+            self.check_size(len(each), size)
+        work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
         if checkpoint is not None and checkpoint.is_file():
-            state = _read_checkpoint(checkpoint, self.device)
+            state = read_checkpoint(checkpoint, self.device)
             torch.set_num_threads(state.threads)  # bits depend on it
-        whole = [self._tensor(array) for array in (targets.states, targets.actions, targets.weights)]
-        held_out = held_out[:: max(1, len(held_out) // _HELD_OUT_STATES)]
-        judged = [tensor[torch.from_numpy(held_out).to(self.device)] for tensor in whole]
-        rows = torch.from_numpy(training)
-        saved = time.monotonic()
-        reason = f"All {self.settings.steps} outer steps were made."
+        else:
+            state = self._start(work, size)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
-        with bar, deferred_interrupts() as is_interrupted:
+        saved = time.monotonic()
+        with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.settings.precision):
             bar.update(state.step)
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:
-                    self._look(state, judged)
-                    bar.set_postfix(best=f"{state.best_loss:.4f}", at_step=state.best_step)
-                    if self._has_stalled(state):
-                        reason = (
-                            f"The held-out loss had not improved since step {state.best_step}, "
-                            f"{self.settings.patience} looks ago."
-                        )
+                    self._look(state, work)
+                    bar.set_postfix(best=" ".join(f"{r.best_loss:.4f}@{r.best_step}" for r in state.records))
+                    if all(record.reason for record in state.records):
                         break
-                self._step(state, [tensor[self._batch(rows, state.step)] for tensor in whole])
+                self._step(state, work)
                 bar.update()
                 is_due = time.monotonic() - saved > _CHECKPOINT_SECONDS
                 if checkpoint is not None and (is_due or is_interrupted()):
-                    _write_checkpoint(checkpoint, state)
+                    write_checkpoint(checkpoint, state)
                     saved = time.monotonic()
                 if is_interrupted():
                     raise KeyboardInterrupt
+                if self.device.type == "cpu":  # elsewhere this waits for the device, so the looks do it
+                    self._check_skipped(state)
             else:
-                self._look(state, judged)
+                self._look(state, work)
             if is_interrupted():  # during the last look
                 if checkpoint is not None:
-                    _write_checkpoint(checkpoint, state)
+                    write_checkpoint(checkpoint, state)
                 raise KeyboardInterrupt
-        if not math.isfinite(state.best_loss):
+        if not all(math.isfinite(record.best_loss) for record in state.records):
             raise MinariObdError(
                 "Students cloned from the pairs never had a finite held-out loss; lower student.learning_rate."
             )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
-        states, actions = (p.cpu().numpy() for p in state.best)
-        return OuterResult(states, actions, state.best_step, state.best_loss, state.history, reason)
+        return self._results(state)
 
     def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
-        """Measure one outer step on made-up numbers of the right shape."""
-        rows = torch.linspace(-1.0, 1.0, self.settings.batch_size, device=self.device)[:, None]
-        batch = [rows.expand(-1, state_size), rows.expand(-1, action_size), torch.ones_like(rows[:, 0])]
-        start = torch.linspace(-1.0, 1.0, size, device=self.device)[:, None]
-        pairs = [start.expand(-1, width).clone() for width in (state_size, action_size)]
-        zeros = [torch.zeros_like(p) for p in pairs]
-        state = _State(pairs, zeros, [z.clone() for z in zeros], [p.clone() for p in pairs])
+        """Measure an outer step on made-up numbers of the right shape, after one that warms up."""
+        rows = torch.linspace(-1.0, 1.0, self.settings.batch_size).numpy()[:, None]
+        made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
+        settings = replace(self.settings, batch_size=len(rows), held_out=0.5)
+        work = [OuterData.of(made_up, settings, 0, self.device)]
+        start = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
+        tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
+        state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
+        self._step(state, work)
+        count = 4 if self.settings.draws or self.settings.window_at == "random" else 1  # steps differ in length
         begun = time.perf_counter()
-        self._step(state, batch)
-        float(state.pairs[0].sum())  # waits for the device
-        return time.perf_counter() - begun
+        for _ in range(count):
+            self._step(state, work)
+        float(state.tensors.pairs[0].sum())  # waits for the device
+        return (time.perf_counter() - begun) / count
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.tensor(array, device=self.device)
+    def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
+        """Begin at random states of the targets with the actions that are wanted there."""
+        chosen = [np.random.default_rng([each.seed, 1]).choice(each.training, size, replace=False) for each in work]
+        rows = [torch.from_numpy(each).to(self.device) for each in chosen]
+        states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
+        tensors = OuterTensors.start(states, actions)
+        return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
 
-    def _batch(self, rows: Tensor, step: int) -> Tensor:
-        chosen = np.random.default_rng([self.seed, 2, step]).integers(len(rows), size=self.settings.batch_size)
-        return rows[torch.from_numpy(chosen)].to(self.device)
+    def _plan(self, seed: int, step: int) -> OuterPlan:
+        """Draw what varies from step to step, from its number alone."""
+        protocol = self.settings.draws.draw(self.protocol, seed, 10, step)
+        window = self.settings.window
+        if window is not None and self.settings.window_at == "random" and window < protocol.steps:
+            end = int(np.random.default_rng([seed, 11, step]).integers(window, protocol.steps + 1))
+            protocol = replace(protocol, steps=end)
+        products = product_type(self.settings.precision, self.device)
+        return OuterPlan(self.settings, protocol, window, products)
 
-    def _loss(self, pairs: Sequence[Tensor], judged: Sequence[Tensor], key: int, count: int, grad: bool) -> Tensor:
-        """Weighted error on ``judged`` of ``count`` fresh students cloned from the pairs, averaged over students."""
-        student = make_student(self.protocol)
-        generators = student_generators(count, self.seed, 3, key)
-        initial = [p.to(self.device) for p in student.initialise(pairs[0].shape[1], pairs[1].shape[1], generators)]
-        trained = train_students(student, initial, pairs[0], pairs[1], self.protocol, differentiable=grad)
-        states, actions, weights = judged
-        return (weights * mean_squared_error(student, trained, states, actions)).mean()
+    def _step(self, state: OuterState, work: Sequence[OuterData]) -> None:
+        plan = self._plan(work[0].seed, state.step)
+        batches = [each.batch(self.settings.batch_size, state.step) for each in work]
+        sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
+        seeds = [each.seed for each in work]
+        state.step += 1
+        inputs = StepInputs(
+            batch=[torch.stack(parts) for parts in zip(*batches, strict=True)],
+            initial=draw_students(plan.protocol, sizes, self.settings.students, seeds, (3, state.step), self.device),
+            rates=self._tensor([self._rate(state.step - 1) * record.rate_factor for record in state.records]),
+            corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
+        )
+        outer_step(state.tensors, inputs, plan)
 
-    def _look(self, state: _State, judged: Sequence[Tensor]) -> None:
-        """Measure the held-out loss with the same students each time, and keep the pairs if they are the best.
+    def _rate(self, step: int) -> float:
+        rate = self.settings.learning_rate
+        if self.settings.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.steps))
+        return rate
+
+    def _tensor(self, values: list[float]) -> Tensor:
+        return torch.tensor(values).to(self.device, non_blocking=True)
+
+    def _held_out_losses(self, pairs: list[Tensor], work: Sequence[OuterData]) -> list[float]:
+        """Judge the pairs by the same students each time: the protocol's own, and some with drawn settings."""
+        protocols = [self.protocol]
+        if self.settings.draws:
+            protocols += [self.settings.draws.draw(self.protocol, 12, i) for i in range(_HELD_OUT_DRAWS)]
+        judged = [torch.stack(parts) for parts in zip(*(each.judged for each in work), strict=True)]
+        sizes = pairs[0].shape[2], pairs[1].shape[2]
+        found = []
+        for i, protocol in enumerate(protocols):
+            count = 1 if i else _HELD_OUT_STUDENTS
+            seeds = [each.seed for each in work]
+            initial = draw_students(protocol, sizes, count, seeds, (13, i) if i else (3, 0), self.device)
+            plan = OuterPlan(self.settings, protocol)
+            found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))
+        return torch.stack(found).mean(dim=0).tolist()
+
+    def _look(self, state: OuterState, work: Sequence[OuterData]) -> None:
+        """Measure the held-out loss, and keep the pairs if they are the best of their run.
 
         If they are much worse than the best, go back to those, at half the rate.
         """
-        loss = float(self._loss(state.pairs, judged, 0, _HELD_OUT_STUDENTS, grad=False).detach())
-        row: dict[str, float] = {"step": state.step, "held_out": loss}
-        if state.step:
-            row |= {"training": state.training, "gradient_norm": state.gradient_norm, "rate_factor": state.rate_factor}
-        state.history.append({name: value for name, value in row.items() if math.isfinite(value)})
-        if loss < state.best_loss:
-            state.best_loss, state.best_step = loss, state.step
-            state.best = [p.detach().clone() for p in state.pairs]
-        elif not loss <= _DRIFT * state.best_loss:
-            # The pairs have come to where the students' own training is unstable; from there they rarely return.
-            state.pairs = [p.clone() for p in state.best]
-            state.first = [torch.zeros_like(p) for p in state.pairs]
-            state.rate_factor *= 0.5
-
-    def _has_stalled(self, state: _State) -> bool:
-        return state.step - state.best_step >= self.settings.patience * self.settings.evaluate_every
-
-    def _step(self, state: _State, batch: Sequence[Tensor]) -> None:
-        pairs = [p.detach().requires_grad_() for p in state.pairs]
-        loss = self._loss(pairs, batch, state.step + 1, self.settings.students, grad=True)
-        gradients = torch.autograd.grad(loss, pairs)
-        norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros((), device=self.device)))
-        state.step += 1
-        if not bool(torch.isfinite(norm)):
-            state.skipped += 1
-            if state.skipped >= _MOST_SKIPPED:
-                raise MinariObdError(
-                    f"The pairs' gradient was not finite {_MOST_SKIPPED} times in a row, up to step {state.step}; "
-                    "lower distillation.learning_rate, student.learning_rate or student.steps."
+        self._check_skipped(state)
+        tensors = state.tensors
+        pairs = tensors.average if self.settings.average else tensors.pairs
+        losses = self._held_out_losses(pairs, work)
+        for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
+            if record.reason:
+                continue  # it has stopped, and only keeps the others company
+            row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
+            for name in ("training", "gradient_norm", "skipped"):
+                row[name] = float(getattr(tensors, name)[run])
+            record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
+            if loss < record.best_loss:
+                record.best_loss, record.best_step = loss, state.step
+                for mine, now in zip(state.best, pairs, strict=True):
+                    mine[run] = now[run]
+            elif not loss <= _DRIFT * record.best_loss:
+                # The pairs have come to where the students' own training is unstable; from there they rarely return.
+                tensors.restart(run, [p[run] for p in state.best])
+                record.rate_factor *= 0.5
+            if state.step - record.best_step >= self.settings.patience * self.settings.evaluate_every:
+                record.reason = (
+                    f"The held-out loss had not improved since step {record.best_step}, "
+                    f"{self.settings.patience} looks ago."
                 )
-            return
-        state.skipped = 0
-        # The average starts at the first norm, and takes in the clipped norm, so that one spike cannot raise it much.
-        usual = state.usual_norm if math.isfinite(state.usual_norm) else float(norm)
-        limit = min(self.settings.clip, self.settings.clip_to_average * usual)
-        scale = min(1.0, limit / (float(norm) + 1e-12))
-        state.usual_norm = 0.9 * usual + 0.1 * min(float(norm), limit)
-        state.pairs = self._update(state, [p.detach() for p in pairs], [g * scale for g in gradients])
-        state.training, state.gradient_norm = float(loss.detach()), float(norm)
 
-    def _update(self, state: _State, pairs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-        """One step of the outer optimiser; ``state.first`` and ``state.second`` are its moments."""
-        rate = self.settings.learning_rate * state.rate_factor
-        if self.settings.schedule == "cosine":
-            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (state.step - 1) / self.settings.steps))
-        if self.settings.optimiser == "sgd":
-            state.first = [0.9 * m + g for m, g in zip(state.first, gradients, strict=True)]
-            return [p - rate * m for p, m in zip(pairs, state.first, strict=True)]
-        state.first = [0.9 * m + 0.1 * g for m, g in zip(state.first, gradients, strict=True)]
-        state.second = [0.999 * v + 0.001 * g * g for v, g in zip(state.second, gradients, strict=True)]
-        first, second = 1.0 - 0.9**state.step, 1.0 - 0.999**state.step
+    def _check_skipped(self, state: OuterState) -> None:
+        if float(state.tensors.most_in_a_row.max()) >= _MOST_SKIPPED:
+            raise DivergedError(
+                f"The pairs' gradient was not finite, or exploded, {_MOST_SKIPPED} times in a row, up to step "
+                f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps. "
+                "The best pairs so far are in this error's `best`.",
+                self._results(state),
+            )
+
+    def _results(self, state: OuterState) -> list[OuterResult]:
+        made = f"All {self.settings.steps} outer steps were made."
+        states, actions = (p.cpu().numpy() for p in state.best)
         return [
-            p - rate * (m / first) / ((v / second).sqrt() + 1e-8)
-            for p, m, v in zip(pairs, state.first, state.second, strict=True)
+            OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
+            for s, a, r in zip(states, actions, state.records, strict=True)
         ]
-
-
-_NUMBERS = (
-    "step",
-    "best_step",
-    "best_loss",
-    "skipped",
-    "threads",
-    "training",
-    "gradient_norm",
-    "usual_norm",
-    "rate_factor",
-    "history",
-)
-_TENSORS = ("pairs", "first", "second", "best")
-
-
-def _write_checkpoint(path: Path, state: _State) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{name}/{i}": t.cpu().contiguous() for name in _TENSORS for i, t in enumerate(getattr(state, name))}
-    numbers = {name: getattr(state, name) for name in _NUMBERS}
-    temporary = path.with_suffix(f".{os.getpid()}")
-    save_file(tensors, temporary, metadata={"state": json.dumps(numbers)})
-    temporary.replace(path)
-
-
-def _read_checkpoint(path: Path, device: torch.device) -> _State:
-    with safe_open(path, framework="pt") as file:
-        numbers: dict[str, Any] = json.loads(file.metadata()["state"])
-        tensors = {name: [file.get_tensor(f"{name}/{i}").to(device) for i in (0, 1)] for name in _TENSORS}
-    return _State(**tensors, **numbers)

@@ -16,7 +16,8 @@ from minari_obd.distillation import Distillation
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import SettingError
 from minari_obd.evaluation import EvaluationReport, evaluate
-from minari_obd.recipe import Recipe, StudentProtocol, protocol_by_name
+from minari_obd.protocol import StudentProtocol, protocol_by_name
+from minari_obd.recipe import Recipe
 
 __all__ = ["Result", "Row", "run_recipe"]
 

@@ -11,84 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.protocol import STRICT, StudentDraws, StudentProtocol, check_fraction, check_positive
 
 __all__ = [
     "DensityRecipe",
     "DistillationRecipe",
     "EvaluationRecipe",
     "Recipe",
-    "StudentProtocol",
     "TeacherRecipe",
     "load_recipe",
     "parse_recipe",
-    "protocol_by_name",
 ]
-
-_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
-
-
-def _positive(section: str, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise SettingError(f"{section}.{name} is {value}; it must be above zero.")
-
-
-def _fraction(section: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0.0 < value < 1.0:
-            raise SettingError(f"{section}.{name} is {value}; it must lie between 0 and 1.")
-
-
-@dataclass(frozen=True)
-class StudentProtocol:
-    """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
-
-    network: str = "mlp"
-    """Name of the student network."""
-    depth: int = 3
-    """Hidden layers."""
-    width: int = 256
-    """Units in each hidden layer."""
-    steps: int = 100
-    """Gradient steps."""
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    """Inner optimiser."""
-    learning_rate: float = 0.1
-    """Its step size."""
-    momentum: float = 0.0
-    """Of SGD."""
-    batch_size: int | None = None
-    """Pairs a step; all of them if not given."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        _positive("student", depth=self.depth, width=self.width, steps=self.steps, learning_rate=self.learning_rate)
-        _positive("student", batch_size=self.batch_size)
-        if not 0.0 <= self.momentum < 1.0:
-            raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
-        if self.momentum and self.optimiser == "adam":
-            raise SettingError("student.momentum belongs to 'sgd'; leave it out with 'adam'.")
-
-
-PROTOCOLS = {
-    "paper": StudentProtocol(),
-    # Behavioural cloning on a whole dataset needs minibatches and more steps.
-    "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),
-}
-
-
-def protocol_by_name(protocol: "StudentProtocol | str") -> StudentProtocol:
-    """Return a protocol given itself or its name.
-
-    Raises:
-        NotFoundError: an unknown name.
-    """
-    if isinstance(protocol, StudentProtocol):
-        return protocol
-    if protocol not in PROTOCOLS:
-        raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
-    return PROTOCOLS[protocol]
 
 
 @dataclass(frozen=True)
@@ -100,10 +33,10 @@ class TeacherRecipe:
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _positive("teacher", steps=self.steps)
+        check_positive("teacher", steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -115,10 +48,10 @@ class DensityRecipe:
     effective_fraction: float = 0.5
     """Effective sample fraction (sum w)^2 / (N sum w^2) that the tempered weights are to have."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _fraction("density", effective_fraction=self.effective_fraction)
+        check_fraction("density", effective_fraction=self.effective_fraction)
 
 
 @dataclass(frozen=True)
@@ -141,6 +74,17 @@ class DistillationRecipe:
     """Offline states an outer step."""
     students: int = 1
     """Students trained and differentiated through an outer step."""
+    draws: StudentDraws = field(default_factory=StudentDraws)
+    """What varies between the students of different outer steps."""
+    window: int | None = None
+    """Inner steps that are differentiated through, at most; all of them if not given (RaT-BPTT, ICLR 2024)."""
+    window_at: Literal["end", "random"] = "end"
+    """Whether the window lies at the end of training, or anywhere, the student being judged where it ends."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Of the products of hidden layers; `auto` is bfloat16 on CPUs that multiply in it, else float32."""
+    average: float = 0.0
+    """Decay of the running average of the pairs that is judged and returned in their place; 0 is the pairs
+    themselves."""
     held_out: float = 0.05
     """Share of the offline states kept apart: they choose the pairs and stop the run. The environment never does."""
     evaluate_every: int = 25
@@ -148,14 +92,16 @@ class DistillationRecipe:
     patience: int = 20
     """Looks without improvement after which the run stops."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
-        _positive("distillation", clip_to_average=self.clip_to_average)
-        _positive("distillation", batch_size=self.batch_size, students=self.students)
-        _positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience)
-        _fraction("distillation", held_out=self.held_out)
+        check_positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
+        check_positive("distillation", clip_to_average=self.clip_to_average)
+        check_positive("distillation", batch_size=self.batch_size, students=self.students)
+        check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
+        check_fraction("distillation", held_out=self.held_out)
+        if not 0.0 <= self.average < 1.0:
+            raise SettingError(f"distillation.average is {self.average}; it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -169,10 +115,12 @@ class EvaluationRecipe:
     whole_data_steps: int = 3_000
     """Minibatch steps of Adam for the baseline, behavioural cloning on the whole dataset."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _positive("evaluation", students=self.students, episodes=self.episodes, whole_data_steps=self.whole_data_steps)
+        check_positive(
+            "evaluation", students=self.students, episodes=self.episodes, whole_data_steps=self.whole_data_steps
+        )
 
 
 @dataclass(frozen=True)
@@ -198,10 +146,10 @@ class Recipe:
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _positive("recipe", size=self.size, threads=self.threads)
+        check_positive("recipe", size=self.size, threads=self.threads)
         if self.seed < 0:
             raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
         if not self.source:

@@ -69,4 +69,8 @@ TEACHERS = Registry(
     },
 )
 DENSITIES = Registry("density estimator", "minari_obd.densities", {"knn": "minari_obd.densities:KNearestNeighbours"})
-STUDENTS = Registry("student network", "minari_obd.students", {"mlp": "minari_obd.students:MLP"})
+STUDENTS = Registry(
+    "student network",
+    "minari_obd.students",
+    {"mlp": "minari_obd.students:MLP", "residual": "minari_obd.students:ResidualMLP"},
+)

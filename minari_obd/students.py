@@ -1,6 +1,6 @@
 """Students: policy networks as pure functions of batched parameters, E students at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.registry import STUDENTS
 
-__all__ = ["MLP", "Student", "make_student", "student_generators"]
+__all__ = ["MLP", "ModuleStudent", "ResidualMLP", "Student", "make_student", "student_generators"]
 
 
 class Student(Protocol):
@@ -39,6 +39,8 @@ class MLP:
     """Hidden layers."""
     width: int = 256
     """Units in each."""
+    output: str = "tanh"
+    """``tanh``, or ``identity`` for actions without bounds."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the CPU.
@@ -58,10 +60,58 @@ class MLP:
 
     def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
         """Return actions, shape (E, B, A)."""
-        features = states
+        # Batched products by name: matmul of (B, S) and (E, S, H) returns a transposed view, slow to read from then on.
+        features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            features = torch.relu(features @ weight + bias)
-        return torch.tanh(features @ parameters[-2] + parameters[-1])
+            features = torch.relu(torch.baddbmm(bias, features, weight))
+        output = torch.baddbmm(parameters[-1], features, parameters[-2])
+        return torch.tanh(output) if self.output == "tanh" else output
+
+
+@dataclass(frozen=True)
+class ResidualMLP(MLP):
+    r"""The same with h_l = h_{l-1} + relu(h_{l-1} W_l + b_l) from the second hidden layer on (arXiv 2410.22728)."""
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Return actions, shape (E, B, A)."""
+        features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
+        for layer, (weight, bias) in enumerate(zip(parameters[:-2:2], parameters[1:-2:2], strict=True)):
+            change = torch.relu(torch.baddbmm(bias, features, weight))
+            features = features + change if layer else change
+        output = torch.baddbmm(parameters[-1], features, parameters[-2])
+        return torch.tanh(output) if self.output == "tanh" else output
+
+
+@dataclass(frozen=True)
+class ModuleStudent:
+    """Any torch module as a student. It must be a function of its parameters alone: no buffers, no dropout."""
+
+    make: Callable[[int, int], torch.nn.Module]
+    """From state and action size to a new module that maps (B, S) to (B, A)."""
+
+    def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Return the parameters of E new modules, in the order of ``named_parameters``."""
+        students = []
+        for generator in generators:
+            with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
+                torch.manual_seed(generator.initial_seed())
+                students.append([p.detach() for p in self.make(state_size, action_size).parameters()])
+        return [torch.stack(each) for each in zip(*students, strict=True)]
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Return actions, shape (E, B, A)."""
+        count = len(parameters[0])
+        states = states if states.dim() == 3 else states.expand(count, -1, -1)
+        with torch.device("meta"):  # the shape of the network only; its numbers are the parameters
+            module = self.make(states.shape[-1], 1)
+        names = [name for name, _ in module.named_parameters()]
+        actions = [
+            torch.func.functional_call(
+                module, {name: p[e] for name, p in zip(names, parameters, strict=True)}, states[e]
+            )
+            for e in range(count)
+        ]
+        return torch.stack(actions)
 
 
 def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 
 from minari_obd.distilled import DistilledDataset, Provenance
 from minari_obd.offline import Normaliser, OfflineData, load_offline_data
-from minari_obd.recipe import Recipe, StudentProtocol
+from minari_obd.protocol import StudentProtocol
+from minari_obd.recipe import Recipe
 from minari_obd.statistics import ReferenceScores
 
 

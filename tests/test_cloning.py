@@ -10,7 +10,7 @@ from conftest import make_pairs
 import minari_obd
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 
 LONG = StudentProtocol(depth=2, width=64, steps=600, optimiser="adam", learning_rate=3e-3)
 

@@ -12,7 +12,8 @@ import minari_obd
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData
-from minari_obd.recipe import DensityRecipe, DistillationRecipe, Recipe, StudentProtocol, TeacherRecipe
+from minari_obd.protocol import StudentProtocol
+from minari_obd.recipe import DensityRecipe, DistillationRecipe, Recipe, TeacherRecipe
 
 QUICK = Recipe(
     "replaced",

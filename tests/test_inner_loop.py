@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minari_obd.inner_loop import mean_squared_error, train_students
-from minari_obd.recipe import StudentProtocol
+from minari_obd.protocol import StudentProtocol
 from minari_obd.students import MLP, make_student, student_generators
 
 PROTOCOLS = {

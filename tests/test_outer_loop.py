@@ -1,20 +1,23 @@
 """The outer loop: it learns, repeats itself to the bit, resumes to the bit, and stops when it should."""
 
+import math
 import os
 import signal
+from collections.abc import Container
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from minari_obd import outer_loop
-from minari_obd.errors import DataError, MinariObdError
+from minari_obd import outer_loop, outer_step
+from minari_obd.errors import DataError
 from minari_obd.objectives import Targets
-from minari_obd.outer_loop import OuterLoop, OuterResult
-from minari_obd.recipe import DistillationRecipe, StudentProtocol
+from minari_obd.outer_loop import DivergedError, OuterLoop, OuterResult
+from minari_obd.protocol import StudentProtocol
+from minari_obd.recipe import DistillationRecipe
 
 STUDENT = StudentProtocol(depth=1, width=32, steps=20, learning_rate=0.3)
 SETTINGS = DistillationRecipe(steps=40, batch_size=64, learning_rate=0.05, evaluate_every=10)
@@ -30,8 +33,8 @@ def targets() -> Targets:
 
 
 def run(targets: Targets, seed: int = 0, checkpoint: Path | None = None, size: int = 16, **changes) -> OuterResult:
-    loop = OuterLoop(STUDENT, replace(SETTINGS, **changes), seed, CPU)
-    return loop.run(targets, size, checkpoint=checkpoint, progress=False)
+    loop = OuterLoop(STUDENT, replace(SETTINGS, **changes), CPU)
+    return loop.run(targets, size, seed=seed, checkpoint=checkpoint, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +69,10 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     checkpoint = tmp_path / "deep" / "run.safetensors"
     original = OuterLoop._step
 
-    def interrupted(self, state, batch) -> None:
+    def interrupted(self, state, work) -> None:
         if state.step == stop_at:
             os.kill(os.getpid(), number)
-        original(self, state, batch)  # the step is finished all the same
+        original(self, state, work)  # the step is finished all the same
 
     monkeypatch.setattr(OuterLoop, "_step", interrupted)
     before = signal.getsignal(number)
@@ -92,8 +95,8 @@ def test_killed_without_warning_it_resumes_from_the_last_checkpoint(
     monkeypatch.setattr(outer_loop, "_CHECKPOINT_SECONDS", 0.0)
     original = OuterLoop._step
 
-    def killed(self, state, batch) -> None:
-        original(self, state, batch)
+    def killed(self, state, work) -> None:
+        original(self, state, work)
         if state.step == 13:
             raise MemoryError  # as good as a kill: nothing after the last checkpoint is kept
 
@@ -109,9 +112,9 @@ def test_checkpoints_are_written_while_it_runs(
 ) -> None:
     monkeypatch.setattr(outer_loop, "_CHECKPOINT_SECONDS", 0.0)
     written = []
-    original = outer_loop._write_checkpoint
+    original = outer_loop.write_checkpoint
     monkeypatch.setattr(
-        outer_loop, "_write_checkpoint", lambda path, state: (written.append(state.step), original(path, state))
+        outer_loop, "write_checkpoint", lambda path, state: (written.append(state.step), original(path, state))
     )
     plain = run(targets)
     result = run(targets, checkpoint=tmp_path / "c")
@@ -125,29 +128,42 @@ def test_it_stops_when_the_held_out_loss_stalls(targets: Targets) -> None:
     assert result.history[-1]["step"] < 200
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing_and_stops_the_run(
-    targets: Targets, monkeypatch: pytest.MonkeyPatch
+def poison(monkeypatch: pytest.MonkeyPatch, steps: Container[int], factor: float) -> None:
+    """Multiply the loss of some outer steps, from 1."""
+    losses, calls = outer_step.cloned_losses, count(1)
+
+    def poisoned(*args, **kwargs) -> torch.Tensor:
+        assert kwargs["differentiable"]
+        return losses(*args, **kwargs) * (factor if next(calls) in steps else 1.0)
+
+    monkeypatch.setattr(outer_step, "cloned_losses", poisoned)
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 1e9], ids=["nan", "inf", "exploding"])
+def test_bad_gradients_move_nothing_and_stop_the_run_with_the_best_pairs(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    loss = OuterLoop._loss
+    poison(monkeypatch, range(13, 1_000), factor)
+    with pytest.raises(DivergedError, match="exploded, 20 times in a row, up to step 32; lower distillation") as caught:
+        run(targets, steps=100)
+    monkeypatch.undo()
+    alone = run(targets, steps=100)
+    best = caught.value.best[0]
+    assert best.step in (10, 20, 30)
+    assert [row["skipped"] for row in best.history] == [0, 0, 8, 18]
+    assert best.history[:2] == alone.history[:2]
+    assert np.isfinite(best.states).all()
 
-    def poisoned(self, pairs, judged, key, count, grad) -> torch.Tensor:
-        return loss(self, pairs, judged, key, count, grad) * (float("nan") if grad else 1.0)
 
-    monkeypatch.setattr(OuterLoop, "_loss", poisoned)
-    with pytest.raises(MinariObdError, match="not finite 20 times in a row, up to step 20; lower distillation"):
-        run(targets)
-
-
-def test_one_bad_gradient_is_skipped(targets: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = OuterLoop._loss
-
-    def poisoned(self, pairs, judged, key, count, grad) -> torch.Tensor:
-        return loss(self, pairs, judged, key, count, grad) * (float("nan") if grad and key == 5 else 1.0)
-
-    monkeypatch.setattr(OuterLoop, "_loss", poisoned)
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 1e9], ids=["nan", "inf", "exploding"])
+def test_one_bad_gradient_is_skipped_and_counted(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    poison(monkeypatch, {5}, factor)
     result = run(targets)
     assert np.isfinite(result.states).all()
     assert result.offline_loss < result.history[0]["held_out"]
+    assert [row["skipped"] for row in result.history] == [0, 1, 1, 1, 1]
 
 
 def test_pairs_that_drift_away_are_brought_back_at_half_the_rate(targets: Targets) -> None:
@@ -179,4 +195,4 @@ def test_more_pairs_than_states_are_refused(targets: Targets) -> None:
 
 
 def test_a_step_can_be_timed(targets: Targets) -> None:
-    assert OuterLoop(STUDENT, SETTINGS, 0, CPU).seconds_per_step(3, 2, 16) > 0
+    assert OuterLoop(STUDENT, SETTINGS, CPU).seconds_per_step(3, 2, 16) > 0

@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.recipe import (
-    DistillationRecipe,
-    EvaluationRecipe,
-    Recipe,
-    StudentProtocol,
-    load_recipe,
-    parse_recipe,
-    protocol_by_name,
-)
+from minari_obd.protocol import StudentProtocol, protocol_by_name
+from minari_obd.recipe import DistillationRecipe, EvaluationRecipe, Recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 

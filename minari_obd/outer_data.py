@@ -1,0 +1,45 @@
+"""What one run of the outer loop is about: targets on the device, those held out, and the batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minari_obd.objectives import Targets
+from minari_obd.recipe import DistillationRecipe
+
+__all__ = ["OuterData"]
+
+_HELD_OUT_STATES = 4_096
+
+
+@dataclass(frozen=True)
+class OuterData:
+    """One run's targets on the device."""
+
+    seed: int
+    training: np.ndarray
+    """Rows to train on."""
+    rows: Tensor
+    tensors: list[Tensor]
+    """States (N, S), actions (N, A), weights (N,)."""
+    judged: list[Tensor]
+    """The same for the held-out states, or an even choice of them."""
+
+    @classmethod
+    def of(cls, targets: Targets, settings: DistillationRecipe, seed: int, device: torch.device) -> "OuterData":
+        """Split the targets; a twentieth of them, by default, is held out."""
+        order = np.random.default_rng([seed, 0]).permutation(len(targets))
+        count = max(1, int(settings.held_out * len(targets)))
+        training, held_out = np.sort(order[count:]), np.sort(order[:count])
+        held_out = torch.from_numpy(held_out[:: max(1, count // _HELD_OUT_STATES)]).to(device)
+        tensors = [torch.tensor(a, device=device) for a in (targets.states, targets.actions, targets.weights)]
+        judged = [tensor[held_out] for tensor in tensors]
+        return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged)
+
+    def batch(self, size: int, step: int) -> list[Tensor]:
+        """Draw the states of an outer step."""
+        chosen = np.random.default_rng([self.seed, 2, step]).integers(len(self.training), size=size)
+        rows = self.rows[torch.from_numpy(chosen).to(self.rows.device, non_blocking=True)]
+        return [tensor[rows] for tensor in self.tensors]

@@ -1,0 +1,134 @@
+"""Protocols: how students are trained from pairs. Plain settings, without torch."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from minari_obd.errors import NotFoundError, SettingError, did_you_mean
+
+__all__ = [
+    "PROTOCOLS",
+    "STRICT",
+    "StudentDraws",
+    "StudentProtocol",
+    "check_fraction",
+    "check_positive",
+    "protocol_by_name",
+]
+
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
+
+
+def check_positive(section: str, **values: float | None) -> None:
+    """Refuse settings of a section that are not above zero."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise SettingError(f"{section}.{name} is {value}; it must be above zero.")
+
+
+def check_fraction(section: str, **values: float) -> None:
+    """Refuse settings of a section that are not between 0 and 1."""
+    for name, value in values.items():
+        if not 0.0 < value < 1.0:
+            raise SettingError(f"{section}.{name} is {value}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class StudentProtocol:
+    """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
+
+    network: str = "mlp"
+    """Name of the student network: `mlp` or `residual`."""
+    depth: int = 3
+    """Hidden layers."""
+    width: int = 256
+    """Units in each hidden layer."""
+    steps: int = 100
+    """Gradient steps."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """Inner optimiser."""
+    learning_rate: float = 0.1
+    """Its step size."""
+    momentum: float = 0.0
+    """Of SGD."""
+    batch_size: int | None = None
+    """Pairs a step; all of them if not given."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "student", depth=self.depth, width=self.width, steps=self.steps, learning_rate=self.learning_rate
+        )
+        check_positive("student", batch_size=self.batch_size)
+        if not 0.0 <= self.momentum < 1.0:
+            raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if self.momentum and self.optimiser == "adam":
+            raise SettingError("student.momentum belongs to 'sgd'; leave it out with 'adam'.")
+
+
+@dataclass(frozen=True)
+class StudentDraws:
+    """Students drawn anew each outer step, so that the pairs do not fit one student and one recipe only.
+
+    What is not given here is the protocol's.
+    """
+
+    depths: tuple[int, ...] = ()
+    """Hidden layers, one of these."""
+    steps: tuple[int, ...] = ()
+    """Gradient steps, one of these."""
+    learning_rates: tuple[float, ...] = ()
+    """Step sizes of SGD, one of these."""
+    adam: float = 0.0
+    """Share of students that are trained by Adam instead, at ``adam_learning_rate``."""
+    adam_learning_rate: float = 1e-3
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "steps", "learning_rates"):
+            for value in getattr(self, name):
+                check_positive("distillation.draws", **{name: value})
+        check_positive("distillation.draws", adam_learning_rate=self.adam_learning_rate)
+        if not 0.0 <= self.adam <= 1.0:
+            raise SettingError(f"distillation.draws.adam is {self.adam}; it must lie between 0 and 1.")
+
+    def __bool__(self) -> bool:
+        """Whether anything is drawn."""
+        return bool(self.depths or self.steps or self.learning_rates or self.adam)
+
+    def draw(self, protocol: StudentProtocol, *key: int) -> StudentProtocol:
+        """Return the protocol with its drawn settings; the same for the same ``key``."""
+        if not self:
+            return protocol
+        import numpy as np
+
+        rng = np.random.default_rng(list(key))
+        drawn: dict[str, Any] = {}
+        for name, choices in (("depth", self.depths), ("steps", self.steps), ("learning_rate", self.learning_rates)):
+            choice = rng.random()  # drawn in any case, so that one list does not change what another gives
+            if choices:
+                drawn[name] = choices[int(choice * len(choices))]
+        if rng.random() < self.adam:
+            drawn |= {"optimiser": "adam", "learning_rate": self.adam_learning_rate, "momentum": 0.0}
+        return replace(protocol, **drawn)
+
+
+PROTOCOLS = {
+    "paper": StudentProtocol(),
+    # Behavioural cloning on a whole dataset needs minibatches and more steps.
+    "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),
+}
+
+
+def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
+    """Return a protocol given itself or its name.
+
+    Raises:
+        NotFoundError: an unknown name.
+    """
+    if isinstance(protocol, StudentProtocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
+    return PROTOCOLS[protocol]
