@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitSubcommandPrefixes),
         )
     except MinariObdError as error:
-        print(f"minari-obd: {error}", file=sys.stderr)
+        print(" ".join([f"minari-obd: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nInterrupted. Given again, the command goes on from the distillation's checkpoint.", file=sys.stderr)

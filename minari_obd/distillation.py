@@ -20,11 +20,12 @@ from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_me
 from minari_obd.folder import check_target
 from minari_obd.objectives import Targets
 from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.outer_loop import OuterLoop, OuterResult
+from minari_obd.outer_loop import OuterLoop
+from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.plan import PlannedTeacher, print_plan
 from minari_obd.recipe import Recipe
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
-from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
+from minari_obd.teachers import Teacher, describe_teacher, load_teacher
 
 __all__ = ["Distillation", "distill"]
 
@@ -60,6 +61,7 @@ def distill(
         DataError: the data cannot be used, or is smaller than the size.
         SettingError: settings that make no sense, or an output path that cannot be written.
         MissingExtraError: d3rlpy or scikit-learn is needed and not installed.
+        DivergedError: the pairs' gradient could not be used many times in a row; its ``dataset`` holds the best pairs.
     """
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
     given = {key: value for key, value in given.items() if value is not None}
@@ -74,7 +76,7 @@ def distill(
     elif teacher is not None:
         if not isinstance(teacher, Teacher):
             raise SettingError(f"A teacher has methods act and value; {type(teacher).__name__} lacks one of them.")
-        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=_teacher_details(teacher)["algorithm"]))
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=describe_teacher(teacher)["algorithm"]))
     return Distillation(recipe, source=source, teacher_object=teacher, progress=progress).run(out)
 
 
@@ -94,26 +96,35 @@ class Distillation:
     def run(self, out: str | Path | None = None) -> DistilledDataset:
         """Check everything that can be checked, print the plan, do the work, save the result."""
         self.check(out)
-        with cpu_threads(self.recipe.threads) as threads:
+        with cpu_threads(self.recipe.threads):
             if self.progress:
                 self.print_plan()
             if self._is_selection:
                 rows = self._method.select(self.data, self.recipe.size, self.recipe.seed)
-                dataset = self._dataset(self.data.observations[rows], self.data.actions[rows], threads)
+                dataset = self._dataset(self.data.observations[rows], self.data.actions[rows])
             else:
-                targets = self.targets
-                checkpoint = self._checkpoint(targets)
-                result = self._loop.run(
-                    targets, self.recipe.size, seed=self.recipe.seed, checkpoint=checkpoint, progress=self.progress
-                )
-                threads = torch.get_num_threads()  # a resumed run keeps those that it was begun with
-                low, high = self.data.action_low, self.data.action_high
-                actions = low + 0.5 * (result.actions + 1.0) * (high - low)
-                observations = self.data.normaliser.denormalise(result.states)
-                dataset = self._dataset(observations, actions, threads, result, targets)
+                dataset = self._distil(out)
         if out is not None:
             dataset.save(out)
         return dataset
+
+    def _distil(self, out: str | Path | None) -> DistilledDataset:
+        targets, recipe = self.targets, self.recipe
+        where = {"checkpoint": self._checkpoint(targets), "progress": self.progress}
+        try:
+            result = self._loop.run(targets, recipe.size, seed=recipe.seed, **where)
+        except DivergedError as error:
+            error.dataset = self._dataset_of(error.best[0], targets)
+            if out is not None:
+                error.add_note(f"The best pairs so far were saved in '{error.dataset.save(out)}'.")
+            raise
+        return self._dataset_of(result, targets)
+
+    def _dataset_of(self, result: OuterResult, targets: Targets) -> DistilledDataset:
+        low, high = self.data.action_low, self.data.action_high
+        actions = low + 0.5 * (result.actions + 1.0) * (high - low)
+        observations = self.data.normaliser.denormalise(result.states)
+        return self._dataset(observations, actions, result, targets)
 
     def check(self, out: str | Path | None) -> None:
         """Find what would fail after long work before it starts."""
@@ -219,7 +230,7 @@ class Distillation:
     def _checkpoint(self, targets: Targets) -> Path:
         """A file named after everything that decides the result, so that only the same run resumes from it."""
         recipe = {key: value for key, value in self.recipe.to_json().items() if key not in ("evaluation", "threads")}
-        teacher = _teacher_details(self.teacher) if self.needs_teacher else None
+        teacher = describe_teacher(self.teacher) if self.needs_teacher else None
         identity = [recipe, self.data.content_sha256, teacher, minari_obd.__version__]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         if self.teacher_object is not None:  # known by what it says alone
@@ -243,7 +254,6 @@ class Distillation:
         self,
         observations: np.ndarray,
         actions: np.ndarray,
-        threads: int,
         result: OuterResult | None = None,
         targets: Targets | None = None,
     ) -> DistilledDataset:
@@ -257,14 +267,15 @@ class Distillation:
             seed=recipe.seed,
             package_version=minari_obd.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            teacher=_teacher_details(self.teacher) if self.needs_teacher else None,
+            teacher=describe_teacher(self.teacher) if self.needs_teacher else None,
             targets=targets.details if targets is not None else {},
             outer_step=result.step if result is not None else None,
             offline_loss=result.offline_loss if result is not None else None,
             stop_reason=result.reason if result is not None else None,
             history=result.history if result is not None else [],
             device=str(choose_device(recipe.device)),
-            threads=threads,
+            threads=torch.get_num_threads(),  # a resumed run keeps those that it was begun with
+            precision=self._loop.precision if result is not None else "float32",
         )
         return DistilledDataset(
             observations=observations,
@@ -286,9 +297,3 @@ def _name(source: Any) -> str:
     if isinstance(source, Mapping):
         return str(source.get("dataset_id", "arrays"))
     return getattr(source, "dataset_id", None) or getattr(getattr(source, "spec", None), "dataset_id", "unnamed")
-
-
-def _teacher_details(teacher: Teacher) -> dict[str, Any]:
-    if isinstance(teacher, FrozenTeacher):
-        return {**teacher.details, "sha256": teacher.sha256}
-    return {"algorithm": f"{type(teacher).__module__}.{type(teacher).__qualname__}"}

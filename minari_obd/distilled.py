@@ -53,6 +53,8 @@ class Provenance:
     device: str = "cpu"
     threads: int | None = None
     """CPU threads of torch: promises to the bit hold for one number of them."""
+    precision: str = "float32"
+    """Type of the products in the distiller's students: ``bfloat16``, ``tf32`` or ``float32``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 

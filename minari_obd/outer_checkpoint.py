@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minari_obd.outer_graph import StepGraphs
 from minari_obd.outer_step import OuterTensors
 
 __all__ = ["OuterState", "Record", "read_checkpoint", "write_checkpoint"]
@@ -38,6 +39,8 @@ class OuterState:
     step: int = 0
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
+    graphs: StepGraphs | None = None
+    """Captured outer steps, on CUDA; not part of a checkpoint."""
 
 
 def write_checkpoint(path: Path, state: OuterState) -> None:

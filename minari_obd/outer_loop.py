@@ -16,6 +16,8 @@ from minari_obd.interrupts import deferred_interrupts
 from minari_obd.objectives import Targets
 from minari_obd.outer_checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
 from minari_obd.outer_data import OuterData
+from minari_obd.outer_graph import StepGraphs
+from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.outer_step import (
     OuterPlan,
     OuterTensors,
@@ -29,40 +31,13 @@ from minari_obd.progress import progress_bar
 from minari_obd.protocol import StudentProtocol
 from minari_obd.recipe import DistillationRecipe
 
-__all__ = ["DivergedError", "OuterLoop", "OuterResult"]
+__all__ = ["OuterLoop"]
 
 _HELD_OUT_STUDENTS = 2
 _HELD_OUT_DRAWS = 4
 _CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED = 20
 _DRIFT = 1.25
-
-
-@dataclass(frozen=True)
-class OuterResult:
-    """The pairs with the lowest held-out loss, and how they came about."""
-
-    states: np.ndarray
-    """Normalised states, shape (M, S)."""
-    actions: np.ndarray
-    """Actions on [-1, 1], shape (M, A)."""
-    step: int
-    """Outer step that they are from."""
-    offline_loss: float
-    """Weighted squared action error of fresh students on the held-out states."""
-    history: list[dict[str, float]]
-    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor, skipped."""
-    reason: str
-    """Why the run stopped, as a sentence."""
-
-
-class DivergedError(MinariObdError):
-    """The pairs' gradient could not be used many times in a row."""
-
-    def __init__(self, message: str, best: list[OuterResult]) -> None:
-        super().__init__(message)
-        self.best = best
-        """The best pairs so far, of each run."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +51,13 @@ class OuterLoop:
     protocol: StudentProtocol
     settings: DistillationRecipe
     device: torch.device
+
+    @property
+    def precision(self) -> str:
+        """Type of the products of hidden layers in the students that are differentiated through."""
+        if self.settings.precision == "tf32":
+            return "tf32"
+        return str(product_type(self.settings.precision, self.device) or torch.float32).removeprefix("torch.")
 
     def check_size(self, count: int, size: int) -> None:
         """Make sure that ``size`` pairs can start at different ones of ``count`` states.
@@ -212,7 +194,11 @@ class OuterLoop:
             rates=self._tensor([self._rate(state.step - 1) * record.rate_factor for record in state.records]),
             corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
         )
-        outer_step(state.tensors, inputs, plan)
+        if self.device.type == "cuda":
+            state.graphs = state.graphs or StepGraphs(state.tensors)
+            state.graphs.step(inputs, plan)
+        else:
+            outer_step(state.tensors, inputs, plan)
 
     def _rate(self, step: int) -> float:
         rate = self.settings.learning_rate
@@ -273,8 +259,7 @@ class OuterLoop:
         if float(state.tensors.most_in_a_row.max()) >= _MOST_SKIPPED:
             raise DivergedError(
                 f"The pairs' gradient was not finite, or exploded, {_MOST_SKIPPED} times in a row, up to step "
-                f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps. "
-                "The best pairs so far are in this error's `best`.",
+                f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps.",
                 self._results(state),
             )
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +13,15 @@ from minari_obd.protocol import StudentProtocol
 from minari_obd.recipe import DistillationRecipe
 from minari_obd.students import make_student, student_generators
 
-__all__ = ["OuterTensors", "StepInputs", "cloned_losses", "draw_students", "matmul_precision", "outer_step"]
+__all__ = [
+    "OuterPlan",
+    "OuterTensors",
+    "StepInputs",
+    "cloned_losses",
+    "draw_students",
+    "matmul_precision",
+    "outer_step",
+]
 
 _EXPLODED = 100.0
 """A gradient that is this many times longer than usual is not used."""
@@ -90,6 +98,15 @@ class StepInputs:
     corrections: Tensor
     """Adam's corrections of its first and second moments, shape (2,)."""
 
+    def all(self) -> list[Tensor]:
+        """Return every tensor, always in the same order."""
+        return [*self.batch, *self.initial, self.rates, self.corrections]
+
+    def clone(self) -> "StepInputs":
+        """Return a copy that shares nothing."""
+        batch, initial = [t.clone() for t in self.batch], [t.clone() for t in self.initial]
+        return StepInputs(batch, initial, self.rates.clone(), self.corrections.clone())
+
 
 @dataclass(frozen=True)
 class OuterPlan:
@@ -98,7 +115,7 @@ class OuterPlan:
     settings: DistillationRecipe
     protocol: StudentProtocol
     window: int | None = None
-    products: torch.dtype | None = field(default=None)
+    products: torch.dtype | None = None
 
 
 def draw_students(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from minari_obd.recipe import Recipe
@@ -34,7 +35,7 @@ def print_plan(recipe: Recipe, data: str, teacher: PlannedTeacher | None, distil
     if distillation_seconds is not None:
         console.print(
             f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
-            f"steps of cloning: about {_duration(distillation_seconds)}"
+            f"steps of cloning: about {_duration(distillation_seconds)} on {torch.get_num_threads()} thread(s)"
         )
 
 

@@ -159,7 +159,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values, nested as it is."""
-        return asdict(self)
+        return json.loads(json.dumps(asdict(self)))
 
 
 def parse_recipe(values: Any, origin: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from conftest import RuleTeacher
 
 import minari_obd
+from minari_obd import outer_step
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData
+from minari_obd.outer_result import DivergedError
 from minari_obd.protocol import StudentProtocol
 from minari_obd.recipe import DensityRecipe, DistillationRecipe, Recipe, TeacherRecipe
 
@@ -146,3 +149,16 @@ def test_a_broken_teacher_folder_is_named_before_the_work(small_data: OfflineDat
     Path("teacher/teacher.safetensors").write_text("no")
     with pytest.raises(FormatError, match="is not a teacher"):
         quick(small_data, "sdw", teacher="teacher")
+
+
+def test_a_run_that_diverges_saves_the_best_pairs_and_says_where(
+    small_data: OfflineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = outer_step.cloned_losses
+    monkeypatch.setattr(outer_step, "cloned_losses", lambda *args, **kwargs: losses(*args, **kwargs) * float("nan"))
+    recipe = replace(QUICK, distillation=DistillationRecipe(steps=50, batch_size=32))
+    with pytest.raises(DivergedError, match="20 times in a row") as caught:
+        minari_obd.distill(small_data, "dbc", recipe=recipe, out=tmp_path / "pairs", progress=False)
+    saved = minari_obd.load_dataset(tmp_path / "pairs")
+    np.testing.assert_array_equal(saved.observations, caught.value.dataset.observations)
+    assert caught.value.__notes__ == [f"The best pairs so far were saved in '{tmp_path / 'pairs'}'."]

@@ -23,7 +23,9 @@ LAYERS = [
     {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "folder"},
     {
         "outer_data",
+        "outer_result",
         "outer_step",
+        "outer_graph",
         "outer_checkpoint",
         "outer_loop",
         "hub",

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minari_obd import outer_loop, outer_step
 from minari_obd.errors import DataError
 from minari_obd.objectives import Targets
-from minari_obd.outer_loop import DivergedError, OuterLoop, OuterResult
-from minari_obd.protocol import StudentProtocol
+from minari_obd.outer_loop import OuterLoop
+from minari_obd.outer_result import DivergedError, OuterResult
+from minari_obd.protocol import StudentDraws, StudentProtocol
 from minari_obd.recipe import DistillationRecipe
 
 STUDENT = StudentProtocol(depth=1, width=32, steps=20, learning_rate=0.3)
@@ -60,12 +62,84 @@ def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None
     assert first.states.tobytes() != other.states.tobytes()
 
 
+VARIED = {
+    "draws": StudentDraws(depths=(1, 2), steps=(10, 20), learning_rates=(0.1, 0.3), adam=0.3),
+    "window": 8,
+    "window_at": "random",
+    "average": 0.9,
+    "students": 2,
+}
+
+
+def test_it_learns_with_drawn_students_random_windows_and_averaged_pairs(targets: Targets) -> None:
+    result = run(targets, steps=120, **VARIED)
+    assert result.offline_loss < 0.8 * result.history[0]["held_out"]
+
+
+def test_draws_depend_on_the_seed_and_the_step_alone() -> None:
+    draws = VARIED["draws"]
+    drawn = [draws.draw(STUDENT, 0, 10, step) for step in range(200)]
+    assert drawn == [draws.draw(STUDENT, 0, 10, step) for step in range(200)]
+    assert drawn != [draws.draw(STUDENT, 1, 10, step) for step in range(200)]
+    assert {p.depth for p in drawn} == {1, 2}
+    assert {p.steps for p in drawn} == {10, 20}
+    assert {p.learning_rate for p in drawn if p.optimiser == "sgd"} == {0.1, 0.3}
+    assert 30 < sum(p.optimiser == "adam" for p in drawn) < 90
+    assert StudentDraws().draw(STUDENT, 0) is STUDENT
+
+
+def test_the_average_of_the_pairs_is_what_is_judged_and_returned(targets: Targets) -> None:
+    """With a decay near 1 the average stays where it began, however far the pairs go."""
+    start = run(targets, steps=1, learning_rate=1e-12)
+    slow, fast = run(targets, average=0.999_999), run(targets)
+    assert np.abs(slow.states - start.states).max() < 1e-3 < np.abs(fast.states - start.states).max()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would make a GPU's host wait: reading a value back, or shapes that depend on values."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.__name__.split(".")[0] not in ("_local_scalar_dense", "nonzero", "equal", "masked_select"), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, VARIED, {"optimiser": "sgd"}], ids=["default", "varied", "sgd"])
+def test_a_step_reads_nothing_back(targets: Targets, monkeypatch: pytest.MonkeyPatch, changes: dict) -> None:
+    original, calls = outer_loop.outer_step, []
+
+    def watched(*args) -> None:
+        calls.append(1)
+        with NoWaiting():
+            original(*args)
+
+    monkeypatch.setattr(outer_loop, "outer_step", watched)
+    run(targets, steps=3, **changes)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"students": 2}, {"patience": 1}], ids=["one", "two students", "one stops"])
+def test_several_runs_as_one_batch_are_as_each_alone(targets: Targets, changes: dict) -> None:
+    other = Targets(targets.states, targets.actions[:, ::-1].copy(), targets.weights, {})
+    settings = replace(SETTINGS, steps=30, precision="float32", **changes)
+    loop = OuterLoop(STUDENT, settings, CPU)
+    together = loop.run_together([targets, other, targets], 16, [0, 1, 2], progress=False)
+    for seed, data, result in zip((0, 1, 2), (targets, other, targets), together, strict=True):
+        alone = loop.run(data, 16, seed=seed, progress=False)
+        assert result.step == alone.step
+        assert result.reason == alone.reason
+        np.testing.assert_allclose(result.states, alone.states, atol=2e-3)
+        np.testing.assert_allclose(
+            [row["held_out"] for row in result.history], [row["held_out"] for row in alone.history], rtol=1e-2
+        )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("stop_at", [1, 9, 23])
 def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_at: int, number: int
 ) -> None:
-    whole = run(targets)
+    changes = {} if stop_at == 9 else VARIED
+    whole = run(targets, **changes)
     checkpoint = tmp_path / "deep" / "run.safetensors"
     original = OuterLoop._step
 
@@ -77,11 +151,11 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     monkeypatch.setattr(OuterLoop, "_step", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        run(targets, checkpoint=checkpoint)
+        run(targets, checkpoint=checkpoint, **changes)
     assert signal.getsignal(number) is before
     assert checkpoint.is_file()
     monkeypatch.setattr(OuterLoop, "_step", original)
-    resumed = run(targets, checkpoint=checkpoint)
+    resumed = run(targets, checkpoint=checkpoint, **changes)
     assert resumed.states.tobytes() == whole.states.tobytes()
     assert resumed.actions.tobytes() == whole.actions.tobytes()
     assert resumed.history == whole.history

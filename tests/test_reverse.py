@@ -208,6 +208,6 @@ def test_the_reverse_itself_is_not_differentiated() -> None:
     p = problem(MLP(1, 4))
     states = p.states.requires_grad_()
     trained = engine(p.student, p.parameters, states, p.actions, SGD)
-    (gradient,) = torch.autograd.grad(trained[0].sum(), states, create_graph=True)
+    (gradient,) = torch.autograd.grad(trained[0].square().sum(), states, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

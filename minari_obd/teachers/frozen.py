@@ -18,7 +18,7 @@ from torch import Tensor
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
 from minari_obd.offline import Normaliser
 
-__all__ = ["FrozenTeacher", "Layers", "Teacher", "load_teacher"]
+__all__ = ["FrozenTeacher", "Layers", "Teacher", "describe_teacher", "load_teacher"]
 
 _FILE = "teacher.safetensors"
 _FORMAT = 1
@@ -179,3 +179,10 @@ def load_teacher(ref: str | Path) -> FrozenTeacher:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"'{path}' is not a teacher of this package: {error}.") from error
+
+
+def describe_teacher(teacher: Teacher) -> dict[str, Any]:
+    """Return what the provenance says of a teacher, as JSON values."""
+    if isinstance(teacher, FrozenTeacher):
+        return {**teacher.details, "sha256": teacher.sha256}
+    return {"algorithm": f"{type(teacher).__module__}.{type(teacher).__qualname__}"}
