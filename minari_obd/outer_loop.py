@@ -148,7 +148,7 @@ class OuterLoop:
         return self._results(state)
 
     def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
-        """Measure an outer step on made-up numbers of the right shape, after one that warms up."""
+        """Measure four steps all over the run on made-up numbers of the right shape, after one that warms up."""
         rows = torch.linspace(-1.0, 1.0, self.settings.batch_size).numpy()[:, None]
         made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
         settings = replace(self.settings, batch_size=len(rows), held_out=0.5)
@@ -157,9 +157,10 @@ class OuterLoop:
         tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
         state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
         self._step(state, work)
-        count = 4 if self.settings.draws or self.settings.window_at == "random" else 1  # steps differ in length
+        count = 4  # steps differ in length
         begun = time.perf_counter()
-        for _ in range(count):
+        for i in range(count):
+            state.step = (2 * i + 1) * self.settings.steps // (2 * count)
             self._step(state, work)
         float(state.tensors.pairs[0].sum())  # waits for the device
         return (time.perf_counter() - begun) / count
@@ -172,18 +173,23 @@ class OuterLoop:
         tensors = OuterTensors.start(states, actions)
         return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
 
-    def _plan(self, seed: int, step: int) -> OuterPlan:
-        """Draw what varies from step to step, from its number alone."""
+    def plan(self, seed: int, step: int) -> OuterPlan:
+        """Return what an outer step does, which follows from its number and the seed alone."""
         protocol = self.settings.draws.draw(self.protocol, seed, 10, step)
-        window = self.settings.window
-        if window is not None and self.settings.window_at == "random" and window < protocol.steps:
-            end = int(np.random.default_rng([seed, 11, step]).integers(window, protocol.steps + 1))
+        settings, whole = self.settings, protocol.steps
+        window = whole if settings.unroll == "whole" else min(settings.window, whole)
+        if settings.unroll == "random":
+            end = int(np.random.default_rng([seed, 11, step]).integers(window, whole + 1))
             protocol = replace(protocol, steps=end)
+        elif settings.unroll == "growing":
+            share = step / max(1, settings.steps - 1)
+            tenth = -(-whole // 10)  # few different windows, as each is a graph on CUDA
+            window = min(whole, tenth * math.ceil((window + (whole - window) * share**2) / tenth))
         products = product_type(self.settings.precision, self.device)
         return OuterPlan(self.settings, protocol, window, products)
 
     def _step(self, state: OuterState, work: Sequence[OuterData]) -> None:
-        plan = self._plan(work[0].seed, state.step)
+        plan = self.plan(work[0].seed, state.step)
         batches = [each.batch(self.settings.batch_size, state.step) for each in work]
         sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
         seeds = [each.seed for each in work]

@@ -115,6 +115,7 @@ class OuterPlan:
     settings: DistillationRecipe
     protocol: StudentProtocol
     window: int | None = None
+    """Last inner steps that are differentiated through."""
     products: torch.dtype | None = None
 
 

@@ -80,8 +80,9 @@ class StudentDraws:
     learning_rates: tuple[float, ...] = ()
     """Step sizes of SGD, one of these."""
     adam: float = 0.0
-    """Share of students that are trained by Adam instead, at ``adam_learning_rate``."""
+    """Share of students that are trained by Adam instead."""
     adam_learning_rate: float = 1e-3
+    """Adam's step size."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

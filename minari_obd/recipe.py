@@ -76,10 +76,12 @@ class DistillationRecipe:
     """Students trained and differentiated through an outer step."""
     draws: StudentDraws = field(default_factory=StudentDraws)
     """What varies between the students of different outer steps."""
-    window: int | None = None
-    """Inner steps that are differentiated through, at most; all of them if not given (RaT-BPTT, ICLR 2024)."""
-    window_at: Literal["end", "random"] = "end"
-    """Whether the window lies at the end of training, or anywhere, the student being judged where it ends."""
+    unroll: Literal["growing", "whole", "last", "random"] = "growing"
+    """Which inner steps are differentiated through. `whole`: all of them. `last`: the last ``window``. `growing`: from
+    the last ``window`` in the first outer step to all of them in the last, as a parabola. `random`: ``window`` steps
+    anywhere, the student being judged where they end (RaT-BPTT, ICLR 2024)."""
+    window: int = 20
+    """Inner steps that are differentiated through where not all are."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Of the products of hidden layers; `auto` is bfloat16 on CPUs that multiply in it, else float32."""
     average: float = 0.0

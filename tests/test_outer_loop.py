@@ -18,6 +18,7 @@ from minari_obd.errors import DataError
 from minari_obd.objectives import Targets
 from minari_obd.outer_loop import OuterLoop
 from minari_obd.outer_result import DivergedError, OuterResult
+from minari_obd.outer_step import OuterPlan
 from minari_obd.protocol import StudentDraws, StudentProtocol
 from minari_obd.recipe import DistillationRecipe
 
@@ -65,7 +66,7 @@ def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None
 VARIED = {
     "draws": StudentDraws(depths=(1, 2), steps=(10, 20), learning_rates=(0.1, 0.3), adam=0.3),
     "window": 8,
-    "window_at": "random",
+    "unroll": "random",
     "average": 0.9,
     "students": 2,
 }
@@ -74,6 +75,26 @@ VARIED = {
 def test_it_learns_with_drawn_students_random_windows_and_averaged_pairs(targets: Targets) -> None:
     result = run(targets, steps=120, **VARIED)
     assert result.offline_loss < 0.8 * result.history[0]["held_out"]
+
+
+def test_the_unroll_that_is_differentiated_through() -> None:
+    def plans(**changes) -> list[OuterPlan]:
+        loop = OuterLoop(replace(STUDENT, steps=100), replace(SETTINGS, steps=300, **changes), CPU)
+        return [loop.plan(0, step) for step in range(300)]
+
+    growing = [plan.window or 0 for plan in plans(unroll="growing", window=15)]
+    assert growing == sorted(growing)
+    assert (growing[0], growing[-1]) == (20, 100)  # in tenths of the steps
+    assert len(set(growing)) <= 10
+    assert 46 < np.mean(growing) < 51
+    assert {plan.window for plan in plans(unroll="whole")} == {100}
+    assert {plan.window for plan in plans(unroll="last", window=15)} == {15}
+    assert {plan.window for plan in plans(unroll="last", window=500)} == {100}
+    anywhere = plans(unroll="random", window=15)
+    assert {plan.window for plan in anywhere} == {15}
+    ends = [plan.protocol.steps for plan in anywhere]
+    assert (min(ends), max(ends)) == (15, 100)
+    assert 50 < np.mean(ends) < 65
 
 
 def test_draws_depend_on_the_seed_and_the_step_alone() -> None:
