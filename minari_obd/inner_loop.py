@@ -159,9 +159,12 @@ class _Loop:
                 self.after_step()
         return _Position(self.steps if stop is None else stop, parameters, memory)
 
-    def segments(self, parameters: Sequence[Tensor], count: int) -> list[int]:
+    def segments(self, position: _Position, count: int) -> list[int]:
         """Return the first steps of the stretches that are reversed at once, so that each fits the memory limit."""
-        each = self.gradient.bytes_kept(parameters, count) + sum(p.numel() * p.element_size() for p in parameters)
+        parameters = position.parameters
+        copies = 1 if self.is_plain else 2 + len(position.memory)  # parameters, gradients, memory
+        each = self.gradient.bytes_kept(parameters, count)
+        each += copies * sum(p.numel() * p.element_size() for p in parameters)
         length = max(1, min(self.window, self.memory_limit // each))
         return list(range(self.steps - self.window, self.steps, length))
 
@@ -197,7 +200,7 @@ class _Unroll(torch.autograd.Function):
         pairs = Pairs(states, actions, weights)
         position = _Position(0, list(parameters), loop.optimiser.start(parameters))
         position = loop.advance(position, pairs, rates, loop.steps - loop.window)
-        starts = loop.segments(parameters, states.shape[-2] if loop.rows is None else len(loop.rows[0]))
+        starts = loop.segments(position, states.shape[-2] if loop.rows is None else len(loop.rows[0]))
         positions, traces = [position], []
         for stop in starts[1:]:
             position = loop.advance(position, pairs, rates, stop)

@@ -181,10 +181,6 @@ class OuterLoop:
         if settings.unroll == "random":
             end = int(np.random.default_rng([seed, 11, step]).integers(window, whole + 1))
             protocol = replace(protocol, steps=end)
-        elif settings.unroll == "growing":
-            share = step / max(1, settings.steps - 1)
-            tenth = -(-whole // 10)  # few different windows, as each is a graph on CUDA
-            window = min(whole, tenth * math.ceil((window + (whole - window) * share**2) / tenth))
         products = product_type(self.settings.precision, self.device)
         return OuterPlan(self.settings, protocol, window, products)
 

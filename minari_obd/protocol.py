@@ -75,10 +75,10 @@ class StudentDraws:
 
     depths: tuple[int, ...] = ()
     """Hidden layers, one of these."""
-    steps: tuple[int, ...] = ()
-    """Gradient steps, one of these."""
+    steps: tuple[float, ...] = ()
+    """Gradient steps, one of these times the protocol's."""
     learning_rates: tuple[float, ...] = ()
-    """Step sizes of SGD, one of these."""
+    """Step size, one of these times the protocol's."""
     adam: float = 0.0
     """Share of students that are trained by Adam instead."""
     adam_learning_rate: float = 1e-3
@@ -110,6 +110,10 @@ class StudentDraws:
             choice = rng.random()  # drawn in any case, so that one list does not change what another gives
             if choices:
                 drawn[name] = choices[int(choice * len(choices))]
+        if "steps" in drawn:
+            drawn["steps"] = max(1, round(drawn["steps"] * protocol.steps))
+        if "learning_rate" in drawn:
+            drawn["learning_rate"] *= protocol.learning_rate
         if rng.random() < self.adam:
             drawn |= {"optimiser": "adam", "learning_rate": self.adam_learning_rate, "momentum": 0.0}
         return replace(protocol, **drawn)

@@ -74,13 +74,12 @@ class DistillationRecipe:
     """Offline states an outer step."""
     students: int = 1
     """Students trained and differentiated through an outer step."""
-    draws: StudentDraws = field(default_factory=StudentDraws)
+    draws: StudentDraws = field(default_factory=lambda: StudentDraws(learning_rates=(0.5, 1.0, 2.0), adam=0.25))
     """What varies between the students of different outer steps."""
-    unroll: Literal["growing", "whole", "last", "random"] = "growing"
-    """Which inner steps are differentiated through. `whole`: all of them. `last`: the last ``window``. `growing`: from
-    the last ``window`` in the first outer step to all of them in the last, as a parabola. `random`: ``window`` steps
-    anywhere, the student being judged where they end (RaT-BPTT, ICLR 2024)."""
-    window: int = 20
+    unroll: Literal["whole", "last", "random"] = "whole"
+    """Which inner steps are differentiated through. `whole`: all of them. `last`: the last ``window``. `random`:
+    ``window`` steps anywhere, the student being judged where they end (RaT-BPTT, ICLR 2024)."""
+    window: int = 40
     """Inner steps that are differentiated through where not all are."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Of the products of hidden layers; `auto` is bfloat16 on CPUs that multiply in it, else float32."""

