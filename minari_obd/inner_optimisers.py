@@ -47,7 +47,8 @@ class InnerOptimiser(Protocol):
             carry: derivatives by the memory that the step gave.
 
         Returns:
-            Derivatives by g_t, by the memory before the step, and the update that the rate multiplied.
+            Derivatives by g_t, by the memory before the step, and, for a rate that is a tensor, the update that it
+            multiplied.
         """
         ...
 
@@ -104,32 +105,34 @@ class Adam:
         self, t: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor], memory: Memory, rate: Rate
     ) -> tuple[list[Tensor], Memory]:
         """See :class:`InnerOptimiser`."""
-        first = [self.beta1 * m + (1 - self.beta1) * g for m, g in zip(memory[0], gradients, strict=True)]
-        second = [self.beta2 * s + (1 - self.beta2) * g * g for s, g in zip(memory[1], gradients, strict=True)]
-        updates = [self._update(t, m, s) for m, s in zip(first, second, strict=True)]
-        return [_minus(p, u, rate) for p, u in zip(parameters, updates, strict=True)], [first, second]
+        first, second, moved = [], [], []
+        for p, g, m, v in zip(parameters, gradients, *memory, strict=True):
+            first.append(torch.lerp(m, g, 1 - self.beta1))
+            second.append((self.beta2 * v).addcmul_(g, g, value=1 - self.beta2))
+            update = first[-1] / self._root(t, second[-1])
+            moved.append(_minus(p, update, rate / (1.0 - self.beta1 ** (t + 1))))
+        return moved, [first, second]
 
     def reverse(
         self, t: int, gradients: Sequence[Tensor], after: Memory, rate: Rate, adjoint: Sequence[Tensor], carry: Memory
     ) -> tuple[list[Tensor], Memory, list[Tensor]]:
         """See :class:`InnerOptimiser`."""
-        correction = 1.0 / (1.0 - self.beta2 ** (t + 1))
+        first, second = 1.0 / (1.0 - self.beta1 ** (t + 1)), 1.0 / (1.0 - self.beta2 ** (t + 1))
         wanted, before, updates = [], [[], []], []
-        for g, m, s, a, by_first, by_second in zip(gradients, *after, adjoint, *carry, strict=True):
-            update = self._update(t, m, s)
-            by_update = -rate * a
-            root = (correction * s + self.epsilon).sqrt()
-            by_m = by_first + by_update / (root * (1.0 - self.beta1 ** (t + 1)))
-            by_s = by_second - by_update * update * (0.5 * correction) / (root * root)
-            wanted.append((1 - self.beta1) * by_m + (2 * (1 - self.beta2)) * g * by_s)
-            before[0].append(self.beta1 * by_m)
-            before[1].append(self.beta2 * by_s)
-            updates.append(update)
+        for g, m, v, a, by_first, by_second in zip(gradients, *after, adjoint, *carry, strict=True):
+            root = self._root(t, v)
+            if isinstance(rate, Tensor):
+                updates.append(first * m / root)
+            scaled = rate * a  # theta moves by -scaled first m / root
+            by_m = torch.addcdiv(by_first, scaled, root, value=-first)
+            by_v = torch.addcdiv(by_second, scaled.mul_(m), root * root * root, value=0.5 * first * second)
+            wanted.append(((1 - self.beta1) * by_m).addcmul_(g, by_v, value=2 * (1 - self.beta2)))
+            before[0].append(by_m.mul_(self.beta1))
+            before[1].append(by_v.mul_(self.beta2))
         return wanted, before, updates
 
-    def _update(self, t: int, first: Tensor, second: Tensor) -> Tensor:
-        root = (second / (1.0 - self.beta2 ** (t + 1)) + self.epsilon).sqrt()
-        return first / (1.0 - self.beta1 ** (t + 1)) / root
+    def _root(self, t: int, second: Tensor) -> Tensor:
+        return (second / (1.0 - self.beta2 ** (t + 1))).add_(self.epsilon).sqrt_()
 
 
 def optimiser_of(protocol: StudentProtocol) -> InnerOptimiser:

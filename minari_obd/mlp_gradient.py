@@ -97,7 +97,8 @@ class MLPGradient:
             is_last = layer == len(deltas) - 1
             weight, bias = parameters[2 * layer], delta.sum(-2, keepdim=True)
             if rate is None:
-                found += [torch.matmul(delta.mT, inputs).mT if is_last else torch.matmul(inputs.mT, delta), bias]
+                product = torch.matmul(delta.mT, inputs).mT if is_last else torch.matmul(inputs.mT, delta)
+                found += [product.to(own), bias.to(own)]
                 continue
             if is_last:
                 found.append(torch.sub(weight, torch.matmul(delta.mT, inputs).mT, alpha=rate))
