@@ -136,7 +136,7 @@ def test_a_step_reads_nothing_back(targets: Targets, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("changes", [{}, {"students": 2}, {"patience": 1}], ids=["one", "two students", "one stops"])
 def test_several_runs_as_one_batch_are_as_each_alone(targets: Targets, changes: dict) -> None:
     other = Targets(targets.states, targets.actions[:, ::-1].copy(), targets.weights, {})
-    settings = replace(SETTINGS, steps=30, precision="float32", **changes)
+    settings = replace(SETTINGS, steps=30, precision="float32", draws=StudentDraws(), **changes)
     loop = OuterLoop(STUDENT, settings, CPU)
     together = loop.run_together([targets, other, targets], 16, [0, 1, 2], progress=False)
     for seed, data, result in zip((0, 1, 2), (targets, other, targets), together, strict=True):
