@@ -17,6 +17,7 @@ _EXPORTS = {
     "Policy": "cloning",
     "Provenance": "distilled",
     "Recipe": "recipe",
+    "StudentDraws": "protocol",
     "StudentProtocol": "protocol",
     "Targets": "objectives",
     "Teacher": "teachers",
@@ -42,6 +43,7 @@ __all__ = [
     "Policy",
     "Provenance",
     "Recipe",
+    "StudentDraws",
     "StudentProtocol",
     "Targets",
     "Teacher",
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data
-    from minari_obd.protocol import StudentProtocol
+    from minari_obd.protocol import StudentDraws, StudentProtocol
     from minari_obd.recipe import Recipe, load_recipe
     from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
     from minari_obd.teachers.d3rlpy_teacher import train_teacher

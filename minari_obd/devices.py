@@ -41,7 +41,12 @@ def product_type(precision: str, device: torch.device) -> torch.dtype | None:
 
     ``auto`` means bfloat16 on CPUs with instructions for its products, where they take half the time. It goes by what
     the processor says and not by a measurement, so that the same machine always gives the same bits.
+
+    Raises:
+        SettingError: TF32 was asked for, and the device is not CUDA.
     """
+    if precision == "tf32" and device.type != "cuda":
+        raise SettingError("Precision 'tf32' belongs to CUDA; on the CPU use 'auto', 'float32' or 'bfloat16'.")
     if precision == "bfloat16":
         return torch.bfloat16
     if precision == "auto" and device.type == "cpu":

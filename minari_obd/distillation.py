@@ -135,6 +135,7 @@ class Distillation:
         if out is not None:
             check_target(Path(out))
         _ = self._method, self._estimator  # each says if it needs an extra that is not installed
+        _ = self._loop.precision
         if self.needs_teacher and self.teacher_object is None:
             self._check_teacher(self.recipe.teacher.algorithm)
         if self.recipe.size > len(self.data):

@@ -224,8 +224,10 @@ class _Unroll(torch.autograd.Function):
         adjoint = [c.clone(memory_format=torch.contiguous_format) for c in cotangents]
         carry = [[torch.zeros_like(m) for m in part] for part in ctx.positions[-1].memory]
         traces, stop = ctx.traces, loop.steps
+        if len(ctx.positions) > 1:
+            ctx.traces = None  # so that each stretch is freed before the next; a second backward computes it again
         for position in reversed(ctx.positions):
-            if stop < loop.steps:
+            if traces is None:
                 traces = []
                 loop.advance(position, pairs, rates, stop, traces)
             for trace in reversed(traces):
@@ -233,7 +235,7 @@ class _Unroll(torch.autograd.Function):
                 carry = done.carry
                 if by_rates is not None and done.by_rate is not None:
                     by_rates[trace.step] = done.by_rate
-            stop = position.step
+            traces, stop, trace = None, position.step, None
         # Before the window, nothing is differentiated; the initial parameters count only if it reaches back to them.
         first = adjoint if loop.window == loop.steps else [None] * len(adjoint)
         return (None, total.states, total.actions, total.weights, by_rates, *first)

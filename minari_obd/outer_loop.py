@@ -55,9 +55,8 @@ class OuterLoop:
     @property
     def precision(self) -> str:
         """Type of the products of hidden layers in the students that are differentiated through."""
-        if self.settings.precision == "tf32":
-            return "tf32"
-        return str(product_type(self.settings.precision, self.device) or torch.float32).removeprefix("torch.")
+        products = product_type(self.settings.precision, self.device)
+        return "tf32" if self.settings.precision == "tf32" else str(products or torch.float32).removeprefix("torch.")
 
     def check_size(self, count: int, size: int) -> None:
         """Make sure that ``size`` pairs can start at different ones of ``count`` states.

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import RuleTeacher
 
 import minari_obd
 from minari_obd import outer_step
+from minari_obd.devices import product_type
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData
@@ -162,3 +164,19 @@ def test_a_run_that_diverges_saves_the_best_pairs_and_says_where(
     saved = minari_obd.load_dataset(tmp_path / "pairs")
     np.testing.assert_array_equal(saved.observations, caught.value.dataset.observations)
     assert caught.value.__notes__ == [f"The best pairs so far were saved in '{tmp_path / 'pairs'}'."]
+
+
+def test_the_type_of_products_is_chosen_by_the_processor_and_recorded(
+    small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has, wanted in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+        assert quick(small_data, "dbc").provenance.precision == wanted
+    assert product_type("auto", torch.device("cuda")) is None
+    assert quick(small_data, "random").provenance.precision == "float32"
+
+
+def test_tf32_on_the_cpu_is_refused_before_any_work(small_data: OfflineData) -> None:
+    recipe = replace(QUICK, device="cpu", distillation=DistillationRecipe(precision="tf32"))
+    with pytest.raises(SettingError, match="'tf32' belongs to CUDA"):
+        minari_obd.distill(small_data, "dbc", recipe=recipe)

@@ -77,6 +77,12 @@ def test_it_learns_with_drawn_students_random_windows_and_averaged_pairs(targets
     assert result.offline_loss < 0.8 * result.history[0]["held_out"]
 
 
+def test_residual_students_are_distilled_for_as_well(targets: Targets) -> None:
+    protocol = replace(STUDENT, network="residual", depth=2, learning_rate=0.1)
+    result = OuterLoop(protocol, SETTINGS, CPU).run(targets, 16, seed=0, progress=False)
+    assert result.offline_loss < 0.8 * result.history[0]["held_out"]
+
+
 def test_the_unroll_that_is_differentiated_through() -> None:
     def plans(**changes) -> list[OuterPlan]:
         loop = OuterLoop(replace(STUDENT, steps=100), replace(SETTINGS, steps=300, **changes), CPU)
