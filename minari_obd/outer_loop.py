@@ -236,8 +236,8 @@ class OuterLoop:
         pairs = tensors.average if self.settings.average else tensors.pairs
         losses = self._held_out_losses(pairs, work)
         for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
-            if record.reason:
-                continue  # it has stopped, and only keeps the others company
+            if record.reason or (record.history and record.history[-1]["step"] == state.step):
+                continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before
             row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
             for name in ("training", "gradient_norm", "skipped"):
                 row[name] = float(getattr(tensors, name)[run])

@@ -184,6 +184,26 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     assert not checkpoint.exists()
 
 
+def test_interrupted_during_the_last_look_it_resumes_to_the_same_result(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = run(targets)
+    original = OuterLoop._look
+
+    def interrupted(self, state, work) -> None:
+        original(self, state, work)
+        if state.step == SETTINGS.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(OuterLoop, "_look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(targets, checkpoint=tmp_path / "c")
+    monkeypatch.setattr(OuterLoop, "_look", original)
+    resumed = run(targets, checkpoint=tmp_path / "c")
+    assert resumed.history == whole.history
+    assert resumed.states.tobytes() == whole.states.tobytes()
+
+
 def test_killed_without_warning_it_resumes_from_the_last_checkpoint(
     targets: Targets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
