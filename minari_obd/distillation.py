@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -109,13 +110,12 @@ class Distillation:
         return dataset
 
     def _distil(self, out: str | Path | None) -> DistilledDataset:
-        targets, recipe = self.targets, self.recipe
-        where = {"checkpoint": self._checkpoint(targets), "progress": self.progress}
+        targets, where = self.targets, {"checkpoint": self._checkpoint(self.targets), "progress": self.progress}
         try:
-            result = self._loop.run(targets, recipe.size, seed=recipe.seed, **where)
+            result = self._loop.run(targets, self.recipe.size, seed=self.recipe.seed, **where)
         except DivergedError as error:
             error.dataset = self._dataset_of(error.best[0], targets)
-            if out is not None:
+            if out is not None and math.isfinite(error.best[0].offline_loss):
                 error.add_note(f"The best pairs so far were saved in '{error.dataset.save(out)}'.")
             raise
         return self._dataset_of(result, targets)
@@ -134,8 +134,7 @@ class Distillation:
         choose_device(self.recipe.device)
         if out is not None:
             check_target(Path(out))
-        _ = self._method, self._estimator  # each says if it needs an extra that is not installed
-        _ = self._loop.precision
+        _ = self._method, self._estimator, self._loop.precision  # each says if it is not to be had here
         if self.needs_teacher and self.teacher_object is None:
             self._check_teacher(self.recipe.teacher.algorithm)
         if self.recipe.size > len(self.data):
@@ -232,7 +231,8 @@ class Distillation:
         """A file named after everything that decides the result, so that only the same run resumes from it."""
         recipe = {key: value for key, value in self.recipe.to_json().items() if key not in ("evaluation", "threads")}
         teacher = describe_teacher(self.teacher) if self.needs_teacher else None
-        identity = [recipe, self.data.content_sha256, teacher, minari_obd.__version__]
+        machine = [choose_device(self.recipe.device).type, self._loop.precision]  # what `auto` means here
+        identity = [recipe, self.data.content_sha256, teacher, minari_obd.__version__, machine]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         if self.teacher_object is not None:  # known by what it says alone
             for array in (targets.actions, targets.weights):

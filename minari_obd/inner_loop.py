@@ -1,5 +1,6 @@
 """The inner loop: behavioural cloning from pairs, as a differentiable function of the pairs."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from minari_obd.errors import SettingError
 from minari_obd.inner_gradient import Pairs, StepGradient
 from minari_obd.inner_optimisers import SGD, InnerOptimiser, Memory, optimiser_of
 from minari_obd.mlp_gradient import MLPGradient, gradient_of
@@ -60,17 +62,19 @@ def train_students(
         learning_rates: in place of the protocol's, one for all steps, shape (), or one for each, shape (steps,).
         window: differentiate through the last ``window`` steps only, as if the parameters before them were given
             (truncated backpropagation through time); through all steps if not given.
-        products: type of the products of an MLP's hidden layers, such as ``torch.bfloat16``; the parameters' own
+        products: type of the matrix products of an MLP, such as ``torch.bfloat16``; the parameters' own
             if not given.
         memory_limit: bytes that may be kept from the forward pass. Where that is not enough for every step, only
             every k-th step's parameters are kept, and k steps at a time are computed again; the result is
-            the same to the bit.
+            the same to the bit. The parameters of every k-th step come on top.
         batches: row indices for each step; all rows if not given.
-        after_step: called after each step, for a progress bar.
+        after_step: called after each step, for a progress bar; also when one is computed again.
 
     Returns:
         The trained parameters, in the order of ``parameters``.
     """
+    if window is not None and window < 1:
+        raise SettingError(f"The window is {window}; at least the last step must be differentiated through.")
     # One student alone goes without the students' dimension: the CPU copies transposed operands of batched products.
     is_alone = isinstance(gradient := gradient_of(student, products), MLPGradient) and len(parameters[0]) == 1
     if is_alone:
@@ -165,7 +169,12 @@ class _Loop:
         copies = 1 if self.is_plain else 2 + len(position.memory)  # parameters, gradients, memory
         each = self.gradient.bytes_kept(parameters, count)
         each += copies * sum(p.numel() * p.element_size() for p in parameters)
-        length = max(1, min(self.window, self.memory_limit // each))
+        length = max(1, self.memory_limit // each)
+        if length < self.window:
+            # A position is kept for each stretch: shorter ones than this would need more memory, not less.
+            position_bytes = (1 + len(position.memory)) * sum(p.numel() * p.element_size() for p in parameters)
+            length = max(length, math.isqrt(self.window * position_bytes // each))
+        length = min(self.window, length)
         return list(range(self.steps - self.window, self.steps, length))
 
     def reverse(self, trace: _Trace, rates: Any, adjoint: list[Tensor], carry: Memory, total: Pairs) -> "_Reversed":
@@ -208,7 +217,8 @@ class _Unroll(torch.autograd.Function):
         position = loop.advance(position, pairs, rates, traces=traces)
         ctx.loop, ctx.positions, ctx.traces = loop, positions, traces
         ctx.has_rates = isinstance(rates, Tensor)
-        ctx.save_for_backward(states, actions, weights, rates if ctx.has_rates else None)
+        # The parameters too, so that torch notices if they are changed in place before the reverse.
+        ctx.save_for_backward(states, actions, weights, rates if ctx.has_rates else None, *parameters)
         ctx.rates = rates
         return tuple(p.clone() if any(p is q for q in parameters) else p for p in position.parameters)
 
@@ -216,7 +226,7 @@ class _Unroll(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         loop: _Loop = ctx.loop
-        *given, rates = ctx.saved_tensors
+        *given, rates = ctx.saved_tensors[:4]
         rates = rates if ctx.has_rates else ctx.rates
         pairs = Pairs(*given)
         total = pairs.map(torch.zeros_like)

@@ -26,6 +26,8 @@ class Record:
     history: list[dict[str, float]] = field(default_factory=list)
     reason: str | None = None
     """Why it stopped; None while it goes on."""
+    has_diverged: bool = False
+    """Whether it stopped because its gradients could not be used."""
 
 
 @dataclass

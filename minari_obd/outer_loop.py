@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from minari_obd.devices import product_type
-from minari_obd.errors import DataError, MinariObdError
+from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.interrupts import deferred_interrupts
+from minari_obd.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.objectives import Targets
 from minari_obd.outer_checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
 from minari_obd.outer_data import OuterData
@@ -30,6 +32,7 @@ from minari_obd.outer_step import (
 from minari_obd.progress import progress_bar
 from minari_obd.protocol import StudentProtocol
 from minari_obd.recipe import DistillationRecipe
+from minari_obd.students import make_student
 
 __all__ = ["OuterLoop"]
 
@@ -55,8 +58,20 @@ class OuterLoop:
     @property
     def precision(self) -> str:
         """Type of the products of hidden layers in the students that are differentiated through."""
-        products = product_type(self.settings.precision, self.device)
+        products = self._products
         return "tf32" if self.settings.precision == "tf32" else str(products or torch.float32).removeprefix("torch.")
+
+    @property
+    def _products(self) -> torch.dtype | None:
+        products = product_type(self.settings.precision, self.device)
+        if products is None or isinstance(gradient_of(make_student(self.protocol)), MLPGradient):
+            return products
+        if self.settings.precision != "auto":
+            raise SettingError(
+                f"Students of network '{self.protocol.network}' have no {self.settings.precision} products; "
+                "use precision 'auto' or 'float32'."
+            )
+        return None
 
     def check_size(self, count: int, size: int) -> None:
         """Make sure that ``size`` pairs can start at different ones of ``count`` states.
@@ -114,7 +129,8 @@ class OuterLoop:
             state = self._start(work, size)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
         saved = time.monotonic()
-        with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.settings.precision):
+        on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(self.settings.precision):
             bar.update(state.step)
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:
@@ -148,20 +164,21 @@ class OuterLoop:
 
     def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
         """Measure four steps all over the run on made-up numbers of the right shape, after one that warms up."""
-        rows = torch.linspace(-1.0, 1.0, self.settings.batch_size).numpy()[:, None]
+        rows = torch.linspace(-1.0, 1.0, max(2, self.settings.batch_size)).numpy()[:, None]
         made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
         settings = replace(self.settings, batch_size=len(rows), held_out=0.5)
         work = [OuterData.of(made_up, settings, 0, self.device)]
         start = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
         tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
         state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
-        self._step(state, work)
-        count = 4  # steps differ in length
-        begun = time.perf_counter()
-        for i in range(count):
-            state.step = (2 * i + 1) * self.settings.steps // (2 * count)
+        count, begun = 4, 0.0  # steps differ in length
+        for _ in range(2 if self.device.type == "cuda" else 1):  # a graph is captured in the first lap
             self._step(state, work)
-        float(state.tensors.pairs[0].sum())  # waits for the device
+            begun = time.perf_counter()
+            for i in range(count):
+                state.step = (2 * i + 1) * self.settings.steps // (2 * count)
+                self._step(state, work)
+            float(state.tensors.pairs[0].sum())  # waits for the device
         return (time.perf_counter() - begun) / count
 
     def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
@@ -180,8 +197,7 @@ class OuterLoop:
         if settings.unroll == "random":
             end = int(np.random.default_rng([seed, 11, step]).integers(window, whole + 1))
             protocol = replace(protocol, steps=end)
-        products = product_type(self.settings.precision, self.device)
-        return OuterPlan(self.settings, protocol, window, products)
+        return OuterPlan(self.settings, protocol, window, self._products)
 
     def _step(self, state: OuterState, work: Sequence[OuterData]) -> None:
         plan = self.plan(work[0].seed, state.step)
@@ -192,7 +208,9 @@ class OuterLoop:
         inputs = StepInputs(
             batch=[torch.stack(parts) for parts in zip(*batches, strict=True)],
             initial=draw_students(plan.protocol, sizes, self.settings.students, seeds, (3, state.step), self.device),
-            rates=self._tensor([self._rate(state.step - 1) * record.rate_factor for record in state.records]),
+            rates=self._tensor(
+                [0.0 if r.reason else self._rate(state.step - 1) * r.rate_factor for r in state.records]
+            ),
             corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
         )
         if self.device.type == "cuda":
@@ -223,7 +241,8 @@ class OuterLoop:
             seeds = [each.seed for each in work]
             initial = draw_students(protocol, sizes, count, seeds, (13, i) if i else (3, 0), self.device)
             plan = OuterPlan(self.settings, protocol)
-            found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))
+            with matmul_precision("float32"):
+                found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))
         return torch.stack(found).mean(dim=0).tolist()
 
     def _look(self, state: OuterState, work: Sequence[OuterData]) -> None:
@@ -257,12 +276,16 @@ class OuterLoop:
                 )
 
     def _check_skipped(self, state: OuterState) -> None:
-        if float(state.tensors.most_in_a_row.max()) >= _MOST_SKIPPED:
-            raise DivergedError(
-                f"The pairs' gradient was not finite, or exploded, {_MOST_SKIPPED} times in a row, up to step "
-                f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps.",
-                self._results(state),
-            )
+        """Stop runs whose gradients could not be used many times in a row; if that is all of them, say so."""
+        for record, most in zip(state.records, state.tensors.most_in_a_row.tolist(), strict=True):
+            if not record.reason and most >= _MOST_SKIPPED:
+                record.has_diverged = True
+                record.reason = (
+                    f"The pairs' gradient was not finite, or exploded, {_MOST_SKIPPED} times in a row, up to step "
+                    f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps."
+                )
+        if all(record.has_diverged for record in state.records):
+            raise DivergedError(str(state.records[0].reason), self._results(state))
 
     def _results(self, state: OuterState) -> list[OuterResult]:
         made = f"All {self.settings.steps} outer steps were made."

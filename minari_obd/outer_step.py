@@ -170,9 +170,11 @@ def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> No
     gradients = torch.autograd.grad(losses.sum(), pairs)
     with torch.no_grad():
         norm = sum((g.square().sum(dim=(1, 2)) for g in gradients), torch.zeros_like(inputs.rates)).sqrt()
-        # The average starts at the first norm, and takes in the clipped norm, so that one spike cannot raise it much.
-        usual = torch.where(tensors.usual_norm.isnan(), norm, tensors.usual_norm)
-        limit = (settings.clip_to_average * usual).clamp(max=settings.clip)
+        # The average starts at the first norm, and takes in at most a multiple of itself, so that one spike cannot
+        # raise it much. It knows nothing of the absolute limit: a run of long gradients is not one of exploding ones.
+        usual = torch.where(tensors.usual_norm > 0, tensors.usual_norm, norm)
+        most = settings.clip_to_average * usual
+        limit = most.clamp(max=settings.clip)
         is_good = norm.isfinite() & (norm <= _EXPLODED * usual)
         scale = torch.where(is_good, (limit / (norm + 1e-12)).clamp(max=1.0), 0.0)
         good = is_good[:, None, None]
@@ -181,7 +183,7 @@ def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> No
             moved = _optimise(tensors, i, clipped, good, inputs, settings)
             tensors.pairs[i].copy_(torch.where(good, moved, tensors.pairs[i]))
             tensors.average[i].mul_(settings.average).add_(tensors.pairs[i], alpha=1.0 - settings.average)
-        averaged = 0.9 * usual + 0.1 * torch.minimum(norm, limit)
+        averaged = 0.9 * usual + 0.1 * torch.minimum(norm, most)
         tensors.usual_norm.copy_(torch.where(averaged.isfinite(), averaged, tensors.usual_norm))
         tensors.training.copy_(losses)
         tensors.gradient_norm.copy_(norm)

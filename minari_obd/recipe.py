@@ -82,7 +82,7 @@ class DistillationRecipe:
     window: int = 40
     """Inner steps that are differentiated through where not all are."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the products of hidden layers; `auto` is bfloat16 on CPUs that multiply in it, else float32."""
+    """Of the matrix products of MLP students; `auto` is bfloat16 on CPUs that multiply in it, else float32."""
     average: float = 0.0
     """Decay of the running average of the pairs that is judged and returned in their place; 0 is the pairs
     themselves."""

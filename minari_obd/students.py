@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from minari_obd.errors import SettingError
 from minari_obd.protocol import StudentProtocol
 from minari_obd.registry import STUDENTS
 
@@ -88,9 +89,17 @@ class ModuleStudent:
 
     make: Callable[[int, int], torch.nn.Module]
     """From state and action size to a new module that maps (B, S) to (B, A)."""
+    action_size: int
+    """A, which parameters alone do not tell."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Return the parameters of E new modules, in the order of ``named_parameters``."""
+        """Return the parameters of E new modules, in the order of ``named_parameters``.
+
+        Raises:
+            SettingError: another action size than the student's.
+        """
+        if action_size != self.action_size:
+            raise SettingError(f"This student acts in {self.action_size} dimensions, but the pairs in {action_size}.")
         students = []
         for generator in generators:
             with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
@@ -103,7 +112,7 @@ class ModuleStudent:
         count = len(parameters[0])
         states = states if states.dim() == 3 else states.expand(count, -1, -1)
         with torch.device("meta"):  # the shape of the network only; its numbers are the parameters
-            module = self.make(states.shape[-1], 1)
+            module = self.make(states.shape[-1], self.action_size)
         names = [name for name, _ in module.named_parameters()]
         actions = [
             torch.func.functional_call(

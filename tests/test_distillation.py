@@ -11,7 +11,7 @@ import torch
 from conftest import RuleTeacher
 
 import minari_obd
-from minari_obd import outer_step
+from minari_obd import outer_loop, outer_step
 from minari_obd.devices import product_type
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
@@ -163,7 +163,28 @@ def test_a_run_that_diverges_saves_the_best_pairs_and_says_where(
         minari_obd.distill(small_data, "dbc", recipe=recipe, out=tmp_path / "pairs", progress=False)
     saved = minari_obd.load_dataset(tmp_path / "pairs")
     np.testing.assert_array_equal(saved.observations, caught.value.dataset.observations)
+    assert saved.provenance.stop_reason == str(caught.value)
     assert caught.value.__notes__ == [f"The best pairs so far were saved in '{tmp_path / 'pairs'}'."]
+
+
+def test_a_run_without_any_finite_look_saves_nothing(
+    small_data: OfflineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (outer_step, outer_loop):
+        losses = module.cloned_losses
+        monkeypatch.setattr(module, "cloned_losses", lambda *a, losses=losses, **k: losses(*a, **k) * float("nan"))
+    recipe = replace(QUICK, distillation=DistillationRecipe(steps=50, batch_size=32))
+    with pytest.raises(DivergedError, match=r"lower distillation\.learning_rate"):
+        minari_obd.distill(small_data, "dbc", recipe=recipe, out=tmp_path / "pairs", progress=False)
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_bfloat16_is_refused_for_students_that_cannot_use_it(small_data: OfflineData) -> None:
+    residual = replace(QUICK.student, network="residual")
+    recipe = replace(QUICK, student=residual, distillation=DistillationRecipe(precision="bfloat16"))
+    with pytest.raises(SettingError, match="'residual' have no bfloat16 products"):
+        minari_obd.distill(small_data, "dbc", recipe=recipe)
+    assert quick(small_data, "dbc").provenance.recipe["student"]["network"] == "mlp"
 
 
 def test_the_type_of_products_is_chosen_by_the_processor_and_recorded(

@@ -269,6 +269,25 @@ def test_bad_gradients_move_nothing_and_stop_the_run_with_the_best_pairs(
     assert [row["skipped"] for row in best.history] == [0, 0, 8, 18]
     assert best.history[:2] == alone.history[:2]
     assert np.isfinite(best.states).all()
+    assert best.reason == str(caught.value)
+
+
+def test_long_gradients_are_not_exploding_ones(targets: Targets) -> None:
+    """Far above the absolute limit for the whole run, but no longer than usual: clipped and never skipped."""
+    result = run(targets, steps=150, clip=1e-5)
+    assert min(row["gradient_norm"] for row in result.history[1:]) > 100 * 1e-5
+    assert result.history[-1]["skipped"] == 0
+
+
+def test_of_several_runs_the_one_that_diverges_stops_alone(targets: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = outer_step.cloned_losses
+    spoil = torch.tensor([1.0, math.nan])
+    monkeypatch.setattr(outer_step, "cloned_losses", lambda *args, **kwargs: losses(*args, **kwargs) * spoil)
+    good, bad = OuterLoop(STUDENT, SETTINGS, CPU).run_together([targets] * 2, 16, [0, 1], progress=False)
+    assert good.reason == "All 40 outer steps were made."
+    assert good.step > 20
+    assert "20 times in a row" in bad.reason
+    assert bad.step == 0
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf, 1e9], ids=["nan", "inf", "exploding"])

@@ -118,7 +118,7 @@ class Tiny(torch.nn.Module):
         return self.layers(states)
 
 
-@pytest.mark.parametrize("student", [ResidualMLP(3, 5), ModuleStudent(Tiny)], ids=["residual", "a user's module"])
+@pytest.mark.parametrize("student", [ResidualMLP(3, 5), ModuleStudent(Tiny, 2)], ids=["residual", "a user's module"])
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_other_students_take_the_route_of_autograd(student: Student, protocol: StudentProtocol) -> None:
     p = problem(student)
