@@ -224,7 +224,7 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]  # so torch wants it
         loop: _Loop = ctx.loop
         *given, rates = ctx.saved_tensors[:4]
         rates = rates if ctx.has_rates else ctx.rates

@@ -53,7 +53,7 @@ class MLPGradient:
     is_tanh: bool = True
     """phi is tanh, or else the identity."""
     products: torch.dtype | None = None
-    """Type that the products of hidden layers are made in; the parameters' own if not given."""
+    """Type that the products are made in; the parameters' own if not given."""
 
     def gradient(self, parameters: Sequence[Tensor], pairs: Pairs, keep: bool) -> tuple[list[Tensor], _Kept | None]:
         """See :class:`StepGradient`."""
@@ -165,7 +165,7 @@ def gradient_of(student: Student, products: torch.dtype | None = None) -> StepGr
 
     Args:
         student: the network.
-        products: type of the products of an MLP's hidden layers; other networks compute in their parameters' type.
+        products: type of an MLP's matrix products; other networks compute in their parameters' type.
     """
     if type(student) is MLP:
         return MLPGradient(student.output == "tanh", products)

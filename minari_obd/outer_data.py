@@ -9,9 +9,14 @@ from torch import Tensor
 from minari_obd.objectives import Targets
 from minari_obd.recipe import DistillationRecipe
 
-__all__ = ["OuterData"]
+__all__ = ["OuterData", "held_out_count"]
 
 _HELD_OUT_STATES = 4_096
+
+
+def held_out_count(count: int, settings: DistillationRecipe) -> int:
+    """Return how many of ``count`` states are held out."""
+    return max(1, int(settings.held_out * count))
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class OuterData:
     def of(cls, targets: Targets, settings: DistillationRecipe, seed: int, device: torch.device) -> "OuterData":
         """Split the targets; a twentieth of them, by default, is held out."""
         order = np.random.default_rng([seed, 0]).permutation(len(targets))
-        count = max(1, int(settings.held_out * len(targets)))
+        count = held_out_count(len(targets), settings)
         training, held_out = np.sort(order[count:]), np.sort(order[:count])
         held_out = torch.from_numpy(held_out[:: max(1, count // _HELD_OUT_STATES)]).to(device)
         tensors = [torch.tensor(a, device=device) for a in (targets.states, targets.actions, targets.weights)]

@@ -17,7 +17,7 @@ from minari_obd.interrupts import deferred_interrupts
 from minari_obd.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.objectives import Targets
 from minari_obd.outer_checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
-from minari_obd.outer_data import OuterData
+from minari_obd.outer_data import OuterData, held_out_count
 from minari_obd.outer_graph import StepGraphs
 from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.outer_step import (
@@ -57,7 +57,7 @@ class OuterLoop:
 
     @property
     def precision(self) -> str:
-        """Type of the products of hidden layers in the students that are differentiated through."""
+        """Type of the matrix products in the students that are differentiated through."""
         products = self._products
         return "tf32" if self.settings.precision == "tf32" else str(products or torch.float32).removeprefix("torch.")
 
@@ -79,7 +79,7 @@ class OuterLoop:
         Raises:
             DataError: there are too few states.
         """
-        held_out = max(1, int(self.settings.held_out * count))
+        held_out = held_out_count(count, self.settings)
         if size > count - held_out:
             raise DataError(
                 f"{size} pairs were asked for, but there are only {count - held_out} states to distil "

@@ -70,16 +70,16 @@ class StudentProtocol:
 class StudentDraws:
     """Students drawn anew each outer step, so that the pairs do not fit one student and one recipe only.
 
-    What is not given here is the protocol's.
+    An empty list, or no share of Adam, leaves that setting to the protocol.
     """
 
     depths: tuple[int, ...] = ()
     """Hidden layers, one of these."""
     steps: tuple[float, ...] = ()
     """Gradient steps, one of these times the protocol's."""
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Step size, one of these times the protocol's."""
-    adam: float = 0.0
+    adam: float = 0.25
     """Share of students that are trained by Adam instead."""
     adam_learning_rate: float = 1e-3
     """Adam's step size."""

@@ -74,7 +74,7 @@ class DistillationRecipe:
     """Offline states an outer step."""
     students: int = 1
     """Students trained and differentiated through an outer step."""
-    draws: StudentDraws = field(default_factory=lambda: StudentDraws(learning_rates=(0.5, 1.0, 2.0), adam=0.25))
+    draws: StudentDraws = field(default_factory=StudentDraws)
     """What varies between the students of different outer steps."""
     unroll: Literal["whole", "last", "random"] = "whole"
     """Which inner steps are differentiated through. `whole`: all of them. `last`: the last ``window``. `random`:

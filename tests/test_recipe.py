@@ -1,6 +1,6 @@
 """Recipes: strict, and with errors that name the key."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,13 @@ from minari_obd.protocol import StudentProtocol, protocol_by_name
 from minari_obd.recipe import DistillationRecipe, EvaluationRecipe, Recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_a_draw_that_is_added_leaves_the_others_at_their_defaults() -> None:
+    recipe = parse_recipe({"source": "x", "distillation": {"draws": {"depths": [2, 3]}}}, "test")
+    default = DistillationRecipe().draws
+    assert default.learning_rates
+    assert recipe.distillation.draws == replace(default, depths=(2, 3))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: p.stem)
