@@ -15,12 +15,13 @@ _EXPORTS = {
     "MinariObdError": "errors",
     "OfflineData": "offline",
     "Policy": "cloning",
-    "Provenance": "distilled",
+    "Provenance": "provenance",
     "Recipe": "recipe",
     "StudentDraws": "protocol",
     "StudentProtocol": "protocol",
     "Targets": "objectives",
     "Teacher": "teachers",
+    "Transitions": "distilled",
     "clone": "cloning",
     "collect": "benchmark",
     "distill": "distillation",
@@ -31,6 +32,7 @@ _EXPORTS = {
     "load_recipe": "recipe",
     "load_teacher": "teachers",
     "train_teacher": "teachers.d3rlpy_teacher",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "StudentProtocol",
     "Targets",
     "Teacher",
+    "Transitions",
     "__version__",
     "clone",
     "collect",
@@ -58,22 +61,25 @@ __all__ = [
     "load_recipe",
     "load_teacher",
     "train_teacher",
+    "verify",
 ]
 
 if TYPE_CHECKING:
     from minari_obd.benchmark import BenchmarkDataset, collect
     from minari_obd.cloning import Policy, clone, load_policy
     from minari_obd.distillation import distill
-    from minari_obd.distilled import DistilledDataset, Provenance
+    from minari_obd.distilled import DistilledDataset, Transitions
     from minari_obd.errors import MinariObdError
     from minari_obd.evaluation import EvaluationReport, evaluate
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data
     from minari_obd.protocol import StudentDraws, StudentProtocol
+    from minari_obd.provenance import Provenance
     from minari_obd.recipe import Recipe, load_recipe
     from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
     from minari_obd.teachers.d3rlpy_teacher import train_teacher
+    from minari_obd.verification import verify
 
 
 def __getattr__(name: str) -> Any:

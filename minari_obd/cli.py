@@ -59,22 +59,65 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         )
 
     @app.command(aliases=["show"])
-    def load(ref: _Source, revision: str | None = None) -> None:
-        """Load a distilled dataset, check it, and show what it is.
+    def load(ref: _Source, revision: str | None = None, recipe: bool = False) -> None:
+        """Load a distilled dataset, check it, and show its card.
 
         Args:
             ref: Folder, Minari id, or Hugging Face repository.
             revision: Branch, tag or commit of the repository.
+            recipe: Print the recipe that makes it again, as TOML, and nothing else.
         """
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        from minari_obd.card import dataset_card
+        from minari_obd.listing import print_card
         from minari_obd.loading import load_dataset
+        from minari_obd.recipe import parse_recipe, recipe_toml
 
         dataset = load_dataset(ref, revision=revision)
-        card = dataset_card(dataset, Path(ref).name).split("---\n", 2)[2]
-        Console().print(Markdown(card))
+        if recipe:
+            print(recipe_toml(parse_recipe(dataset.provenance.recipe, f"the recipe in {dataset.origin}")), end="")
+        else:
+            print_card(dataset)
+
+    @app.command
+    def verify(ref: _Source, revision: str | None = None, source: str | None = None, evaluate: bool = False) -> None:
+        """Check what a distilled dataset claims of itself; exit status 1 if anything is not so.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository.
+            revision: Branch, tag or commit of the repository.
+            source: The offline dataset it was made from: Minari id or HDF5 file.
+            evaluate: Repeat its evaluation, which takes minutes.
+        """
+        from rich.console import Console
+
+        from minari_obd.verification import verify as verify_dataset
+
+        result = verify_dataset(ref, revision=revision, source=source, evaluate=evaluate, progress=True)
+        Console(highlight=False).print(result.table())
+        if not result.passed:
+            sys.exit(1)
+
+    @app.command
+    def push(
+        ref: _Source,
+        repo_id: tyro.conf.Positional[str],
+        private: bool = False,
+        revision: str | None = None,
+        license: str | None = None,
+    ) -> None:
+        """Publish a distilled dataset as a Hugging Face repository, with the token of `hf auth login` or HF_TOKEN.
+
+        Args:
+            ref: Folder, or Minari id.
+            repo_id: `organisation/name`; made if it does not exist.
+            private: Make a new repository private.
+            revision: Branch to publish on, made if it does not exist.
+            license: The Hub's id of the licence, such as `cc-by-4.0`; the set's own if not given.
+        """
+        from minari_obd.loading import load_dataset
+
+        dataset = load_dataset(ref)
+        address = dataset.push_to_hub(repo_id, private=private, revision=revision, license=license)
+        print(f"Published: {address}\nNext: minari-obd verify {repo_id}")
 
     @app.command
     def clone(ref: _Source, out: Path = Path("policy.safetensors"), students: int = 1, seed: int = 0) -> None:
@@ -93,7 +136,14 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         print(f"Saved in {policy.save(out)}\nNext: minari-obd evaluate {out}")
 
     @app.command
-    def evaluate(ref: _Source, env: str | None = None, students: int = 10, episodes: int = 10, seed: int = 0) -> None:
+    def evaluate(
+        ref: _Source,
+        env: str | None = None,
+        students: int = 10,
+        episodes: int = 10,
+        seed: int = 0,
+        save: bool = False,
+    ) -> None:
         """Evaluate a distilled dataset, or a cloned policy, in its environment.
 
         Args:
@@ -102,14 +152,20 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             students: Students to clone (a policy has its own).
             episodes: Episodes of each.
             seed: Of students and starts.
+            save: Keep the report in the dataset's folder, for its card.
         """
         from minari_obd.cloning import load_policy
         from minari_obd.evaluation import evaluate as evaluate_subject
         from minari_obd.loading import load_dataset
 
         is_policy = ref.endswith(".safetensors") or Path(ref).is_file()
+        if save and not Path(ref).is_dir():
+            raise SettingError(f"A report is saved in a distilled dataset's folder, and '{ref}' is none.")
         subject = load_policy(ref) if is_policy else load_dataset(ref)
-        print(evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True))
+        report = evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True)
+        print(report)
+        if save:
+            subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
     @app.command
     def collect(

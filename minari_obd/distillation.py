@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +15,7 @@ import torch
 
 import minari_obd
 from minari_obd.devices import cache_root, choose_device, cpu_threads
-from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
 from minari_obd.folder import check_target
 from minari_obd.objectives import Targets
@@ -24,7 +23,8 @@ from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.outer_loop import OuterLoop
 from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.plan import PlannedTeacher, print_plan
-from minari_obd.recipe import Recipe
+from minari_obd.provenance import Provenance
+from minari_obd.recipe import Recipe, source_name
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.teachers import Teacher, describe_teacher, load_teacher
 
@@ -67,7 +67,7 @@ def distill(
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
     given = {key: value for key, value in given.items() if value is not None}
     if source is not None:
-        given["source"] = _name(source)
+        given["source"] = source_name(source)
     elif recipe is None:
         raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
     recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
@@ -288,13 +288,6 @@ class Distillation:
             action_high=data.action_high,
             env_id=data.env_id,
             reference=data.reference,
+            license=data.license,
+            source_quantiles=data.observation_quantiles,
         )
-
-
-def _name(source: Any) -> str:
-    """What a source is called in the recipe; the provenance also holds its content hash."""
-    if isinstance(source, str | Path):
-        return str(source)
-    if isinstance(source, Mapping):
-        return str(source.get("dataset_id", "arrays"))
-    return getattr(source, "dataset_id", None) or getattr(getattr(source, "spec", None), "dataset_id", "unnamed")

@@ -1,62 +1,51 @@
 """DistilledDataset: a few hundred (state, action) pairs with all that is needed to clone from them and trust them."""
 
-from dataclasses import asdict, dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minari_obd.card import printable
 from minari_obd.errors import DataError
-from minari_obd.offline import Normaliser
+from minari_obd.offline import QUANTILES, Normaliser
 from minari_obd.protocol import StudentProtocol
+from minari_obd.provenance import Provenance, check_license
 from minari_obd.statistics import ReferenceScores
 
 if TYPE_CHECKING:
     import torch
+    from d3rlpy.dataset import MDPDataset
     from minari import MinariDataset
     from torch.utils.data import DataLoader, TensorDataset
 
-__all__ = ["DistilledDataset", "Provenance"]
+    from minari_obd.evaluation import EvaluationReport
+
+__all__ = ["DistilledDataset", "Transitions"]
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where a distilled dataset comes from; every value is JSON."""
+class Transitions:
+    """What the environment answers to each pair: one real step from the pair's state with the pair's action."""
 
-    recipe: dict[str, Any]
-    """The full recipe, defaults filled in."""
-    method: str
-    """How the pairs were made."""
-    source: str
-    """Id of the offline dataset."""
-    source_sha256: str
-    """Content hash of the offline dataset, see :attr:`OfflineData.content_sha256`."""
-    source_steps: int
-    """Steps in the offline dataset."""
-    seed: int
-    package_version: str
-    created: str
-    """UTC, ISO 8601."""
-    teacher: dict[str, Any] | None = None
-    """How the teacher was trained; None if the method needs none."""
-    targets: dict[str, Any] = field(default_factory=dict)
-    """What the targets' weights were made with, such as `sdw`'s alpha."""
-    outer_step: int | None = None
-    """Outer step that the pairs are from; None for selected pairs."""
-    offline_loss: float | None = None
-    """Weighted squared action error of fresh students on held-out states."""
-    stop_reason: str | None = None
-    """Why the outer loop stopped."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Looks at the held-out loss: step, held_out, training, gradient_norm, rate_factor."""
-    device: str = "cpu"
-    threads: int | None = None
-    """CPU threads of torch: promises to the bit hold for one number of them."""
-    precision: str = "float32"
-    """Type of the products in the distiller's students: ``bfloat16``, ``tf32`` or ``float32``."""
+    rewards: np.ndarray
+    """Reward of the step, shape (M,), float32."""
+    next_observations: np.ndarray
+    """Observation after it, shape (M, S), float32, raw units."""
+    terminations: np.ndarray
+    """Whether the step ended in a terminal state, shape (M,), bool."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+    def __post_init__(self) -> None:
+        for name, kind in (("rewards", np.float32), ("next_observations", np.float32), ("terminations", np.bool_)):
+            value = np.array(getattr(self, name), dtype=kind)
+            if value.ndim != (2 if name == "next_observations" else 1) or len(value) != len(self.rewards):
+                raise DataError(f"The {name} of transitions have shape {value.shape}, not one entry a pair.")
+            if not np.isfinite(value).all():
+                raise DataError(f"The {name} of transitions hold values that are not finite.")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -82,6 +71,14 @@ class DistilledDataset:
     """Reference scores of the environment, if there are any."""
     evaluation: dict[str, Any] | None = None
     """The last evaluation report, as JSON values; None if there was none."""
+    license: str | None = None
+    """The Hub's id of the licence, inherited from the source or given; None if the source names none."""
+    source_quantiles: np.ndarray | None = None
+    """Quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95, 1 of the source's observations, shape (7, S), raw units, if known."""
+    transitions: Transitions | None = None
+    """One simulated step from each pair, see :meth:`with_transitions`."""
+    origin: str | None = field(default=None, compare=False)
+    """Where it was loaded from: a folder, a Minari id, or ``organisation/name@commit``."""
 
     def __post_init__(self) -> None:
         for name, dimensions in (("observations", 2), ("actions", 2), ("action_low", 1), ("action_high", 1)):
@@ -103,6 +100,22 @@ class DistilledDataset:
             raise DataError(f"Actions have {self.actions.shape[1]} dimensions but their bounds {self.action_low.size}.")
         if not (self.action_low < self.action_high).all():
             raise DataError("Each action's lower bound must be below its higher one.")
+        self._check_extras()
+
+    def _check_extras(self) -> None:
+        shape = self.observations.shape
+        check_license(self.license)
+        if self.transitions is not None and self.transitions.next_observations.shape != shape:
+            raise DataError(f"Successors have shape {self.transitions.next_observations.shape}; expected {shape}.")
+        if self.source_quantiles is not None:
+            quantiles = np.array(self.source_quantiles, dtype=np.float32)
+            if quantiles.shape != (len(QUANTILES), shape[1]) or not np.isfinite(quantiles).all():
+                raise DataError(
+                    f"source_quantiles have shape {quantiles.shape}; expected finite numbers of shape "
+                    f"{(len(QUANTILES), shape[1])}."
+                )
+            quantiles.setflags(write=False)
+            object.__setattr__(self, "source_quantiles", quantiles)
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -112,6 +125,18 @@ class DistilledDataset:
             f"DistilledDataset({len(self)} pairs by {self.provenance.method} from {self.provenance.source}, "
             f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, environment {self.env_id})"
         )
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of the pairs (and their transitions): the same on every machine and in every file format."""
+        arrays = {"observations": self.observations, "actions": self.actions}
+        if self.transitions is not None:
+            arrays |= {name: getattr(self.transitions, name) for name in self.transitions.__dataclass_fields__}
+        digest = hashlib.sha256()
+        for name, value in arrays.items():
+            digest.update(f"{name}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
 
     def scaled_actions(self) -> np.ndarray:
         """Actions in student units, where the bounds are -1 and 1, shape (M, A)."""
@@ -158,26 +183,83 @@ class DistilledDataset:
 
         return save_folder(self, Path(folder))
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Publish the folder as a Hugging Face dataset repository, in one commit; return its address.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        license: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Publish the folder as a Hugging Face dataset repository, in one commit; return the commit's address.
+
+        Args:
+            repo_id: ``organisation/name``; made if it does not exist.
+            private: make a new repository private.
+            revision: branch to publish on, made if it does not exist; the main one if not given.
+            license: the Hub's id of the licence, such as ``cc-by-4.0``; the dataset's own if not given.
+            token: a Hugging Face token; that of ``hf auth login`` or ``HF_TOKEN`` if not given.
 
         Raises:
+            SettingError: a malformed id, or a repository that holds something else.
             HubError: the server refused, or cannot be reached.
         """
         from minari_obd.hub import push
 
-        return push(self, repo_id, private=private, token=token)
+        dataset = self if license is None else replace(self, license=license)
+        return push(dataset, repo_id, private=private, revision=revision, token=token)
 
-    def to_minari(self, dataset_id: str) -> "MinariDataset":
-        """Store the pairs as a Minari dataset of one-step terminated episodes in the user's Minari folder.
+    def to_minari(self, dataset_id: str, *, data_format: str | None = None) -> "MinariDataset":
+        """Store the pairs as a Minari dataset of one-step episodes in the user's Minari folder.
+
+        Args:
+            dataset_id: ``(namespace/)name-vN``.
+            data_format: ``hdf5`` (the default), ``arrow`` or ``parquet``.
 
         Raises:
             DataError: a malformed id, or one that exists.
         """
         from minari_obd.minari_bridge import to_minari
 
-        return to_minari(self, dataset_id)
+        return to_minari(self, dataset_id, data_format=data_format)
 
-    def provenance_json(self) -> dict[str, Any]:
-        """The provenance as JSON values."""
-        return asdict(self.provenance)
+    @staticmethod
+    def from_minari(dataset: "MinariDataset | str") -> "DistilledDataset":
+        """Read pairs that :meth:`to_minari` stored, from a Minari dataset or its id.
+
+        Raises:
+            NotFoundError: no such id.
+            FormatError: ordinary data, or damaged pairs.
+        """
+        from minari_obd.minari_bridge import from_minari
+
+        return from_minari(dataset)
+
+    def to_d3rlpy(self) -> "MDPDataset":
+        """Return the pairs as d3rlpy's ``MDPDataset``, one transition a pair.
+
+        Raises:
+            MissingExtraError: d3rlpy is not installed.
+        """
+        from minari_obd.d3rlpy_bridge import to_d3rlpy
+
+        return to_d3rlpy(self)
+
+    def with_transitions(self, *, drop: bool = False) -> "DistilledDataset":
+        """Simulate each pair one step and add the real reward and successor, for learners of values.
+
+        Args:
+            drop: leave pairs out from which no step can be simulated, instead of refusing all.
+
+        Raises:
+            DataError: the environment's state cannot be set from an observation, or some pairs are no states of it.
+            SettingError: the environment is not known.
+        """
+        from minari_obd.simulation import with_transitions
+
+        return with_transitions(self, drop=drop)
+
+    def with_evaluation(self, report: "EvaluationReport") -> "DistilledDataset":
+        """Return the dataset with an evaluation report to publish."""
+        return replace(self, evaluation=report.to_json())

@@ -1,71 +1,127 @@
 """The Hugging Face Hub: a distilled dataset's folder is its repository. The only importer of huggingface_hub."""
 
+import re
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import huggingface_hub
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder, save_folder
+from minari_obd.folder import METADATA_FILE, OWN_ENTRIES, READ_FILES, load_folder, save_folder
 
-__all__ = ["HubError", "pull", "push"]
+__all__ = ["HubError", "fetch", "pull", "push"]
+
+_MOST_BYTES = 4 * 2**30
+_FOREIGN_TO_ALL = {".gitattributes", "README.md"}
+"""What a new repository may hold before anything was published in it."""
 
 
 class HubError(MinariObdError, OSError):
     """The Hub refused a request, or cannot be reached."""
 
 
-def push(dataset: DistilledDataset, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+def push(
+    dataset: DistilledDataset,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
     """Upload the folder as a dataset repository in one commit; a reader sees all of it or nothing.
+
+    The same files once more make no commit. Files that an older set left and this one lacks are deleted in the same
+    commit: an evaluation above all would speak of other pairs. Files that are not ours stay.
 
     Args:
         dataset: the pairs.
         repo_id: ``organisation/name``; made if it does not exist.
         private: make a new repository private.
-        token: a Hugging Face token; the one of ``hf auth login`` if not given.
+        revision: branch to publish on, made if it does not exist; the main one if not given.
+        token: a Hugging Face token; the one of ``hf auth login`` or ``HF_TOKEN`` if not given.
 
     Returns:
-        The address of the repository.
+        The address of the commit.
 
     Raises:
-        SettingError: ``repo_id`` is malformed, or belongs to something that is no distilled dataset.
+        SettingError: ``repo_id`` is malformed, or belongs to something that is no distilled dataset, or is public
+            where ``private`` was asked for.
         HubError: the server refused, or cannot be reached.
     """
     _check_id(repo_id)
-    api = huggingface_hub.HfApi(token=token)
-    try:
-        if api.repo_exists(repo_id, repo_type="dataset"):
-            names = api.list_repo_files(repo_id, repo_type="dataset")
-            if METADATA_FILE not in names and set(names) - {".gitattributes", "README.md"}:
-                raise SettingError(
-                    f"The repository '{repo_id}' holds something other than a distilled dataset, so nothing was "
-                    "uploaded; choose another name."
-                )
-        else:
-            api.create_repo(repo_id, repo_type="dataset", private=private)
-        with tempfile.TemporaryDirectory() as scratch:
-            name = repo_id.split("/")[1]
-            folder = save_folder(dataset, Path(scratch) / name)
-            api.upload_folder(
-                repo_id=repo_id,
-                repo_type="dataset",
-                folder_path=folder,
-                # What an older set left and this one lacks, an evaluation above all, would speak of other pairs.
-                delete_patterns=["*.json", "data/*", "pairs-v0/*"],
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        # What can fail without the Hub does so before a repository is made.
+        folder = save_folder(dataset, Path(scratch) / repo_id.split("/")[1], repo_id=repo_id)
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        try:
+            present = _repository(api, repo_id, private=private, revision=revision)
+            stale = [name for name in _names(present) if name.split("/")[0] in OWN_ENTRIES and name not in files]
+            # Not upload_folder: with Xet it may spread a folder over several commits.
+            commit = api.create_commit(
+                repo_id,
+                [
+                    *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
+                    *(CommitOperationDelete(name) for name in stale),
+                ],
                 commit_message=f"{len(dataset)} pairs by {dataset.provenance.method}",
+                repo_type="dataset",
+                revision=revision,
+                parent_commit=present.sha,  # what was looked at is what is built upon, or nothing happens
             )
-    except MinariObdError:
-        raise
-    except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
-        raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
-    return f"{api.endpoint}/datasets/{repo_id}"
+        except MinariObdError:
+            raise
+        except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
+            raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
+    return str(commit.commit_url)
+
+
+def _repository(api: HfApi, repo_id: str, *, private: bool, revision: str | None) -> Any:
+    """Look at the repository before it is written to, and make it or the branch if there is none."""
+    try:
+        present = api.dataset_info(repo_id)
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        present = api.dataset_info(repo_id)
+    if private and not present.private:
+        raise SettingError(
+            f"The repository '{repo_id}' exists and is public, so nothing was uploaded; make it private in its "
+            "settings, or choose another name."
+        )
+    if revision is not None:
+        try:
+            present = api.dataset_info(repo_id, revision=revision)
+        except RevisionNotFoundError:
+            _refuse_foreign(repo_id, present)  # the branch would begin as a copy of it
+            api.create_branch(repo_id, branch=revision, repo_type="dataset")
+            present = api.dataset_info(repo_id, revision=revision)
+    _refuse_foreign(repo_id, present)
+    return present
+
+
+def _refuse_foreign(repo_id: str, present: Any) -> None:
+    names = _names(present)
+    if METADATA_FILE not in names and set(names) - _FOREIGN_TO_ALL:
+        raise SettingError(
+            f"The repository '{repo_id}' holds something other than a distilled dataset, so nothing was uploaded; "
+            "choose another name."
+        )
+
+
+def _names(present: Any) -> list[str]:
+    return [each.rfilename for each in present.siblings or []]
 
 
 def pull(repo_id: str, *, revision: str | None = None, token: str | None = None) -> DistilledDataset:
     """Download a repository's pairs (into huggingface_hub's cache) and check them against ``obd.json``.
+
+    What is read is one commit, whatever is pushed meanwhile; the dataset's ``origin`` names it. With
+    ``HF_HUB_OFFLINE=1``, or without a connection, the commit that was fetched last is read from the cache.
 
     Args:
         repo_id: ``organisation/name``.
@@ -74,29 +130,77 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
 
     Raises:
         NotFoundError: no such repository or revision.
-        HubError: the server refused, or cannot be reached.
+        HubError: the server refused, or cannot be reached and the cache has nothing.
         FormatError: the repository is no distilled dataset, or damaged.
     """
+    folder = fetch(repo_id, revision=revision, token=token)
+    return load_folder(folder, origin=f"{repo_id}@{folder.name}")
+
+
+def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None, whole: bool = False) -> Path:
+    """Download a repository and return its folder in the cache, which is named after the commit.
+
+    Args:
+        repo_id: ``organisation/name``.
+        revision: branch, tag or commit; the newest commit if not given.
+        token: for private repositories.
+        whole: also the card and the Minari rendering, not only what :func:`load_folder` reads.
+
+    Raises:
+        NotFoundError, HubError, FormatError: as :func:`pull`.
+    """
     _check_id(repo_id)
+    unreachable, listed = None, None
     try:
-        # Only the files that are read: not the Minari rendering, and nothing that is not ours.
-        folder = huggingface_hub.snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=revision,
-            token=token,
-            allow_patterns=[METADATA_FILE, PARQUET_FILE, "evaluation.json"],
-        )
+        listed = HfApi(token=token).dataset_info(repo_id, revision=revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         kind = "revision" if isinstance(error, RevisionNotFoundError) else "dataset repository"
         raise NotFoundError(
             f"There is no {kind} '{revision or repo_id}' on the Hub, or it is private and the token may not read it."
         ) from None
+    except Exception as error:  # offline by choice or by misfortune: the cache may have it
+        unreachable = error
+    wanted: list[str] = list(READ_FILES)
+    if whole:
+        wanted = ["/".join([entry, "*"]) if entry in ("data", "pairs-v0") else entry for entry in sorted(OWN_ENTRIES)]
+    if listed is not None:
+        wanted = _check_names(repo_id, listed, set(READ_FILES), whole=whole)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            token=token,
+            # Only files that were looked at: nothing that is not ours is ever downloaded.
+            allow_patterns=wanted,
+            local_files_only=listed is None,
+        )
     except Exception as error:  # as above
-        raise _explain(f"'{repo_id}' could not be downloaded", error, token) from None
-    if not (Path(folder) / METADATA_FILE).is_file():
+        raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
+    return Path(folder)
+
+
+def _check_names(repo_id: str, listed: Any, read: set[str], *, whole: bool) -> list[str]:
+    """Return the files to fetch, once every path and size was found to be one that a distilled dataset may have."""
+    sizes = {each.rfilename: each.size or 0 for each in listed.siblings or []}
+    for name in sizes:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+            raise FormatError(
+                f"The repository '{repo_id}' holds a file whose path climbs out of it ({name[:100]!r}), so nothing "
+                "was downloaded; do not use it."
+            )
+    if METADATA_FILE not in sizes:
         raise FormatError(f"The repository '{repo_id}' is not a distilled dataset: it has no {METADATA_FILE}.")
-    return load_folder(Path(folder))
+    plain = re.compile(r"[\w./-]{1,200}")  # no wildcard, since these become patterns
+    wanted = [
+        name
+        for name in sizes
+        if name in read or (whole and name.split("/")[0] in OWN_ENTRIES and plain.fullmatch(name))
+    ]
+    if sum(sizes[name] for name in wanted) > _MOST_BYTES:
+        raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
+    return wanted
 
 
 def _check_id(repo_id: str) -> None:
@@ -110,9 +214,11 @@ def _check_id(repo_id: str) -> None:
 
 
 def _explain(what: str, error: Exception, token: str | None) -> HubError:
-    text = " ".join(str(error).split())[:500]
-    if token:
-        text = text.replace(token, "***")
+    cause = f" ({error.__cause__})" if error.__cause__ is not None else ""  # "Error while uploading" says too little
+    text = " ".join(f"{error}{cause}".split())[:500]
+    for secret in (token, huggingface_hub.get_token()):
+        if secret:
+            text = text.replace(secret, "***")
     advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
     if "xet" in text.lower():
         advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"

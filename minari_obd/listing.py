@@ -1,13 +1,16 @@
-"""Listing: what there is to choose from, for ``minari-obd list``."""
+"""Listing: what there is to choose from, and what a distilled dataset is, for the terminal."""
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from minari_obd.benchmark import BENCHMARK, bundled_names
+from minari_obd.card import dataset_card
+from minari_obd.distilled import DistilledDataset
 from minari_obd.minari_storage import local_dataset_ids
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 
-__all__ = ["print_listing"]
+__all__ = ["print_card", "print_listing"]
 
 
 def print_listing(console: Console | None = None) -> None:
@@ -28,3 +31,11 @@ def print_listing(console: Console | None = None) -> None:
         state = "here" if dataset_id in local else "built on first use"
         table.add_row("dataset", f"{dataset_id} ({state})")
     (console or Console(highlight=False)).print(table)
+
+
+def print_card(dataset: DistilledDataset, console: Console | None = None) -> None:
+    """Print a dataset's card, made anew from its checked metadata, and where the dataset was loaded from."""
+    origin = dataset.origin or "ORG/pairs"
+    repo_id = origin.split("@")[0] if "@" in origin else f"ORG/{origin.rstrip('/').rpartition('/')[2]}"
+    card = dataset_card(dataset, repo_id).split("---\n", 2)[2]
+    (console or Console()).print(Markdown(card), f"\nLoaded from {origin}", markup=False)

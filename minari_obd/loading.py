@@ -5,37 +5,54 @@ from pathlib import Path
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import NotFoundError
 from minari_obd.folder import load_folder
-from minari_obd.minari_storage import has_local_dataset, is_dataset_id
+from minari_obd.minari_storage import has_local_dataset
 
-__all__ = ["load_dataset"]
+__all__ = ["find_folder", "load_dataset"]
 
 
 def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> DistilledDataset:
-    """Load a distilled dataset.
+    """Load a distilled dataset; its ``origin`` says where it came from.
 
     Args:
         ref: an existing folder; a Minari id (it ends in ``-vN``) of the user's Minari folder; or a Hugging Face
             repository ``organisation/name``.
-        revision: of the repository: branch, tag or commit.
+        revision: of the repository: branch, tag or commit. A commit gives the same pairs for ever.
         token: for private repositories.
 
     Raises:
         NotFoundError: none of these exists.
         FormatError: what is there is damaged, of a newer format, or something else.
-        HubError: the Hub cannot be reached.
+        HubError: the Hub cannot be reached, and the repository was not loaded before.
     """
     if Path(ref).is_dir():
         return load_folder(Path(ref))
-    text = str(ref)
-    if is_dataset_id(text):
+    if has_local_dataset(str(ref)):
         from minari_obd.minari_bridge import from_minari
 
-        if has_local_dataset(text):
-            return from_minari(text)
-    if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
-        from minari_obd.hub import pull
+        return from_minari(str(ref))
+    from minari_obd.hub import pull
 
-        return pull(ref, revision=revision, token=token)
+    return pull(_repository(ref), revision=revision, token=token)
+
+
+def find_folder(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> Path | None:
+    """Return the whole folder of a distilled dataset, downloaded if need be; None for a Minari id, which has none.
+
+    Raises:
+        NotFoundError, HubError: as :func:`load_dataset`.
+    """
+    if Path(ref).is_dir():
+        return Path(ref)
+    if has_local_dataset(str(ref)):
+        return None
+    from minari_obd.hub import fetch
+
+    return fetch(_repository(ref), revision=revision, token=token, whole=True)
+
+
+def _repository(ref: str | Path) -> str:
+    if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
+        return ref
     raise NotFoundError(
         f"There is no distilled dataset '{ref}': it is neither an existing folder, nor a Minari dataset that is here, "
         "nor of the form 'organisation/name' of a Hugging Face repository."

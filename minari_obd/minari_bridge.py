@@ -2,54 +2,59 @@
 
 Each pair is an episode of one step that terminates, with observations [s, s] and zero reward. Terminated, because then
 nobody bootstraps through the made-up successor, and d3rlpy keeps the pair; of truncated one-step episodes it keeps
-none. One long episode would be smaller, and would claim transitions that never happened.
+none. One long episode would be smaller, and would claim transitions that never happened. Pairs with simulated
+transitions are real steps, and stored as such: [s, s'], the reward, and truncated unless the step terminated.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
 
 from minari_obd.card import minari_name
-from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.distilled import DistilledDataset, Transitions
 from minari_obd.environments import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.metadata import MOST_PAIRS, Metadata, parse_evaluation, parse_metadata
 from minari_obd.minari_storage import episode_buffer, open_local_dataset, write_dataset
-from minari_obd.offline import Normaliser
-from minari_obd.protocol import StudentProtocol
-from minari_obd.statistics import ReferenceScores
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
-__all__ = ["from_minari", "to_minari", "write_rendering"]
+__all__ = ["from_minari", "open_rendering", "to_minari", "write_rendering"]
 
 _KEY = "obd"
 
 
-def to_minari(dataset: DistilledDataset, dataset_id: str, *, root: Path | None = None) -> "MinariDataset":
+def to_minari(
+    dataset: DistilledDataset, dataset_id: str, *, data_format: str | None = None, root: Path | None = None
+) -> "MinariDataset":
     """Store the pairs under a Minari id in the user's Minari folder, or in ``root``.
 
     Raises:
-        DataError: a malformed id, or one that exists.
+        DataError: a malformed id, one that exists, or an unknown format.
     """
     from minari import MinariDataset
 
+    given = dataset.transitions
+    following = dataset.observations if given is None else given.next_observations
+    rewards = np.zeros(len(dataset), np.float32) if given is None else given.rewards
+    terminated = np.ones(len(dataset), bool) if given is None else given.terminations
     episodes = [
         episode_buffer(
-            observations=np.stack([observation, observation]),
-            actions=action[None],
-            rewards=np.zeros(1),
-            terminations=np.array([True]),
-            truncations=np.array([False]),
+            observations=np.stack([dataset.observations[i], following[i]]),
+            actions=dataset.actions[i : i + 1],
+            rewards=rewards[i : i + 1],
+            terminations=terminated[i : i + 1],
+            truncations=~terminated[i : i + 1],
         )
-        for observation, action in zip(dataset.observations, dataset.actions, strict=True)
+        for i in range(len(dataset))
     ]
     sizes = dataset.observations.shape[1], dataset.actions.shape[1]
     reference = dataset.reference
+    steps = "Rewards and successors are placeholders." if given is None else "Each is a real step of the environment."
     folder = write_dataset(
         dataset_id,
         episodes,
@@ -58,23 +63,16 @@ def to_minari(dataset: DistilledDataset, dataset_id: str, *, root: Path | None =
         action_space=gym.spaces.Box(-np.inf, np.inf, (sizes[1],), np.float32),
         algorithm=dataset.provenance.method,
         description=(
-            f"{len(dataset)} synthetic (observation, action) pairs distilled from {dataset.provenance.source}. "
-            "Rewards and successors are placeholders."
+            f"{len(dataset)} (observation, action) pairs made by {dataset.provenance.method} from "
+            f"{dataset.provenance.source}. {steps}"
         ),
         eval_env_id=_registered(dataset.env_id),
         metadata={
-            _KEY: {
-                "observation_mean": dataset.normaliser.mean.tolist(),
-                "observation_scale": dataset.normaliser.scale.tolist(),
-                "action_low": dataset.action_low.tolist(),
-                "action_high": dataset.action_high.tolist(),
-                "env_id": dataset.env_id,
-                "reference_scores": None if reference is None else asdict(reference),
-                "student": asdict(dataset.protocol),
-                "provenance": dataset.provenance_json(),
-            },
+            _KEY: {**Metadata.of(dataset).to_json(), "evaluation": dataset.evaluation},
+            **({} if dataset.license is None else {"license": dataset.license}),
             **({} if reference is None else {"ref_min_score": reference.random, "ref_max_score": reference.expert}),
         },
+        data_format=data_format,
         root=root,
     )
     return MinariDataset(folder / "data")
@@ -103,6 +101,23 @@ def write_rendering(dataset: DistilledDataset, folder: Path, name: str) -> None:
     (folder / "namespace_metadata.json").write_text(json.dumps(namespace, indent=2) + "\n", encoding="utf-8")
 
 
+def open_rendering(folder: Path) -> "MinariDataset":
+    """Open the Minari rendering in a dataset folder.
+
+    Raises:
+        FormatError: there is none, or Minari cannot read it.
+    """
+    from minari import MinariDataset
+
+    path = folder / "pairs-v0" / "data"
+    if not (path / "metadata.json").is_file():
+        raise FormatError(f"'{folder}' has no Minari rendering.")
+    try:
+        return MinariDataset(path)
+    except Exception as error:  # Minari raises whatever its JSON, HDF5 and space parsers raise
+        raise FormatError(f"Minari cannot read the rendering in '{folder}': {str(error)[:200]}") from error
+
+
 def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
     """Read pairs that :func:`to_minari` stored.
 
@@ -112,30 +127,29 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
     """
     if isinstance(dataset, str):
         dataset = open_local_dataset(dataset)
-    metadata: dict[str, Any] = dict(dataset.storage.metadata)
-    if not isinstance(metadata.get(_KEY), dict):
+    name = str(dataset.spec.dataset_id)
+    values = dict(dataset.storage.metadata).get(_KEY)
+    if not isinstance(values, dict):
         raise FormatError(
-            f"The Minari dataset '{dataset.spec.dataset_id}' holds no distilled pairs of this package; "
+            f"The Minari dataset '{name}' holds no distilled pairs of this package; "
             "use load_offline_data for ordinary datasets."
         )
-    from pydantic import TypeAdapter, ValidationError
-
-    values = metadata[_KEY]
+    values = dict(values)
+    evaluation = values.pop("evaluation", None)
+    metadata = parse_metadata({"format": 1, "size": dataset.total_episodes, **values}, name)
+    if dataset.total_steps > MOST_PAIRS:
+        raise FormatError(f"'{name}' has {dataset.total_steps:,} steps; that is no distilled dataset.")
+    if evaluation is not None:
+        evaluation = parse_evaluation(evaluation, f"the evaluation of {name}")
     try:
-        provenance = TypeAdapter(Provenance).validate_json(json.dumps(values["provenance"]))
-        protocol = TypeAdapter(StudentProtocol).validate_json(json.dumps(values["student"]))
-        reference = TypeAdapter(ReferenceScores | None).validate_json(json.dumps(values["reference_scores"]))
         episodes = list(dataset.iterate_episodes())
-        return DistilledDataset(
-            observations=np.concatenate([episode.observations[:-1] for episode in episodes]),
-            actions=np.concatenate([episode.actions for episode in episodes]),
-            normaliser=Normaliser(np.array(values["observation_mean"]), np.array(values["observation_scale"])),
-            protocol=protocol,
-            provenance=provenance,
-            action_low=np.array(values["action_low"]),
-            action_high=np.array(values["action_high"]),
-            env_id=values["env_id"] if isinstance(values["env_id"], str) else None,
-            reference=reference,
+        observations = np.stack([np.asarray(episode.observations) for episode in episodes])  # (M, 2, S)
+        actions, rewards, terminations = (
+            np.concatenate([np.asarray(getattr(episode, field)) for episode in episodes])
+            for field in ("actions", "rewards", "terminations")
         )
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise FormatError(f"The pairs in '{dataset.spec.dataset_id}' are damaged: {str(error)[:300]}") from error
+        transitions = Transitions(rewards, observations[:, 1], terminations) if metadata.transitions else None
+        pairs = observations[:, 0], actions
+    except Exception as error:  # as above
+        raise FormatError(f"The pairs in '{name}' are damaged: {str(error)[:200]}") from error
+    return metadata.dataset(*pairs, transitions, evaluation, origin=name)

@@ -18,7 +18,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from minari_obd.errors import DataError, FormatError, NotFoundError
+from minari_obd.errors import DataError, FormatError, NotFoundError, did_you_mean
 
 __all__ = [
     "check_dataset_id",
@@ -34,6 +34,7 @@ __all__ = [
 _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
 _AUTHOR = "The minari-obd authors"
 _CODE = "https://github.com/minari-obd/minari-obd"
+_FORMATS = ("hdf5", "arrow", "parquet")
 _root_lock = threading.Lock()
 
 
@@ -143,13 +144,15 @@ def write_dataset(
         eval_env_id: the environment to evaluate in.
         requirements: pip requirements to make the environment.
         metadata: further JSON values to store, reference scores among them.
-        data_format: Minari's storage format; HDF5 if not given.
+        data_format: Minari's storage format, ``hdf5`` (if not given), ``arrow`` or ``parquet``.
         root: a Minari folder other than the user's.
 
     Raises:
-        DataError: a bad id, an id that exists, or metadata that is not JSON.
+        DataError: a bad id, an id that exists, an unknown format, or metadata that is not JSON.
     """
     check_dataset_id(dataset_id)
+    if data_format not in (None, *_FORMATS):
+        raise DataError(f"Minari has no storage format '{data_format}'; {did_you_mean(str(data_format), _FORMATS)}")
     # Resolved, because Minari looks for the file that it has just written below the folder once more.
     root = (get_dataset_path() if root is None else Path(root)).resolve()
     root.mkdir(parents=True, exist_ok=True)

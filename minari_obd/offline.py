@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from minari_obd.errors import DataError
+from minari_obd.provenance import check_license
 from minari_obd.statistics import ReferenceScores
 
-__all__ = ["Normaliser", "OfflineData", "load_offline_data"]
+__all__ = ["QUANTILES", "Normaliser", "OfflineData", "load_offline_data"]
 
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 _ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
 
@@ -83,6 +85,8 @@ class OfflineData:
     """Reference scores, if there are any."""
     flattened_from: str | None = None
     """The observation space before Gymnasium flattened it, in words; None if it was flat."""
+    license: str | None = None
+    """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     episode_starts: np.ndarray = field(init=False)
     """Row of each episode's first step, shape (E,)."""
 
@@ -99,6 +103,7 @@ class OfflineData:
             self._set(name, np.asarray(getattr(self, name)), dimensions, np.float32)
         for name in ("terminations", "truncations"):
             self._set(name, np.asarray(getattr(self, name)), 1, np.bool_)
+        check_license(self.license)
         count = len(self.observations)
         if count == 0:
             raise DataError(f"'{self.dataset_id}' is empty; at least one step is needed.")
@@ -154,6 +159,11 @@ class OfflineData:
         return Normaliser.fit(self.observations)
 
     @cached_property
+    def observation_quantiles(self) -> np.ndarray:
+        """:data:`QUANTILES` of every dimension of the observations, shape (7, S), float32, raw units."""
+        return np.quantile(self.observations, QUANTILES, axis=0).astype(np.float32)
+
+    @cached_property
     def episode_returns(self) -> np.ndarray:
         """Undiscounted return of every episode, shape (E,)."""
         return np.add.reduceat(self.rewards.astype(np.float64), self.episode_starts)
@@ -180,7 +190,7 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         source: a Minari id (a local one; else an ``obd-bench/*`` id, which is built; else Minari downloads it),
             a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
             ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
-            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``), or an
+            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``), or an
             :class:`OfflineData`. Arrays and files without bounds get -1 and 1 if all actions lie within.
         download: let Minari download an id that is not local.
         progress: show bars where it takes long.

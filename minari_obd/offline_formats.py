@@ -8,9 +8,10 @@ import gymnasium as gym
 import numpy as np
 
 from minari_obd.benchmark import BENCHMARK
-from minari_obd.errors import DataError, FormatError, NotFoundError, did_you_mean
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
 from minari_obd.minari_storage import has_local_dataset, is_dataset_id, local_dataset_ids, open_local_dataset
 from minari_obd.offline import OfflineData
+from minari_obd.provenance import check_license
 from minari_obd.statistics import REFERENCE_SCORES, ReferenceScores, reference_scores
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         action_high=high,
         env_id=env_id,
         reference=_reference(env_id, dataset.storage.metadata),
+        license=_license(dataset.storage.metadata.get("license")),
         flattened_from=None if flat else str(observation_space),
     )
 
@@ -129,6 +131,14 @@ def _bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tuple[np.
     low = np.where(np.isfinite(low), low, actions.min(axis=0))
     high = np.where(np.isfinite(high), high, actions.max(axis=0))
     return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
+
+
+def _license(stated: Any) -> str | None:
+    """What a dataset's metadata says of its licence, if that is an id; free text cannot be inherited."""
+    try:
+        return check_license(stated.lower()) if isinstance(stated, str) else None
+    except SettingError:
+        return None
 
 
 def _reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
@@ -220,4 +230,5 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         action_high=np.asarray(arrays.get("action_high", high)),
         env_id=env_id,
         reference=_reference(env_id, {}),
+        license=arrays.get("license"),
     )

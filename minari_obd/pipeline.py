@@ -35,6 +35,12 @@ class Row:
     cloned: float
     """Seconds to clone one student."""
 
+    def comparison(self) -> dict[str, Any]:
+        """Return the line as JSON values, for the results table of a distilled set's card."""
+        report = self.report.to_json()
+        kept = {key: report[key] for key in ("students", "episodes", "score", "return")}
+        return {"name": self.name, "pairs": self.pairs, **kept}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -136,7 +142,8 @@ def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
             progress=progress,
         )
         rows.append(Row("(teacher)", None, report, run.teacher_seconds, 0.0))
-    dataset = replace(dataset, evaluation=distilled.report.to_json())
+    others = [each.comparison() for each in rows if each is not distilled]
+    dataset = replace(dataset, evaluation={**distilled.report.to_json(), "comparisons": others})
     dataset.save(folder)
     result = Result(dataset, rows, folder)
     summary = folder.with_name(f"{folder.name}.results.json")

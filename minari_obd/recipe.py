@@ -6,7 +6,8 @@ in a moment. The components that read a section validate what only they can know
 
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +22,8 @@ __all__ = [
     "TeacherRecipe",
     "load_recipe",
     "parse_recipe",
+    "recipe_toml",
+    "source_name",
 ]
 
 
@@ -212,3 +215,29 @@ def load_recipe(path: str | Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"'{path}' is not TOML: {error}.") from error
     return parse_recipe(values, str(path))
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as the TOML that :func:`load_recipe` reads: what differs from the defaults of this version."""
+    import tomli_w
+
+    def differing(settings: Any, defaults: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for each in fields(settings):
+            value, default = getattr(settings, each.name), getattr(defaults, each.name)
+            if is_dataclass(value):
+                found |= {each.name: section} if (section := differing(value, default)) else {}
+            elif value != default:
+                found[each.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    return tomli_w.dumps({"source": recipe.source, **differing(recipe, Recipe(recipe.source))})
+
+
+def source_name(source: Any) -> str:
+    """Return what a source is called in the recipe; the provenance also holds its content hash."""
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Mapping):
+        return str(source.get("dataset_id", "arrays"))
+    return getattr(source, "dataset_id", None) or getattr(getattr(source, "spec", None), "dataset_id", "unnamed")

@@ -1,16 +1,55 @@
 """Fixtures: every test has its own Minari folder, cache and Hub home; nothing touches the user's."""
 
+import os
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_server import HubServer
 
-from minari_obd.distilled import DistilledDataset, Provenance
+from minari_obd.distilled import DistilledDataset
 from minari_obd.offline import Normaliser, OfflineData, load_offline_data
 from minari_obd.protocol import StudentProtocol
+from minari_obd.provenance import Provenance
 from minari_obd.recipe import Recipe
 from minari_obd.statistics import ReferenceScores
+
+
+def pytest_configure() -> None:
+    """Point the Hub's clients at a server on loopback; they read their settings when they are imported."""
+    assert "huggingface_hub" not in sys.modules
+    HUB.__enter__()
+    home = tempfile.TemporaryDirectory(prefix="hub-home-")
+    HOMES.append(home)
+    os.environ |= {
+        "HF_ENDPOINT": HUB.url,
+        "HF_HOME": home.name,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    os.environ.pop("HF_TOKEN", None)
+
+
+def pytest_unconfigure() -> None:
+    HUB.__exit__()
+    HOMES.pop().cleanup()
+
+
+HUB = HubServer()
+HOMES: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """An empty Hub, and an empty cache of what was downloaded from it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return HUB.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Imports point upwards in this list and never down: a module imports only from rows before its own, or its own row.
 LAYERS = [
     {"errors", "interrupts", "progress"},
-    {"registry", "statistics", "protocol", "recipe", "devices", "environments"},
+    {"registry", "statistics", "protocol", "recipe", "devices", "environments", "provenance"},
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
-    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card"},
-    {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "folder"},
+    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage"},
+    {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "metadata", "folder"},
     {
         "outer_data",
         "outer_result",
@@ -30,11 +30,13 @@ LAYERS = [
         "outer_loop",
         "hub",
         "minari_bridge",
+        "d3rlpy_bridge",
+        "simulation",
         "teachers.d3rlpy_teacher",
         "evaluation",
     },
     {"plan", "distillation", "loading"},
-    {"pipeline", "listing"},
+    {"pipeline", "listing", "verification"},
     {"cli"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
@@ -42,6 +44,8 @@ HAND_OVERS = {
     ("distilled", "folder"),
     ("distilled", "hub"),
     ("distilled", "minari_bridge"),
+    ("distilled", "d3rlpy_bridge"),
+    ("distilled", "simulation"),
     ("folder", "minari_bridge"),
 }
 ONLY_IN = {

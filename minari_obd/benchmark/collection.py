@@ -23,6 +23,7 @@ from minari_obd.environments import Step, is_flat, make_environment, run_episode
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
 from minari_obd.minari_storage import check_dataset_id, episode_buffer, has_local_dataset, write_dataset
 from minari_obd.progress import progress_bar
+from minari_obd.provenance import check_license
 from minari_obd.statistics import REFERENCE_SCORES, reference_scores
 
 __all__ = ["collect", "collect_chain", "resolve_behaviour"]
@@ -85,6 +86,7 @@ def collect(
     steps: int = 200_000,
     seed: int = 0,
     description: str | None = None,
+    license: str | None = None,
     progress: bool = True,
 ) -> str:
     """Roll a policy out and store what happened as a Minari dataset.
@@ -97,6 +99,7 @@ def collect(
         steps: how many environment steps; the last episode is truncated there.
         seed: of environments and actions. Same seed and machine, same bytes.
         description: a sentence for the dataset's metadata.
+        license: the Hub's id of the data's licence, such as ``cc-by-4.0``; distilled sets inherit it.
         progress: show a bar.
 
     Returns:
@@ -106,9 +109,8 @@ def collect(
         DataError: a bad or existing id, an unsupported environment.
         NotFoundError: an unknown environment or policy.
     """
-    return collect_chain(
-        dataset_id, env_id, [policy], steps=steps, seed=seed, description=description, progress=progress
-    )
+    given = {"description": description, "license": license, "progress": progress}
+    return collect_chain(dataset_id, env_id, [policy], steps=steps, seed=seed, **given)
 
 
 def collect_chain(
@@ -120,10 +122,12 @@ def collect_chain(
     seed: int,
     description: str | None = None,
     algorithm: str | None = None,
+    license: str | None = None,
     progress: bool = True,
 ) -> str:
     """Roll several policies out one after the other, each for an equal share of the steps, as :func:`collect` does."""
     check_dataset_id(dataset_id)
+    check_license(license)
     if has_local_dataset(dataset_id):
         raise DataError(
             f"The Minari dataset '{dataset_id}' exists already; `minari delete {dataset_id}` removes it, "
@@ -167,6 +171,7 @@ def collect_chain(
         metadata={
             "collection": {"policies": names, "steps": steps, "seed": seed, "minari_obd": version("minari-obd")},
             **({"ref_min_score": scores.random, "ref_max_score": scores.expert} if scores else {}),
+            **({"license": license} if license else {}),
         },
     )
     return dataset_id

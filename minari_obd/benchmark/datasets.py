@@ -28,6 +28,7 @@ class BenchmarkDataset:
             seed=seed,
             description=f"{self.description} {steps:,} steps, seed {seed}.",
             algorithm="SAC",
+            license="mit",
             progress=progress,
         )
 

@@ -59,7 +59,7 @@ def _contained(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _import_d3rlpy() -> Any:
+def import_d3rlpy() -> Any:
     """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
     import structlog
 
@@ -151,7 +151,7 @@ class TeacherRun:
         return teacher
 
     def _create(self) -> Any:
-        d3rlpy = _import_d3rlpy()
+        d3rlpy = import_d3rlpy()
         config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options)
         algo = config.create(device=_d3rlpy_device(self.device))
         algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])

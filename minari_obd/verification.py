@@ -1,0 +1,285 @@
+"""Verification: what a distilled dataset claims of itself, checked as far as that can be done without training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+import minari_obd
+from minari_obd.card import dataset_card, printable
+from minari_obd.distillation import Distillation
+from minari_obd.distilled import DistilledDataset
+from minari_obd.errors import FormatError, MinariObdError
+from minari_obd.evaluation import EvaluationReport
+from minari_obd.evaluation import evaluate as roll_out
+from minari_obd.folder import CARD_FILE, PICTURE_FILE
+from minari_obd.loading import find_folder, load_dataset
+from minari_obd.metadata import FORMAT_VERSION
+from minari_obd.minari_bridge import from_minari, open_rendering
+from minari_obd.minari_storage import has_local_dataset
+from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.recipe import Recipe, parse_recipe
+from minari_obd.registry import OBJECTIVES
+from minari_obd.statistics import ReferenceScores
+
+__all__ = ["Check", "Verification", "verify"]
+
+_MOST_EPISODES = 10_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim and what became of it."""
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    """``skipped``: what it takes is not at hand, or was not asked for."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Every check of one distilled dataset."""
+
+    ref: str
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed; what was skipped does not count."""
+        return all(check.outcome != "failed" for check in self.checks)
+
+    def table(self) -> Table:
+        """The checks for the terminal."""
+        table = Table(box=SIMPLE_HEAD, title=printable(self.ref))
+        table.add_column("check", no_wrap=True)
+        table.add_column("")
+        table.add_column("detail", overflow="fold")
+        colours = {"passed": "green", "failed": "bold red", "skipped": "dim"}
+        for check in self.checks:
+            table.add_row(check.name, f"[{colours[check.outcome]}]{check.outcome}[/]", _plain(check.detail))
+        return table
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(printable(text))  # not markup: a downloaded set could write links and colours otherwise
+
+
+class _Failed(Exception):  # noqa: N818  # never leaves this file
+    """A claim that does not hold."""
+
+
+class _Skipped(Exception):  # noqa: N818
+    """A claim that cannot be checked here."""
+
+
+def verify(
+    ref: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    source: Any = None,
+    evaluate: bool = False,
+    progress: bool = False,
+) -> Verification:
+    """Check a distilled dataset: format and hashes, its renderings, and what its provenance and report claim.
+
+    Args:
+        ref: a folder, a Minari id, or a Hugging Face repository.
+        revision: of the repository: branch, tag or commit.
+        token: for private repositories.
+        source: the offline dataset it was made from, whatever :func:`load_offline_data` takes. If not given, the
+            Minari dataset of the id that the provenance names, where that is on this machine.
+        evaluate: repeat the evaluation that the dataset comes with, which takes minutes.
+        progress: show a bar while evaluating.
+
+    Raises:
+        NotFoundError: nothing there.
+        HubError: the Hub cannot be reached.
+    """
+    folder = find_folder(ref, revision=revision, token=token)
+    try:
+        dataset = load_dataset(ref if folder is None else folder)
+    except MinariObdError as error:
+        if folder is None:
+            raise
+        return Verification(str(ref), [Check("format", "failed", str(error))])
+    held = f"format {FORMAT_VERSION} or older, {len(dataset)} pairs, content {dataset.content_sha256[:12]}..."
+    checks = [Check("format", "passed", f"schema, hashes, shapes and numbers are right: {held}")]
+    claims = _Claims(dataset, folder, str(ref), source, evaluate, progress)
+    checks += [_run(name, claim) for name, claim in claims.all()]
+    return Verification(str(ref), checks)
+
+
+def _run(name: str, claim: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "passed", claim())
+    except _Skipped as reason:
+        return Check(name, "skipped", str(reason))
+    except (_Failed, MinariObdError) as problem:
+        return Check(name, "failed", str(problem))
+
+
+@dataclass
+class _Claims:
+    """The claims of one dataset, each a method that says what was found or raises."""
+
+    dataset: DistilledDataset
+    folder: Path | None
+    ref: str
+    given_source: Any
+    evaluate: bool
+    progress: bool
+
+    def all(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        yield "Minari rendering", self.rendering
+        yield "card", self.card
+        yield "recipe", self.recipe_agrees
+        yield "source", self.source_agrees
+        if self._is_selection:
+            yield "selection", self.selection
+        if self.dataset.transitions is not None:
+            yield "transitions", self.transitions
+        yield "evaluation", self.evaluation
+
+    @property
+    def _is_selection(self) -> bool:
+        method = self.dataset.provenance.method
+        return method in OBJECTIVES.names() and hasattr(OBJECTIVES.get(method), "select")
+
+    def rendering(self) -> str:
+        if self.folder is None:
+            raise _Skipped("the set is a Minari dataset itself")
+        if not (self.folder / "pairs-v0").exists():
+            raise _Skipped("the folder has none")
+        if from_minari(open_rendering(self.folder)).content_sha256 != self.dataset.content_sha256:
+            raise _Failed("the Minari dataset holds other pairs than the parquet file")
+        return "the same pairs, to the bit"
+
+    def card(self) -> str:
+        if self.folder is None or not (self.folder / CARD_FILE).is_file():
+            raise _Skipped("there is none")
+        name = self.ref if self.ref.count("/") == 1 and not Path(self.ref).is_dir() else f"ORG/{self.folder.name}"
+        with (self.folder / CARD_FILE).open("rb") as file:
+            text = file.read(2**20).decode("utf-8", errors="replace")
+        if text != dataset_card(self.dataset, name, picture=PICTURE_FILE):
+            raise _Skipped("edited, or written for another name or by another version: read it as its author's word")
+        return "says what the metadata says"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        provenance = self.dataset.provenance
+        try:
+            return parse_recipe(provenance.recipe, "the recipe in the provenance")
+        except FormatError as error:
+            if provenance.package_version != minari_obd.__version__:
+                raise _Skipped(f"made by version {provenance.package_version}, whose recipes may differ") from error
+            raise
+
+    def recipe_agrees(self) -> str:
+        provenance = self.dataset.provenance
+        claims = {"method": provenance.method, "seed": provenance.seed, "student": self.dataset.protocol}
+        if self.dataset.transitions is None:  # making them may leave pairs out
+            claims["size"] = len(self.dataset)
+        for name, value in claims.items():
+            if getattr(self.recipe, name) != value:
+                raise _Failed(f"the recipe has {name} {getattr(self.recipe, name)}, the dataset {value}")
+        return "a recipe of this version, and the one that the dataset shows"
+
+    @cached_property
+    def source(self) -> OfflineData:
+        name = self.dataset.provenance.source
+        if self.given_source is not None:
+            return load_offline_data(self.given_source, progress=self.progress)
+        # Only an id is looked up: a path from a downloaded file is never opened.
+        if not has_local_dataset(name):
+            raise _Skipped(f"'{name[:100]}' is not on this machine; give it with --source")
+        return load_offline_data(name, download=False, progress=self.progress)
+
+    def source_agrees(self) -> str:
+        provenance, source = self.dataset.provenance, self.source
+        if source.content_sha256 != provenance.source_sha256:
+            raise _Failed(
+                f"'{source.dataset_id}' has the content {source.content_sha256[:12]}..., and the provenance says "
+                f"{provenance.source_sha256[:12]}...: the pairs were made from other data"
+            )
+        derived = {
+            "source_steps": (len(source), provenance.source_steps),
+            "observation_mean": (source.normaliser.mean, self.dataset.normaliser.mean),
+            "observation_scale": (source.normaliser.scale, self.dataset.normaliser.scale),
+            "action_low": (source.action_low, self.dataset.action_low),
+            "action_high": (source.action_high, self.dataset.action_high),
+        }
+        if self.dataset.source_quantiles is not None:
+            derived["source_quantiles"] = (source.observation_quantiles, self.dataset.source_quantiles)
+        for name, (found, claimed) in derived.items():
+            if np.shape(found) != np.shape(claimed) or not _close(found, claimed):
+                raise _Failed(f"{name} is not that of '{source.dataset_id}'")
+        return f"'{source.dataset_id}' has the stated content, and its normaliser, bounds and quantiles are these"
+
+    def selection(self) -> str:
+        made = Distillation(self.recipe, source=self.source, progress=False).run()
+        if made.content_sha256 != self.dataset.content_sha256 and self.dataset.transitions is None:
+            raise _Failed("selecting again with the stated recipe gives other pairs")
+        return "selecting again gives the same pairs, to the bit"
+
+    def transitions(self) -> str:
+        held = self.dataset.transitions
+        assert held is not None
+        again = self.dataset.with_transitions().transitions
+        assert again is not None
+        for name in ("rewards", "next_observations", "terminations"):
+            if not _close(getattr(again, name), getattr(held, name)):
+                raise _Failed(f"simulating again gives other {name}")
+        return "simulating again gives the same rewards and successors"
+
+    def evaluation(self) -> str:
+        claimed = self.dataset.evaluation
+        if claimed is None:
+            raise _Skipped("no score is claimed")
+        _check_report(claimed)
+        if not self.evaluate:
+            raise _Skipped("the report's figures follow from its returns; --evaluate repeats the episodes")
+        return _evaluate_again(self.dataset, claimed, self.progress)
+
+
+def _check_report(claimed: dict[str, Any]) -> None:
+    """Derive the report's figures from its returns once more."""
+    lengths = {len(row) for row in claimed["returns"]}
+    if len(claimed["returns"]) != claimed["students"] or lengths != {claimed["episodes"]} or not claimed["students"]:
+        raise _Failed("the report has not as many returns as it claims students x episodes")
+    given = claimed["reference_scores"]
+    reference = None if given is None else ReferenceScores(**given)
+    derived = EvaluationReport(np.array(claimed["returns"]), claimed["env_id"], claimed["seed"], reference).to_json()
+    for name in ("return", "score"):
+        found, stated = derived[name], claimed[name]
+        if (found is None) != (stated is None) or (
+            found is not None and not _close(list(found.values()), [stated[key] for key in found])
+        ):
+            raise _Failed(f"the report's {name} does not follow from its returns: {stated}, not {found}")
+
+
+def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress: bool) -> str:
+    if claimed["students"] * claimed["episodes"] > _MOST_EPISODES:
+        raise _Skipped(f"{claimed['students']} x {claimed['episodes']} episodes are claimed, too many to repeat")
+    settings = {key: claimed[key] for key in ("students", "episodes", "seed")}
+    report = roll_out(dataset, env=claimed["env_id"], progress=progress, **settings)
+    if np.array_equal(report.returns, np.array(claimed["returns"])):
+        return f"the same returns, to the bit: mean {report.mean_return}"
+    now, then = report.mean_return, claimed["return"]
+    text = f"mean return {now}, claimed {then['mean']:.1f} [{then['low']:.1f}, {then['high']:.1f}]"
+    if now.low > then["high"] or now.high < then["low"]:
+        raise _Failed(f"the intervals do not meet: {text}")
+    return f"other returns, as other versions or threads give, with intervals that meet: {text}"
+
+
+def _close(found: Any, stated: Any) -> bool:
+    """Equal up to rounding, as other versions of NumPy or the simulator may round."""
+    return np.allclose(found, stated, rtol=1e-4, atol=1e-4)
