@@ -152,7 +152,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> DistilledDataset:
         raise NotFoundError(f"There is no folder '{folder}'.")
     if not (folder / METADATA_FILE).is_file():
         raise FormatError(f"'{origin}' is not a distilled dataset: it has no {METADATA_FILE}.")
-    metadata = parse_metadata(read_json(folder / METADATA_FILE), f"{METADATA_FILE} of {origin}")
+    metadata = parse_metadata(read_json(folder / METADATA_FILE), f"{origin}/{METADATA_FILE}")
     parquet = folder / PARQUET_FILE
     if not parquet.is_file():
         raise FormatError(f"'{origin}' lacks {PARQUET_FILE}; the copy is incomplete, fetch it again.")
@@ -174,7 +174,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> DistilledDataset:
         Transitions(columns["reward"], columns["next_observation"], columns["termination"])
         if metadata.transitions
         else None,
-        parse_evaluation(read_json(evaluation), f"{EVALUATION_FILE} of {origin}") if evaluation.is_file() else None,
+        parse_evaluation(read_json(evaluation), f"{origin}/{EVALUATION_FILE}") if evaluation.is_file() else None,
         origin=origin,
     )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from minari_obd.distilled import DistilledDataset
-from minari_obd.errors import NotFoundError
+from minari_obd.errors import NotFoundError, SettingError
 from minari_obd.folder import load_folder
 from minari_obd.minari_storage import has_local_dataset
 
@@ -21,14 +21,17 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
 
     Raises:
         NotFoundError: none of these exists.
+        SettingError: a revision of something that has none.
         FormatError: what is there is damaged, of a newer format, or something else.
         HubError: the Hub cannot be reached, and the repository was not loaded before.
     """
-    if Path(ref).is_dir():
+    if _is_folder(ref):
+        _check_no_revision(ref, revision)
         return load_folder(Path(ref))
     if has_local_dataset(str(ref)):
         from minari_obd.minari_bridge import from_minari
 
+        _check_no_revision(ref, revision)
         return from_minari(str(ref))
     from minari_obd.hub import pull
 
@@ -41,13 +44,22 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     Raises:
         NotFoundError, HubError: as :func:`load_dataset`.
     """
-    if Path(ref).is_dir():
+    if _is_folder(ref):
         return Path(ref)
     if has_local_dataset(str(ref)):
         return None
     from minari_obd.hub import fetch
 
     return fetch(_repository(ref), revision=revision, token=token, whole=True)
+
+
+def _is_folder(ref: str | Path) -> bool:
+    return ref != "" and Path(ref).is_dir()  # Path("") is the working directory
+
+
+def _check_no_revision(ref: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise SettingError(f"'{ref}' is on this machine and has no revisions; leave revision='{revision}' out.")
 
 
 def _repository(ref: str | Path) -> str:

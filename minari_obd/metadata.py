@@ -109,23 +109,25 @@ class Metadata:
         Raises:
             FormatError: the parts do not fit, or the pairs are not those that the hash is of.
         """
+        quantiles = self.source_quantiles
         try:
-            dataset = DistilledDataset(
-                observations=observations,
-                actions=actions,
-                normaliser=Normaliser(np.array(self.observation_mean), np.array(self.observation_scale)),
-                protocol=self.student,
-                provenance=self.provenance,
-                action_low=np.array(self.action_low),
-                action_high=np.array(self.action_high),
-                env_id=self.env_id,
-                reference=self.reference_scores,
-                evaluation=evaluation,
-                license=self.license,
-                source_quantiles=None if self.source_quantiles is None else np.array(self.source_quantiles),
-                transitions=transitions,
-                origin=origin,
-            )
+            with np.errstate(over="ignore"):  # 1e300 becomes infinite as float32, which is refused by name
+                dataset = DistilledDataset(
+                    observations=observations,
+                    actions=actions,
+                    normaliser=Normaliser(np.array(self.observation_mean), np.array(self.observation_scale)),
+                    protocol=self.student,
+                    provenance=self.provenance,
+                    action_low=np.array(self.action_low),
+                    action_high=np.array(self.action_high),
+                    env_id=self.env_id,
+                    reference=self.reference_scores,
+                    evaluation=evaluation,
+                    license=self.license,
+                    source_quantiles=None if quantiles is None else np.array(quantiles),
+                    transitions=transitions,
+                    origin=origin,
+                )
         except (DataError, ValueError, OverflowError) as error:  # a ragged list of quantiles is a ValueError
             raise FormatError(f"'{origin}' is damaged: {error}") from error
         if len(dataset) != self.size:
@@ -263,3 +265,7 @@ def validated(kind: type[_T], values: Any, origin: str) -> _T:
         raise FormatError(f"'{origin}' is damaged at {place}: {problem['msg'][:200].rstrip('.')}.") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
+
+
+if __name__ == "__main__":  # python -m minari_obd.metadata > docs/obd.schema.json
+    print(json.dumps(json_schema(), indent=2))

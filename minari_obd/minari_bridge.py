@@ -127,8 +127,12 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
     """
     if isinstance(dataset, str):
         dataset = open_local_dataset(dataset)
-    name = str(dataset.spec.dataset_id)
-    values = dict(dataset.storage.metadata).get(_KEY)
+    try:
+        name = str(dataset.spec.dataset_id)
+        values = dict(dataset.storage.metadata).get(_KEY)
+        episodes, steps = int(dataset.total_episodes), int(dataset.total_steps)
+    except Exception as error:  # Minari raises whatever its own metadata makes Python raise
+        raise FormatError(f"Minari's own metadata is damaged: {str(error)[:200]}") from error
     if not isinstance(values, dict):
         raise FormatError(
             f"The Minari dataset '{name}' holds no distilled pairs of this package; "
@@ -136,16 +140,16 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
         )
     values = dict(values)
     evaluation = values.pop("evaluation", None)
-    metadata = parse_metadata({"format": 1, "size": dataset.total_episodes, **values}, name)
-    if dataset.total_steps > MOST_PAIRS:
-        raise FormatError(f"'{name}' has {dataset.total_steps:,} steps; that is no distilled dataset.")
+    metadata = parse_metadata({"format": 1, "size": episodes, **values}, name)
+    if steps > MOST_PAIRS:
+        raise FormatError(f"'{name}' has {steps:,} steps; that is no distilled dataset.")
     if evaluation is not None:
         evaluation = parse_evaluation(evaluation, f"the evaluation of {name}")
     try:
-        episodes = list(dataset.iterate_episodes())
-        observations = np.stack([np.asarray(episode.observations) for episode in episodes])  # (M, 2, S)
+        rows = list(dataset.iterate_episodes())
+        observations = np.stack([np.asarray(row.observations) for row in rows])  # (M, 2, S)
         actions, rewards, terminations = (
-            np.concatenate([np.asarray(getattr(episode, field)) for episode in episodes])
+            np.concatenate([np.asarray(getattr(row, field)) for row in rows])
             for field in ("actions", "rewards", "terminations")
         )
         transitions = Transitions(rewards, observations[:, 1], terminations) if metadata.transitions else None

@@ -39,7 +39,7 @@ class Provenance:
     """Weighted squared action error of fresh students on held-out states."""
     stop_reason: str | None = None
     """Why the outer loop stopped."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
     """Looks at the held-out loss: step, held_out, training, gradient_norm, rate_factor."""
     device: str = "cpu"
     threads: int | None = None

@@ -97,17 +97,30 @@ def _hidden_positions(environment: Any, env_id: str) -> int:
     return _HIDDEN_POSITIONS[name]
 
 
-def _step(environment: Any, hidden: int, observation: np.ndarray, action: np.ndarray) -> _Answer:
+def _show(environment: Any, positions: np.ndarray, velocities: np.ndarray) -> np.ndarray:
+    """Put the environment into a state, and return what it shows of it."""
     environment.reset(seed=0)  # forgets the step before: contacts, the solver's warm start and the clock
+    environment.set_state(positions, velocities)
+    return environment._get_obs()
+
+
+def _step(environment: Any, hidden: int, observation: np.ndarray, action: np.ndarray) -> _Answer:
     state = np.concatenate([environment.init_qpos[:hidden], observation.astype(np.float64)])
-    count = environment.model.nq
-    environment.set_state(state[:count], state[count:])
-    seen = environment._get_obs()
+    positions, velocities = state[: environment.model.nq], state[environment.model.nq :]
+    faster = _show(environment, positions, 1.001 * velocities)  # looks the same where the environment clips velocities
+    seen = _show(environment, positions, velocities)
     if not np.allclose(seen, observation, rtol=1e-5, atol=1e-5):
         worst = int(np.abs(seen - observation).argmax())
         return _Answer(
             problem=f"no state has such an observation (dimension {worst} is {observation[worst]:.4g}, and the "
             f"environment shows {seen[worst]:.4g})"
+        )
+    clipped = np.flatnonzero((seen == faster) & (observation != 0))
+    clipped = clipped[clipped >= len(observation) - len(velocities)]
+    if len(clipped):
+        return _Answer(
+            problem=f"many states have such an observation (dimension {clipped[0]}, {observation[clipped[0]]:.4g}, is "
+            "as fast as the environment shows)"
         )
     following, reward, terminated, _, _ = environment.step(action)
     # A breakdown (bad position, velocity or acceleration) makes MuJoCo start anew, and the step is then a lie.

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from hub_server import HubServer
 
-from minari_obd.distilled import DistilledDataset
+from minari_obd.distilled import DistilledDataset, Transitions
+from minari_obd.evaluation import EvaluationReport
 from minari_obd.offline import Normaliser, OfflineData, load_offline_data
 from minari_obd.protocol import StudentProtocol
 from minari_obd.provenance import Provenance
@@ -151,4 +153,18 @@ def make_pairs(seed: int = 0, *, env_id: str | None = "Hopper-v5", size: int = 8
         action_high=np.full(shape[1], 4.0),
         env_id=env_id,
         reference=None if env_id is None else ReferenceScores(0.0, 100.0, "made up"),
+    )
+
+
+def make_full(seed: int = 0, *, size: int = 8, shape: tuple[int, int] = (3, 2)) -> DistilledDataset:
+    """A distilled dataset that also has what only some have."""
+    rng = np.random.default_rng([seed, 1])
+    return replace(
+        make_pairs(seed, size=size, shape=shape),
+        license="cc-by-4.0",
+        source_quantiles=np.sort(rng.normal(2.0, 3.0, size=(7, shape[0])), axis=0),
+        transitions=Transitions(rng.normal(size=size), rng.normal(size=(size, shape[0])), np.arange(size) % 3 == 0),
+        evaluation=EvaluationReport(
+            rng.normal(50, 5, (2, 3)), "Hopper-v5", 0, ReferenceScores(0.0, 99.0, "x")
+        ).to_json(),
     )

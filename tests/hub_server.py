@@ -247,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.blobs[oid] = body
             linked = {"X_Linked_Etag": f'"{oid}"', "X_Linked_Size": str(len(body))}
             store = f"http://localhost:{hub.server.server_port}/lfs/{oid}"  # another host, so the HEAD stays here
-            self._answer(302, {}, X_Repo_Commit=commit, Location=store, **linked)
+            self._answer(302, {}, body=b"", X_Repo_Commit=commit, Location=store, **linked)
         else:
             self._answer(200, body=body, ETag=f'"{_git_oid(body)}"', X_Repo_Commit=commit)
 

@@ -8,24 +8,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_pairs
+from conftest import make_full, make_pairs
 
 import minari_obd
-from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder, save_folder
-from minari_obd.statistics import ReferenceScores
+from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder
+from minari_obd.metadata import FORMAT_VERSION, json_schema
 
 
 def test_a_folder_survives_save_and_load() -> None:
-    pairs = make_pairs()
+    pairs = make_full()
     loaded = minari_obd.load_dataset(pairs.save("out/pairs"))
+    assert loaded.content_sha256 == pairs.content_sha256
+    assert loaded.origin == str(Path("out/pairs").resolve())
+    assert loaded.transitions is not None
+    assert pairs.transitions is not None
+    for name in ("rewards", "next_observations", "terminations"):
+        assert getattr(loaded.transitions, name).tobytes() == getattr(pairs.transitions, name).tobytes()
+    np.testing.assert_array_equal(np.asarray(loaded.source_quantiles), np.asarray(pairs.source_quantiles))
     for name in ("observations", "actions", "action_low", "action_high"):
         assert getattr(loaded, name).tobytes() == getattr(pairs, name).tobytes()
     assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()
     assert loaded.normaliser.scale.tobytes() == pairs.normaliser.scale.tobytes()
-    for name in ("protocol", "provenance", "env_id", "reference", "evaluation"):
+    for name in ("protocol", "provenance", "env_id", "reference", "evaluation", "license"):
         assert getattr(loaded, name) == getattr(pairs, name)
     assert not [path for path in Path("out").iterdir() if path.name != "pairs"]
 
@@ -34,6 +39,7 @@ def test_the_layout_is_the_one_of_the_design() -> None:
     folder = make_pairs().save("pairs")
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
         "README.md",
+        "coverage.png",
         "data/train-00000-of-00001.parquet",
         "namespace_metadata.json",
         "obd.json",
@@ -68,7 +74,7 @@ def test_a_failed_save_leaves_the_older_set(monkeypatch: pytest.MonkeyPatch) -> 
     pairs = make_pairs()
     folder = pairs.save("pairs")
 
-    def fail(*_) -> str:
+    def fail(*_, **__) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minari_obd.folder.dataset_card", fail)
@@ -108,8 +114,19 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / PARQUET_FILE).unlink(), "the copy is incomplete"),
         (lambda f: (f / METADATA_FILE).write_text("{"), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[" * 100_000), "is not JSON"),
-        (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at obd.json"),
-        (lambda f: edit(f, format=2), "has format 2, and this version of minari-obd reads up to 1"),
+        (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at its top"),
+        (lambda f: edit(f, format=3), "has format 3, and this version of minari-obd reads up to 2"),
+        (lambda f: edit(f, format=0), "has format 0, which never was"),
+        (lambda f: edit(f, format=True), "damaged at format"),
+        (lambda f: edit(f, pairs_sha256=None), "format 2 has the hash of the pairs"),
+        (lambda f: edit(f, pairs_sha256="0" * 64), "pairs in .* do not match the hash in their metadata"),
+        (lambda f: edit(f, size=2_000_000), "is not between 1 and 1,000,000"),
+        (lambda f: edit(f, env_id="e" * 10_001), "at most 10000 characters"),
+        (lambda f: edit(f, license="ALL MINE"), "is not the id of a licence"),
+        (lambda f: edit(f, source_quantiles=[[0.0] * 3] * 6), "source_quantiles have shape"),
+        (lambda f: edit(f, source_quantiles=[[0.0] * 3] * 6 + [[0.0]]), "is damaged: setting an array element"),
+        (lambda f: edit(f, transitions=True), "no column 'reward' of type float"),
+        (lambda f: (f / METADATA_FILE).write_bytes(b"{}" + b" " * 2**24), "larger than 16 MiB"),
         (lambda f: edit(f, size="8"), "damaged at size"),
         (lambda f: edit(f, unknown=1), "damaged at unknown"),
         (lambda f: edit(f, size=9), "has 8 rows; obd.json says 9"),
@@ -133,6 +150,35 @@ def test_damage_is_named(damage, message: str) -> None:
         minari_obd.load_dataset(folder)
 
 
+def test_an_older_format_is_read() -> None:
+    """A folder that the first format's own code wrote."""
+    loaded = load_folder(Path(__file__).parent / "data" / "format-1")
+    pairs = make_pairs()
+    assert loaded.content_sha256 == pairs.content_sha256
+    assert loaded.provenance.created == pairs.provenance.created
+    assert (loaded.license, loaded.source_quantiles, loaded.transitions) == (None, None, None)
+    assert loaded.evaluation is not None
+    assert loaded.evaluation["returns"] == [[1.0, 2.0], [3.0, 4.0]]
+    newer = load_folder(loaded.save("newer"))
+    assert newer.content_sha256 == loaded.content_sha256
+    assert json.loads(Path("newer", METADATA_FILE).read_text())["format"] == FORMAT_VERSION
+
+
+def test_the_documented_schema_is_the_one_that_is_checked() -> None:
+    schema = Path(minari_obd.__file__).parents[1] / "docs" / "obd.schema.json"
+    assert json.loads(schema.read_text()) == json_schema(), "run: python -m minari_obd.metadata > docs/obd.schema.json"
+
+
+def test_saving_twice_gives_the_same_bytes() -> None:
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        make_full().save(f"{name}/pairs")
+    files = [path.relative_to("one") for path in Path("one").rglob("*") if path.is_file()]
+    assert len(files) == 8
+    for path in files:
+        assert ("one" / path).read_bytes() == ("two" / path).read_bytes(), path
+
+
 def test_a_parquet_file_that_is_none_is_named() -> None:
     import hashlib
 
@@ -141,6 +187,11 @@ def test_a_parquet_file_that_is_none_is_named() -> None:
     edit(folder, parquet_sha256=hashlib.sha256(b"none").hexdigest())
     with pytest.raises(FormatError, match="cannot be read as parquet"):
         load_folder(folder)
+
+
+def test_a_folder_has_no_revisions() -> None:
+    with pytest.raises(SettingError, match="has no revisions"):
+        minari_obd.load_dataset(make_pairs().save("pairs"), revision="v1")
 
 
 def test_what_does_not_exist_is_named() -> None:
@@ -173,28 +224,6 @@ def test_ready_for_behavioural_cloning() -> None:
     assert [len(batch[0]) for batch in batches] == [3, 3, 2]
     assert len(pairs.torch_dataset()) == len(pairs) == 8
     assert "8 pairs by sdw" in repr(pairs)
-
-
-def test_the_card_has_valid_yaml_and_the_result() -> None:
-    yaml = pytest.importorskip("yaml")
-    report = EvaluationReport(np.full((2, 3), 41.23), "E-v0", 0, ReferenceScores(0.0, 100.0, "made up")).to_json()
-    folder = save_folder(replace(make_pairs(), evaluation=report), Path("obd-x"), minari=False)
-    _, header, body = (folder / "README.md").read_text().split("---\n", 2)
-    values = yaml.safe_load(header)
-    assert values["task_categories"] == ["reinforcement-learning"]
-    assert values["size_categories"] == ["n<1K"]
-    assert {"offline-rl", "dataset-distillation", "minari", "minari-obd", "sdw"} <= set(values["tags"])
-    assert values["configs"][0]["data_files"][0]["path"] == "data/train-*.parquet"
-    assert "41.2" in body
-    loaded = minari_obd.load_dataset(folder)
-    assert isinstance(loaded, DistilledDataset)
-    assert loaded.evaluation == report
-
-
-def test_a_set_cannot_steer_the_terminal() -> None:
-    provenance = replace(make_pairs().provenance, source="\x1b]0;owned\x07\x1b[2J")
-    pairs = minari_obd.load_dataset(replace(make_pairs(), provenance=provenance).save("pairs"))
-    assert "\x1b" not in repr(pairs) + Path("pairs/README.md").read_text()
 
 
 def test_a_folder_that_also_holds_something_else_is_not_replaced() -> None:

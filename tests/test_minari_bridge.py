@@ -1,27 +1,32 @@
 """Pairs as a Minari dataset: the same bits both ways, and an honest one for readers without this package."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import minari
 import numpy as np
 import pytest
-from conftest import make_pairs
+from conftest import make_full, make_pairs
 
 import minari_obd
 from minari_obd.card import minari_name
+from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.minari_bridge import from_minari, to_minari
 from minari_obd.offline import load_offline_data
 from minari_obd.teachers.d3rlpy_teacher import _transitions
 
 
-def test_pairs_come_back_to_the_bit() -> None:
-    pairs = make_pairs()
-    pairs.to_minari("obd-test/pairs-v0")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
+@pytest.mark.parametrize("make", [make_pairs, make_full])
+def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_format: str) -> None:
+    pairs = make()
+    pairs.to_minari("obd-test/pairs-v0", data_format=data_format)
     for loaded in (minari_obd.load_dataset("obd-test/pairs-v0"), from_minari(minari.load_dataset("obd-test/pairs-v0"))):
         assert loaded.observations.tobytes() == pairs.observations.tobytes()
         assert loaded.actions.tobytes() == pairs.actions.tobytes()
@@ -29,6 +34,14 @@ def test_pairs_come_back_to_the_bit() -> None:
         assert loaded.provenance == pairs.provenance
         assert loaded.protocol == pairs.protocol
         assert loaded.reference == pairs.reference
+        assert loaded.content_sha256 == pairs.content_sha256
+        assert (loaded.evaluation, loaded.license) == (pairs.evaluation, pairs.license)
+        assert (loaded.transitions is None) == (pairs.transitions is None)
+        # folder -> Minari -> folder: every file is the same, byte for byte
+        pairs.save("one/pairs")
+        loaded.save("two/pairs")
+        for path in (path.relative_to("one") for path in Path("one").rglob("*") if path.is_file()):
+            assert ("one" / path).read_bytes() == ("two" / path).read_bytes(), path
 
 
 def test_each_pair_is_a_terminated_episode_of_one_step() -> None:
@@ -70,6 +83,8 @@ def test_existing_and_malformed_ids_are_refused(tmp_path: Path) -> None:
     pairs.to_minari("obd-test/pairs-v0")
     with pytest.raises(DataError, match="exists already"):
         pairs.to_minari("obd-test/pairs-v0")
+    with pytest.raises(DataError, match="no storage format 'hdf6'; did you mean 'hdf5'"):
+        pairs.to_minari("obd-test/other-v0", data_format="hdf6")
     for bad in ("pairs", "a/pairs-v0", "obd test/pairs-v0", "../up-v0", "/abs-v0"):
         with pytest.raises(DataError, match="is not a Minari dataset id"):
             pairs.to_minari(bad)
@@ -85,7 +100,7 @@ def test_other_minari_datasets_are_no_pairs() -> None:
 def test_damaged_metadata_is_named() -> None:
     dataset = make_pairs().to_minari("obd-test/pairs-v0")
     dataset.storage.update_metadata({"obd": {"provenance": {"method": "sdw"}}})
-    with pytest.raises(FormatError, match="are damaged"):
+    with pytest.raises(FormatError, match="is damaged at observation_mean"):
         minari_obd.load_dataset("obd-test/pairs-v0")
 
 
@@ -94,6 +109,21 @@ def test_an_environment_that_is_not_registered_is_left_out() -> None:
     dataset = to_minari(pairs, "obd-test/pairs-v0")
     assert dataset.spec.env_spec is None
     assert from_minari(dataset).env_id == "evil.module:Env-v0"
+
+
+def test_a_hostile_environment_in_minaris_metadata_is_never_made() -> None:
+    """What somebody puts into the specification of an environment is neither imported nor called."""
+    Path("evil.py").write_text("open('owned', 'w')\ndef make(**_): open('owned', 'w')\n")
+    dataset = make_pairs(shape=(11, 3)).to_minari("obd-test/pairs-v0")
+    path = Path(str(dataset.storage.data_path)) / "metadata.json"
+    values = json.loads(path.read_text())
+    spec = json.loads(values["eval_env_spec"])
+    spec |= {"entry_point": "evil:make", "kwargs": {"xml_file": "/etc/passwd"}}
+    path.write_text(json.dumps({**values, "eval_env_spec": json.dumps(spec), "env_spec": json.dumps(spec)}))
+    loaded = minari_obd.load_dataset("obd-test/pairs-v0")
+    report = minari_obd.evaluate(loaded, students=1, episodes=1)
+    assert report.env_id == "Hopper-v5"
+    assert not Path("owned").exists()
 
 
 def test_names_become_namespaces() -> None:

@@ -6,6 +6,7 @@ trap 'rm -rf "$scratch"' EXIT
 export MINARI_DATASETS_PATH="$scratch/minari" MINARI_OBD_CACHE="$scratch/cache"
 "$BIN/minari-obd" collect obd-bench/hopper/medium-v0 --steps 2000
 "$BIN/minari-obd" distill obd-bench/hopper/medium-v0 --method random --size 64 --out "$scratch/made"
-"$LIGHT/minari-obd" load "$scratch/made"
+"$LIGHT/minari-obd" show "$scratch/made"
+"$LIGHT/minari-obd" verify "$scratch/made"
 "$LIGHT/minari-obd" evaluate "$scratch/made" --students 2 --episodes 2
 "$LIGHT/python" "$here/check.py" "$scratch/made"

@@ -1,0 +1,102 @@
+"""The card: what the Hub reads of it, what a person does, and what a hostile set cannot make of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_full, make_pairs
+
+import minari_obd
+from minari_obd.card import dataset_card
+from minari_obd.coverage import draw_coverage
+from minari_obd.listing import print_card
+from minari_obd.statistics import ReferenceScores
+
+
+def header_and_body(card: str) -> tuple[dict, str]:
+    yaml = pytest.importorskip("yaml")
+    _, header, body = card.split("---\n", 2)
+    return yaml.safe_load(header), body
+
+
+def test_the_header_is_what_the_hub_wants() -> None:
+    values, _ = header_and_body(dataset_card(make_full(), "lab/obd-x"))
+    assert values["license"] == "cc-by-4.0"
+    assert values["pretty_name"] == "obd-x"
+    assert values["task_categories"] == ["reinforcement-learning"]
+    assert values["size_categories"] == ["n<1K"]
+    wanted = {"offline-rl", "dataset-distillation", "minari", "minari-obd", "Hopper-v5", "sdw"}
+    assert wanted <= set(values["tags"])
+    assert values["configs"][0]["data_files"][0]["path"] == "data/train-*.parquet"
+    assert header_and_body(dataset_card(make_pairs(size=1_500), "lab/x"))[0]["size_categories"] == ["1K<n<10K"]
+    assert header_and_body(dataset_card(make_pairs(), "lab/x"))[0]["license"] == "unknown"
+
+
+def test_huggingface_hub_reads_the_header() -> None:
+    from huggingface_hub import DatasetCard
+
+    folder = make_full().save("obd-x")
+    data = DatasetCard.load(folder / "README.md").data
+    assert data.to_dict()["license"] == "cc-by-4.0"
+    assert data.to_dict()["task_categories"] == ["reinforcement-learning"]
+
+
+def test_the_body_has_results_ways_to_load_a_picture_limits_and_papers() -> None:
+    report = minari_obd.EvaluationReport(np.full((2, 3), 41.23), "E-v0", 0, ReferenceScores(0.0, 100.0, "made up"))
+    other = {"name": "random pairs", "pairs": 8, "students": 2, "episodes": 3}
+    values = {"score": {"mean": 7.0, "low": 6.5, "high": 7.5}, "return": {"mean": 7.0, "low": 6.5, "high": 7.5}}
+    evaluation = {**report.to_json(), "comparisons": [{**other, **values}]}
+    folder = replace(make_pairs(), evaluation=evaluation).save("obd-x")
+    body = header_and_body((folder / "README.md").read_text())[1]
+    assert "| **8 sdw pairs** | 8 | 41.2 | 41.2 - 41.2 | 2 x 3 |" in body
+    assert "| random pairs | 8 | 7.0 | 6.5 - 7.5 | 2 x 3 |" in body
+    for text in (
+        'minari_obd.load_dataset("ORG/obd-x")',
+        'datasets.load_dataset("ORG/obd-x", split="train")',
+        'minari.load_dataset("obd-x/pairs-v0", download=True)',
+        "](coverage.png)",
+        "## Limits",
+        "2410.22728",
+        "2512.06692",
+    ):
+        assert text in body
+    assert minari_obd.load_dataset(folder).evaluation == evaluation
+
+
+def test_a_name_that_minari_cannot_reach_is_not_advertised() -> None:
+    assert "minari.load_dataset" not in dataset_card(make_pairs(), "lab/obd.x")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_picture_is_a_picture_and_always_the_same(full: bool) -> None:
+    from matplotlib.image import imread
+
+    pairs = make_full() if full else make_pairs()
+    Path("picture.png").write_bytes(draw_coverage(pairs))
+    picture = imread("picture.png")
+    assert min(picture.shape[:2]) > 300
+    assert picture[..., :3].std() > 0.05
+    assert draw_coverage(pairs) == Path("picture.png").read_bytes()
+
+
+def test_a_picture_of_very_many_dimensions_stays_small() -> None:
+    assert len(draw_coverage(make_pairs(shape=(400, 60)))) < 300_000
+
+
+def test_a_set_cannot_steer_the_terminal_or_break_a_table() -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J"
+    provenance = replace(make_pairs().provenance, source=hostile, targets={"a | b\n\n# c": "x | y\nz"})
+    folder = replace(make_pairs(), provenance=provenance).save("pairs")
+    pairs = minari_obd.load_dataset(folder)
+    card = (folder / "README.md").read_text()
+    assert "\x1b" not in repr(pairs) + card
+    assert "| a / b # c | x / y z |" in card
+
+
+def test_the_terminal_shows_the_card(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = minari_obd.load_dataset(make_full().save("obd-x"))
+    print_card(pairs)
+    said = capsys.readouterr().out
+    for text in ("obd-x", "8 (observation, action) pairs", "Loaded from", "reward"):
+        assert text in said
