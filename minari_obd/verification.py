@@ -226,7 +226,11 @@ class _Claims:
 
     def selection(self) -> str:
         made = Distillation(self.recipe, source=self.source, progress=False).run()
-        if made.content_sha256 != self.dataset.content_sha256 and self.dataset.transitions is None:
+        found, held = _rows(made), _rows(self.dataset)
+        if self.dataset.transitions is not None:  # making them may have left pairs out
+            kept = set(held)
+            found = [row for row in found if row in kept]
+        if found != held:
             raise _Failed("selecting again with the stated recipe gives other pairs")
         return "selecting again gives the same pairs, to the bit"
 
@@ -278,6 +282,10 @@ def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress
     if now.low > then["high"] or now.high < then["low"]:
         raise _Failed(f"the intervals do not meet: {text}")
     return f"other returns, as other versions or threads give, with intervals that meet: {text}"
+
+
+def _rows(dataset: DistilledDataset) -> list[bytes]:
+    return [s.tobytes() + a.tobytes() for s, a in zip(dataset.observations, dataset.actions, strict=True)]
 
 
 def _close(found: Any, stated: Any) -> bool:

@@ -26,7 +26,9 @@ def made() -> minari_obd.DistilledDataset:
     recipe = {**pairs.provenance.recipe, "student": {**pairs.provenance.recipe["student"], "depth": 1, "width": 16}}
     recipe["student"]["steps"] = 10
     pairs = replace(pairs, provenance=replace(pairs.provenance, recipe=recipe))
-    pairs = pairs.with_evaluation(minari_obd.evaluate(pairs, students=2, episodes=2)).with_transitions()
+    pairs = pairs.with_transitions(drop=True)  # a few real states are faster than Hopper shows
+    assert 20 < len(pairs) < 32
+    pairs = pairs.with_evaluation(minari_obd.evaluate(pairs, students=2, episodes=2))
     pairs.save("made")
     return pairs
 
@@ -81,7 +83,7 @@ def provenance(made: minari_obd.DistilledDataset, **changes) -> dict:
 @pytest.mark.parametrize(
     ("damage", "check", "message"),
     [
-        (lambda m: edit("obd.json", size=31), "format", "has 32 rows; obd.json says 31"),
+        (lambda m: edit("obd.json", size=9), "format", "rows; obd.json says 9"),
         (lambda m: edit("obd.json", provenance=provenance(m, seed=1)), "recipe", "has seed 0, the dataset 1"),
         (lambda m: edit("obd.json", provenance=provenance(m, recipe={"sauce": 1})), "recipe", "no setting 'sauce'"),
         (lambda m: edit("obd.json", provenance=provenance(m, source_sha256="0" * 64)), "source", "from other data"),
@@ -103,7 +105,7 @@ def test_what_does_not_hold_fails_by_name(damage, check: str, message: str, made
 
 
 def made_of_other_pairs(made: minari_obd.DistilledDataset) -> None:
-    replace(made, actions=made.actions[::-1], transitions=None).save("made")
+    replace(made, actions=made.actions[::-1]).save("made")
 
 
 def made_of_other_rewards(made: minari_obd.DistilledDataset) -> None:
@@ -151,8 +153,8 @@ def test_the_recipe_makes_the_same_pairs_again(
     recipe = minari_obd.load_recipe("again.toml")
     assert recipe.to_json() == made.provenance.recipe
     again = minari_obd.distill(recipe=recipe, method=None, size=None, seed=None, progress=False)
-    np.testing.assert_array_equal(again.observations, made.observations)
-    np.testing.assert_array_equal(again.actions, made.actions)
+    again = again.with_transitions(drop=True)
+    assert again.content_sha256 == made.content_sha256
 
 
 def test_an_evaluation_can_be_kept(made: minari_obd.DistilledDataset) -> None:
