@@ -10,7 +10,7 @@ import numpy as np
 
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, did_you_mean
 
-__all__ = ["BatchPolicy", "Step", "check_environment_id", "is_flat", "make_environment", "run_episodes"]
+__all__ = ["BatchPolicy", "Episodes", "Step", "check_environment_id", "is_flat", "make_environment", "run_episodes"]
 
 _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}-v\d{1,4}")
 
@@ -24,6 +24,15 @@ class Step(NamedTuple):
     terminated: bool
     truncated: bool
     next_observation: np.ndarray
+
+
+class Episodes(NamedTuple):
+    """What became of B episodes."""
+
+    returns: np.ndarray
+    """Undiscounted returns, shape (B,), float64."""
+    lengths: np.ndarray
+    """Environment steps, shape (B,)."""
 
 
 BatchPolicy = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -89,7 +98,7 @@ def run_episodes(
     seeds: Sequence[int],
     policy: BatchPolicy,
     record: Callable[[int, Step], None] | None = None,
-) -> np.ndarray:
+) -> Episodes:
     """Run one episode in each environment, all of them in lockstep.
 
     An environment that has finished drops out of the batch; nothing is reset or masked, so an episode
@@ -101,12 +110,10 @@ def run_episodes(
         policy: called once a step with the rows still running.
         record: called with the episode's number and each of its steps.
 
-    Returns:
-        Undiscounted returns, shape (B,), float64.
     """
     flatten = _flattener(environments[0])
     observations = [flatten(env.reset(seed=int(seed))[0]) for env, seed in zip(environments, seeds, strict=True)]
-    returns = np.zeros(len(environments))
+    returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
     running = list(range(len(environments)))
     while len(running):
         actions = policy(np.stack([observations[i] for i in running]), np.asarray(running))
@@ -115,13 +122,14 @@ def run_episodes(
             following, reward, terminated, truncated, _ = environments[i].step(action)
             following = flatten(following)
             returns[i] += float(reward)
+            lengths[i] += 1
             if record is not None:
                 record(i, Step(observations[i], action, float(reward), terminated, truncated, following))
             observations[i] = following
             if not (terminated or truncated):
                 still.append(i)
         running = still
-    return returns
+    return Episodes(returns, lengths)
 
 
 def is_flat(space: gym.Space) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +12,20 @@ import numpy as np
 
 from minari_obd.cloning import Policy, clone
 from minari_obd.distilled import DistilledDataset
-from minari_obd.environments import make_environment, run_episodes
+from minari_obd.environments import make_environment
 from minari_obd.errors import DataError, SettingError
 from minari_obd.progress import progress_bar
 from minari_obd.protocol import StudentProtocol
-from minari_obd.statistics import REFERENCE_SCORES, Estimate, ReferenceScores, estimate_mean, reference_scores
+from minari_obd.rollouts import roll_out
+from minari_obd.statistics import (
+    REFERENCE_SCORES,
+    Estimate,
+    ReferenceScores,
+    estimate_interquartile_mean,
+    estimate_mean,
+    probability_of_improvement,
+    reference_scores,
+)
 from minari_obd.teachers import Teacher
 
 __all__ = ["EvaluationReport", "evaluate"]
@@ -36,6 +45,10 @@ class EvaluationReport:
     """Wall time of the rollouts."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that decide a return."""
+    environment_steps: int = 0
+    """Steps of all episodes together."""
+    protocol: StudentProtocol | None = None
+    """How the students were trained; None for a teacher."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -54,6 +67,21 @@ class EvaluationReport:
         return estimate_mean(self.scores)
 
     @cached_property
+    def interquartile_mean(self) -> Estimate:
+        """Interquartile mean of the scores (of the returns, without reference scores) and its 95% interval."""
+        return estimate_interquartile_mean(self.returns if self.reference is None else self.scores)
+
+    def probability_of_improvement(self, other: "EvaluationReport") -> Estimate:
+        """Probability that one of these students returns more than one of another report's, with its 95% interval.
+
+        Raises:
+            DataError: the reports are of different environments.
+        """
+        if self.env_id != other.env_id:
+            raise DataError(f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared.")
+        return probability_of_improvement(self.returns, other.returns)
+
+    @cached_property
     def mean_return(self) -> Estimate:
         """Mean return and its 95% interval."""
         return estimate_mean(self.returns)
@@ -68,11 +96,26 @@ class EvaluationReport:
             "seed": self.seed,
             "score": None if self.reference is None else _estimate_json(self.score),
             "return": _estimate_json(self.mean_return),
+            "interquartile_mean": _estimate_json(self.interquartile_mean),
             "returns": self.returns.tolist(),
             "reference_scores": None if self.reference is None else vars(self.reference),
             "seconds": round(self.seconds, 3),
             "versions": self.versions,
+            "environment_steps": self.environment_steps,
+            "protocol": None if self.protocol is None else asdict(self.protocol),
         }
+
+    def to_markdown(self) -> str:
+        """The aggregates as a Markdown table."""
+        students, episodes = self.returns.shape
+        rows = {
+            **({} if self.reference is None else {"score": self.score}),
+            f"interquartile mean of {'returns' if self.reference is None else 'scores'}": self.interquartile_mean,
+            "return": self.mean_return,
+        }
+        lines = [f"| {name} | {row.mean:.1f} | {row.low:.1f} - {row.high:.1f} |" for name, row in rows.items()]
+        head = f"{self.env_id}, {students} students x {episodes} episodes, seed {self.seed}"
+        return "\n".join([f"| {head} | mean | 95% interval |", "|---|---|---|", *lines]) + "\n"
 
     def __repr__(self) -> str:
         students, episodes = self.returns.shape
@@ -92,6 +135,7 @@ def evaluate(
     episodes: int = 10,
     protocol: StudentProtocol | str | None = None,
     seed: int = 0,
+    workers: int | None = None,
     progress: bool = False,
 ) -> EvaluationReport:
     """Measure returns in the environment.
@@ -104,13 +148,15 @@ def evaluate(
         episodes: of each student. All students face the same starts.
         protocol: how to clone; the dataset's own if not given.
         seed: of students and starts.
+        workers: processes that step the environments, one for each core if not given. The returns are the same to
+            the bit for every number.
         progress: show a bar.
 
     Raises:
         SettingError: no environment is known, or it does not fit the subject.
         NotFoundError: the environment is not registered.
     """
-    if episodes < 1 or students < 1 or seed < 0:
+    if min(episodes, students, 1 if workers is None else workers) < 1 or seed < 0:
         raise SettingError(
             f"{students} students x {episodes} episodes, seed {seed}: at least one of each is needed, "
             "and a seed from 0 up."
@@ -128,16 +174,15 @@ def evaluate(
     reference = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
     if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
         reference = reference_scores(env_id)
-    environments = [environment, *(make_environment(env_id) for _ in range(count * episodes - 1))]
     starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
     started = time.perf_counter()
     with progress_bar(environment.spec.max_episode_steps or 0, "evaluating", show=progress) as bar:  # pyright: ignore
-        returns = run_episodes(environments, list(starts) * count, _batch_policy(subject, episodes, bar))
+        batch_policy = _batch_policy(subject, episodes, bar)
+        returns, lengths = roll_out(env_id, list(starts) * count, batch_policy, workers=workers)
     seconds = time.perf_counter() - started
     if not np.isfinite(returns).all():
         raise DataError(f"'{env_id}' returned rewards that are not finite; nothing can be averaged.")
-    for each in environments:
-        each.close()
+    environment.close()
     return EvaluationReport(
         returns=returns.reshape(count, episodes),
         env_id=env_id,
@@ -147,6 +192,8 @@ def evaluate(
         versions={
             name: version(name) for name in ("minari-obd", "gymnasium", "torch", "numpy", *_simulator(environment))
         },
+        environment_steps=int(lengths.sum()),
+        protocol=subject.protocol if isinstance(subject, Policy) else None,
     )
 
 

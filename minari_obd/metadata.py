@@ -178,6 +178,9 @@ class _Evaluation:
     reference_scores: ReferenceScores | None
     seconds: float
     versions: dict[str, str]
+    interquartile_mean: _Estimate | None = None
+    environment_steps: int | None = None
+    protocol: StudentProtocol | None = None
     comparisons: list[_Comparison] = field(default_factory=list)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

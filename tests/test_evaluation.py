@@ -14,7 +14,15 @@ import minari_obd
 from minari_obd.environments import check_environment_id, make_environment, run_episodes
 from minari_obd.errors import DataError, NotFoundError, SettingError
 from minari_obd.evaluation import EvaluationReport
-from minari_obd.statistics import REFERENCE_SCORES, estimate_mean, interquartile_mean, reference_scores
+from minari_obd.statistics import (
+    REFERENCE_SCORES,
+    estimate_interquartile_mean,
+    estimate_mean,
+    estimate_mean_over_tasks,
+    interquartile_mean,
+    probability_of_improvement,
+    reference_scores,
+)
 
 
 class Countdown(gym.Env):
@@ -65,8 +73,8 @@ def test_lockstep_equals_one_after_the_other() -> None:
     def policy(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
         return np.tanh(rows[:, :3] + rows[:, 5:8]).astype(np.float32)
 
-    together = run_episodes(lockstep, range(5), policy)
-    alone = [run_episodes(lockstep[:1], [seed], policy)[0] for seed in range(5)]
+    together = run_episodes(lockstep, range(5), policy).returns
+    alone = [run_episodes(lockstep[:1], [seed], policy).returns[0] for seed in range(5)]
     np.testing.assert_array_equal(together, alone)
 
 
@@ -149,6 +157,51 @@ def test_one_student_is_resampled_by_episode() -> None:
 def test_interquartile_mean_ignores_outliers() -> None:
     values = np.array([[1.0, 2.0, 3.0, 1e9], [-1e9, 2.0, 2.0, 3.0]])
     assert interquartile_mean(values) == stats.trim_mean(values.reshape(-1), 0.25) == 2.25
+
+
+def test_the_interval_of_the_interquartile_mean_covers_as_stated() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(100):
+        estimate = estimate_interquartile_mean(rng.normal(5.0, 2.0, size=(20, 1)) + np.zeros((20, 3)), seed=trial)
+        inside += estimate.low <= 5.0 <= estimate.high
+    assert 0.85 <= inside / 100 <= 0.99
+    values = rng.normal(size=(1, 9))
+    assert estimate_interquartile_mean(values).mean == interquartile_mean(values)
+    assert estimate_interquartile_mean(np.ones((3, 2))).low == 1.0
+
+
+def test_the_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0.5, 1.0, size=(12, 4)), rng.normal(0.0, 1.0, size=(9, 4))
+    found = probability_of_improvement(ours, theirs)
+    expected = stats.mannwhitneyu(ours.mean(axis=1), theirs.mean(axis=1)).statistic / (12 * 9)
+    assert found.mean == pytest.approx(expected)
+    assert 0.0 <= found.low < found.mean < found.high <= 1.0
+    assert probability_of_improvement(theirs, ours).mean == pytest.approx(1.0 - expected)
+    assert probability_of_improvement(np.ones((3, 1)), np.ones((3, 1))).mean == 0.5
+    report = EvaluationReport(np.array([[1.0], [2.0]]), "A-v0", 0)
+    assert report.probability_of_improvement(report).mean == 0.5
+    with pytest.raises(DataError, match="cannot be compared"):
+        report.probability_of_improvement(EvaluationReport(np.array([[1.0]]), "B-v0", 0))
+
+
+def test_the_stratified_interval_keeps_every_task() -> None:
+    """Two tasks of very different level: an interval that mixed them would be far wider."""
+    rng = np.random.default_rng(0)
+    tasks = [rng.normal(0.0, 1.0, 30), rng.normal(1000.0, 1.0, 30)]
+    estimate = estimate_mean_over_tasks(tasks)
+    assert estimate.mean == pytest.approx(np.mean([task.mean() for task in tasks]))
+    half = 1.96 * np.sqrt(sum(task.var() / 30 for task in tasks)) / 2
+    assert estimate.high - estimate.low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_a_report_as_markdown() -> None:
+    report = EvaluationReport(np.array([[1.0, 2.0]]), "E-v0", 3, REFERENCE_SCORES["Hopper"])
+    text = report.to_markdown()
+    assert text.startswith("| E-v0, 1 students x 2 episodes, seed 3 | mean | 95% interval |")
+    assert "| return | 1.5 | 1.0 - 2.0 |" in text
+    assert "interquartile mean of scores" in text
 
 
 def test_a_report_needs_no_reference() -> None:

@@ -15,7 +15,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Imports point upwards in this list and never down: a module imports only from rows before its own, or its own row.
 LAYERS = [
     {"errors", "interrupts", "progress"},
-    {"registry", "statistics", "protocol", "recipe", "devices", "environments", "provenance"},
+    {
+        "registry",
+        "statistics",
+        "protocol",
+        "recipe",
+        "devices",
+        "environments",
+        "rollout_worker",
+        "rollouts",
+        "provenance",
+    },
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
