@@ -3,11 +3,13 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from minari_obd.errors import printable
+
 if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset
     from minari_obd.protocol import StudentProtocol
 
-__all__ = ["dataset_card", "minari_name", "printable"]
+__all__ = ["dataset_card", "minari_name"]
 
 _PAPERS = """\
 ```bibtex
@@ -25,11 +27,6 @@ _PAPERS = """\
   note   = {arXiv:2512.06692}
 }
 ```"""
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which a downloaded set could aim at a terminal; line breaks and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def minari_name(name: str) -> str:

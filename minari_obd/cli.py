@@ -156,11 +156,14 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         """
         from minari_obd.cloning import load_policy
         from minari_obd.evaluation import evaluate as evaluate_subject
+        from minari_obd.folder import check_target
         from minari_obd.loading import load_dataset
 
         is_policy = ref.endswith(".safetensors") or Path(ref).is_file()
         if save and not Path(ref).is_dir():
             raise SettingError(f"A report is saved in a distilled dataset's folder, and '{ref}' is none.")
+        if save:
+            check_target(Path(ref))
         subject = load_policy(ref) if is_policy else load_dataset(ref)
         report = evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True)
         print(report)

@@ -21,11 +21,18 @@ def draw_coverage(dataset: "DistilledDataset") -> bytes:
     Observations are in z-scores of the source, over its quantiles where they are known; actions over their bounds.
     The same dataset gives the same bytes with the same version of matplotlib.
     """
+    from matplotlib.style import context
+
+    with context("default", after_reset=True):  # and not as the user's own settings would have it
+        return _draw(dataset)
+
+
+def _draw(dataset: "DistilledDataset") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
     from matplotlib.figure import Figure
 
-    states, actions = dataset.normalised()
-    states, actions = states[:, :_MOST_DIMENSIONS], actions[:, :_MOST_DIMENSIONS]
+    with np.errstate(over="ignore"):
+        states, actions = (np.clip(np.nan_to_num(v[:, :_MOST_DIMENSIONS]), -1e6, 1e6) for v in dataset.normalised())
     widths = [max(states.shape[1], 3), max(actions.shape[1], 3)]
     figure = Figure(figsize=(min(3.0 + 0.3 * sum(widths), 14.0), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -35,7 +42,9 @@ def draw_coverage(dataset: "DistilledDataset") -> bytes:
         axes.tick_params(length=0, labelsize=8)
     places = np.arange(states.shape[1])
     if dataset.source_quantiles is not None:
-        quantiles = dataset.normaliser.normalise(dataset.source_quantiles)[:, :_MOST_DIMENSIONS]
+        with np.errstate(over="ignore"):
+            quantiles = dataset.normaliser.normalise(dataset.source_quantiles)[:, :_MOST_DIMENSIONS]
+        quantiles = np.clip(np.nan_to_num(quantiles), -1e6, 1e6)
         for low, high, colour, label in ((0, 6, _FAINT, "source: all"), (1, 5, _PLAIN, "source: 5% to 95%")):
             left.bar(places, quantiles[high] - quantiles[low], 0.75, quantiles[low], color=colour, label=label)
         left.hlines(quantiles[3], places - 0.375, places + 0.375, color=_STRONG, lw=1.2, label="source: median")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minari_obd.card import printable
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, printable
 from minari_obd.offline import QUANTILES, Normaliser
 from minari_obd.protocol import StudentProtocol
 from minari_obd.provenance import Provenance, check_license
@@ -261,5 +260,10 @@ class DistilledDataset:
         return with_transitions(self, drop=drop)
 
     def with_evaluation(self, report: "EvaluationReport") -> "DistilledDataset":
-        """Return the dataset with an evaluation report to publish."""
-        return replace(self, evaluation=report.to_json())
+        """Return the dataset with a report to publish.
+
+        The comparisons of the last report, if it was of the same environment, stay.
+        """
+        last = self.evaluation or {}
+        kept = {"comparisons": last["comparisons"]} if last.get("comparisons") else {}
+        return replace(self, evaluation=report.to_json() | (kept if last.get("env_id") == report.env_id else {}))

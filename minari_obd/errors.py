@@ -15,11 +15,16 @@ __all__ = [
     "check_installed",
     "check_writable",
     "did_you_mean",
+    "printable",
 ]
 
 
 class MinariObdError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """The sentence, without control characters: it may quote what somebody else wrote into a file."""
+        return printable(super().__str__())
 
 
 class DataError(MinariObdError, ValueError):
@@ -52,6 +57,11 @@ def check_installed(module: str, extra: str) -> None:
         raise MissingExtraError(
             f"This needs {module}, which is not installed; run `pip install 'minari-obd[{extra}]'`."
         )
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which a downloaded set could aim at a terminal; line breaks and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -21,10 +21,10 @@ from minari_obd.metadata import Metadata, parse_evaluation, parse_metadata, read
 __all__ = [
     "CARD_FILE",
     "METADATA_FILE",
-    "OWN_ENTRIES",
     "PARQUET_FILE",
     "PICTURE_FILE",
     "READ_FILES",
+    "WRITTEN_FILES",
     "check_target",
     "load_folder",
     "save_folder",
@@ -38,16 +38,15 @@ PARQUET_FILE = "data/train-00000-of-00001.parquet"
 READ_FILES = (METADATA_FILE, PARQUET_FILE, EVALUATION_FILE)
 """What :func:`load_folder` reads; the rest is for people and for readers without this package."""
 
-OWN_ENTRIES = {
+WRITTEN_FILES = (
+    *READ_FILES,
     CARD_FILE,
-    METADATA_FILE,
-    EVALUATION_FILE,
     PICTURE_FILE,
-    "data",
-    "pairs-v0",
     "namespace_metadata.json",
-}
-"""Everything that a folder of ours holds at its top."""
+    "pairs-v0/data/main_data.hdf5",
+    "pairs-v0/data/metadata.json",
+)
+"""Every file that a folder of ours may hold."""
 _MOST_PARQUET_BYTES = 1 * 2**30
 
 
@@ -93,7 +92,11 @@ def check_target(folder: Path) -> Path:
     """
     folder = folder.resolve()
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.is_file() or (found and METADATA_FILE not in found) or found - OWN_ENTRIES - {".gitattributes"}:
+    if (
+        folder.is_file()
+        or (found and METADATA_FILE not in found)
+        or found - {name.split("/")[0] for name in WRITTEN_FILES} - {".gitattributes"}
+    ):
         raise SettingError(
             f"'{folder}' exists and is not a distilled dataset alone, so it is not overwritten; choose another path."
         )
@@ -195,9 +198,15 @@ def _read_columns(content: bytes, origin: str, metadata: Metadata) -> dict[str, 
                 raise FormatError(f"{where} has no column '{name}' of type {expected}.")
         if count != metadata.size:
             raise FormatError(f"{where} has {count} rows; {METADATA_FILE} says {metadata.size}.")
-        groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        if sum(groups) > _MOST_PARQUET_BYTES:
+        # A few bytes may stand for gigabytes once they are unpacked, so it is counted what that will give.
+        if 4 * count * (2 * states.list_size + wanted["action"].list_size + 2) > _MOST_PARQUET_BYTES:
             raise FormatError(f"{where} unpacks to more than 1 GiB; that is no distilled dataset.")
+        sizes = {name: getattr(kind, "list_size", 1) for name, kind in wanted.items()}
+        for group in (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)):
+            for column in (group.column(i) for i in range(group.num_columns)):
+                name = column.path_in_schema.split(".")[0]
+                if name in sizes and column.num_values != group.num_rows * sizes[name]:
+                    raise FormatError(f"{where} has {column.num_values} numbers for {group.num_rows} rows of '{name}'.")
         table = file.read(columns=list(wanted), use_threads=False)
         table.validate(full=True)
         return {name: _to_numpy(table.column(name).combine_chunks(), where) for name in wanted}

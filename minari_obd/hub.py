@@ -1,6 +1,6 @@
 """The Hugging Face Hub: a distilled dataset's folder is its repository. The only importer of huggingface_hub."""
 
-import re
+import os
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.folder import METADATA_FILE, OWN_ENTRIES, READ_FILES, load_folder, save_folder
+from minari_obd.folder import METADATA_FILE, READ_FILES, WRITTEN_FILES, load_folder, save_folder
 
 __all__ = ["HubError", "fetch", "pull", "push"]
 
@@ -61,7 +61,7 @@ def push(
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         try:
             present = _repository(api, repo_id, private=private, revision=revision)
-            stale = [name for name in _names(present) if name.split("/")[0] in OWN_ENTRIES and name not in files]
+            stale = [name for name in _names(present) if name in WRITTEN_FILES and name not in files]
             # Not upload_folder: with Xet it may spread a folder over several commits.
             commit = api.create_commit(
                 repo_id,
@@ -154,34 +154,50 @@ def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None
     try:
         listed = HfApi(token=token).dataset_info(repo_id, revision=revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        kind = "revision" if isinstance(error, RevisionNotFoundError) else "dataset repository"
+        missing = f"revision '{revision}' of" if isinstance(error, RevisionNotFoundError) else "dataset repository"
         raise NotFoundError(
-            f"There is no {kind} '{revision or repo_id}' on the Hub, or it is private and the token may not read it."
+            f"There is no {missing} '{repo_id}' on the Hub, or it is private and the token may not read it."
         ) from None
     except Exception as error:  # offline by choice or by misfortune: the cache may have it
         unreachable = error
-    wanted: list[str] = list(READ_FILES)
-    if whole:
-        wanted = ["/".join([entry, "*"]) if entry in ("data", "pairs-v0") else entry for entry in sorted(OWN_ENTRIES)]
+    wanted: list[str] = [*(WRITTEN_FILES if whole else READ_FILES)]
     if listed is not None:
-        wanted = _check_names(repo_id, listed, set(READ_FILES), whole=whole)
+        _check_listing(repo_id, listed, wanted)
     try:
-        folder = huggingface_hub.snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=revision,
-            token=token,
-            # Only files that were looked at: nothing that is not ours is ever downloaded.
-            allow_patterns=wanted,
-            local_files_only=listed is None,
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repo_id,
+                repo_type="dataset",
+                revision=revision if listed is None else listed.sha,  # the commit that was looked at, and no other
+                token=token,
+                allow_patterns=wanted,  # nothing that is not ours is ever downloaded
+                local_files_only=listed is None,
+            )
         )
+        if listed is not None and revision != listed.sha:
+            _remember(folder, revision or "main")
     except Exception as error:  # as above
+        if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
+            return fetch(repo_id, revision=revision, token=token)
         raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
-    return Path(folder)
+    return folder
 
 
-def _check_names(repo_id: str, listed: Any, read: set[str], *, whole: bool) -> list[str]:
-    """Return the files to fetch, once every path and size was found to be one that a distilled dataset may have."""
+def _remember(folder: Path, revision: str) -> None:
+    """Note in the cache what a branch or tag stood for, once its files are there: that is what is read offline.
+
+    Given a branch, huggingface_hub notes it before the first file arrives, so a download that is cut off would hide
+    the complete one before it.
+    """
+    note = folder.parents[1] / "refs" / revision
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary.write_text(folder.name, encoding="utf-8")
+    temporary.replace(note)
+
+
+def _check_listing(repo_id: str, listed: Any, wanted: list[str]) -> None:
+    """Refuse a repository before anything is downloaded, if its paths or sizes are none of a distilled dataset's."""
     sizes = {each.rfilename: each.size or 0 for each in listed.siblings or []}
     for name in sizes:
         path = PurePosixPath(name)
@@ -192,15 +208,8 @@ def _check_names(repo_id: str, listed: Any, read: set[str], *, whole: bool) -> l
             )
     if METADATA_FILE not in sizes:
         raise FormatError(f"The repository '{repo_id}' is not a distilled dataset: it has no {METADATA_FILE}.")
-    plain = re.compile(r"[\w./-]{1,200}")  # no wildcard, since these become patterns
-    wanted = [
-        name
-        for name in sizes
-        if name in read or (whole and name.split("/")[0] in OWN_ENTRIES and plain.fullmatch(name))
-    ]
-    if sum(sizes[name] for name in wanted) > _MOST_BYTES:
+    if sum(sizes.get(name, 0) for name in wanted) > _MOST_BYTES:
         raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
-    return wanted
 
 
 def _check_id(repo_id: str) -> None:
@@ -215,10 +224,11 @@ def _check_id(repo_id: str) -> None:
 
 def _explain(what: str, error: Exception, token: str | None) -> HubError:
     cause = f" ({error.__cause__})" if error.__cause__ is not None else ""  # "Error while uploading" says too little
-    text = " ".join(f"{error}{cause}".split())[:500]
+    text = " ".join(f"{error}{cause}".split())
     for secret in (token, huggingface_hub.get_token()):
         if secret:
             text = text.replace(secret, "***")
+    text = text[:500]  # afterwards, lest half a secret is left
     advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
     if "xet" in text.lower():
         advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"

@@ -1,5 +1,7 @@
 """Listing: what there is to choose from, and what a distilled dataset is, for the terminal."""
 
+import re
+
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
@@ -36,6 +38,7 @@ def print_listing(console: Console | None = None) -> None:
 def print_card(dataset: DistilledDataset, console: Console | None = None) -> None:
     """Print a dataset's card, made anew from its checked metadata, and where the dataset was loaded from."""
     origin = dataset.origin or "ORG/pairs"
-    repo_id = origin.split("@")[0] if "@" in origin else f"ORG/{origin.rstrip('/').rpartition('/')[2]}"
+    published = re.fullmatch(r"([^/@]+/[^/@]+)@[0-9a-f]{40}", origin)
+    repo_id = published[1] if published else f"ORG/{origin.rstrip('/').rpartition('/')[2]}"
     card = dataset_card(dataset, repo_id).split("---\n", 2)[2]
     (console or Console()).print(Markdown(card), f"\nLoaded from {origin}", markup=False)

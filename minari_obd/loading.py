@@ -44,17 +44,19 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     Raises:
         NotFoundError, HubError: as :func:`load_dataset`.
     """
-    if _is_folder(ref):
-        return Path(ref)
-    if has_local_dataset(str(ref)):
-        return None
+    if _is_folder(ref) or has_local_dataset(str(ref)):
+        _check_no_revision(ref, revision)
+        return Path(ref) if _is_folder(ref) else None
     from minari_obd.hub import fetch
 
     return fetch(_repository(ref), revision=revision, token=token, whole=True)
 
 
 def _is_folder(ref: str | Path) -> bool:
-    return ref != "" and Path(ref).is_dir()  # Path("") is the working directory
+    try:
+        return ref != "" and Path(ref).is_dir()  # Path("") is the working directory
+    except OSError:  # longer than a path may be
+        return False
 
 
 def _check_no_revision(ref: str | Path, revision: str | None) -> None:

@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from minari_obd.distilled import DistilledDataset, Transitions
 from minari_obd.errors import DataError, FormatError
@@ -159,7 +160,7 @@ class _Comparison:
     students: int
     episodes: int
     score: _Estimate | None
-    mean_return: _Estimate
+    mean_return: Annotated[_Estimate, Field(alias="return")]
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -173,7 +174,7 @@ class _Evaluation:
     episodes: int
     seed: int
     score: _Estimate | None
-    mean_return: _Estimate
+    mean_return: Annotated[_Estimate, Field(alias="return")]
     returns: list[list[float]]
     reference_scores: ReferenceScores | None
     seconds: float
@@ -214,26 +215,12 @@ def parse_evaluation(values: Any, origin: str) -> dict[str, Any]:
     Raises:
         FormatError: a field that is unknown, missing or of the wrong kind; it is named.
     """
-    validated(_Evaluation, _without_keywords(values), origin)
-    return values
-
-
-def _without_keywords(values: Any) -> Any:
-    """``return`` is a word of Python's, so no dataclass can have it for a field."""
-    if isinstance(values, list):
-        return [_without_keywords(value) for value in values]
-    if isinstance(values, dict):
-        return {
-            "mean_return" if key == "return" else key: _without_keywords(value) if key == "comparisons" else value
-            for key, value in values.items()
-        }
+    validated(_Evaluation, values, origin)
     return values
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``obd.json``, which docs/obd.schema.json shows."""
-    from pydantic import TypeAdapter
-
     return TypeAdapter(Metadata).json_schema()
 
 
@@ -257,11 +244,9 @@ def validated(kind: type[_T], values: Any, origin: str) -> _T:
     Raises:
         FormatError: the first wrong field, by its place.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
-        return TypeAdapter(kind).validate_json(json.dumps(values))
+        return TypeAdapter(kind).validate_json(json.dumps(values, allow_nan=False))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part)[:60] for part in problem["loc"][:6]) or "its top"

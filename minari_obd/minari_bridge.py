@@ -8,7 +8,7 @@ transitions are real steps, and stored as such: [s, s'], the reward, and truncat
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +18,7 @@ from minari_obd.distilled import DistilledDataset, Transitions
 from minari_obd.environments import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.metadata import MOST_PAIRS, Metadata, parse_evaluation, parse_metadata
-from minari_obd.minari_storage import episode_buffer, open_local_dataset, write_dataset
+from minari_obd.minari_storage import episode_buffer, open_files, open_local_dataset, write_dataset
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -107,15 +107,10 @@ def open_rendering(folder: Path) -> "MinariDataset":
     Raises:
         FormatError: there is none, or Minari cannot read it.
     """
-    from minari import MinariDataset
-
-    path = folder / "pairs-v0" / "data"
-    if not (path / "metadata.json").is_file():
-        raise FormatError(f"'{folder}' has no Minari rendering.")
-    try:
-        return MinariDataset(path)
-    except Exception as error:  # Minari raises whatever its JSON, HDF5 and space parsers raise
-        raise FormatError(f"Minari cannot read the rendering in '{folder}': {str(error)[:200]}") from error
+    dataset = open_files(folder / "pairs-v0" / "data", f"{folder}/pairs-v0")
+    if dataset.storage.FORMAT != "hdf5":
+        raise FormatError(f"The Minari rendering in '{folder}' is not in HDF5, as ours are.")
+    return dataset
 
 
 def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
@@ -143,6 +138,8 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
     metadata = parse_metadata({"format": 1, "size": episodes, **values}, name)
     if steps > MOST_PAIRS:
         raise FormatError(f"'{name}' has {steps:,} steps; that is no distilled dataset.")
+    if dataset.storage.FORMAT == "hdf5":
+        _check_hdf5(Path(str(dataset.storage.data_path)) / "main_data.hdf5", metadata, name)
     if evaluation is not None:
         evaluation = parse_evaluation(evaluation, f"the evaluation of {name}")
     try:
@@ -157,3 +154,36 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
     except Exception as error:  # as above
         raise FormatError(f"The pairs in '{name}' are damaged: {str(error)[:200]}") from error
     return metadata.dataset(*pairs, transitions, evaluation, origin=name)
+
+
+def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:
+    """Look at every array's shape and place before one is read.
+
+    A few bytes of HDF5 may stand for gigabytes, or for the content of any other file of this machine.
+
+    Raises:
+        FormatError: an array of another shape, or one that is not in this file.
+    """
+    import h5py
+
+    states, actions = len(metadata.observation_mean), len(metadata.action_low)
+    shapes = {"observations": (2, states), "actions": (1, actions)}
+    shapes |= dict.fromkeys(("rewards", "terminations", "truncations"), (1,))
+    try:
+        with h5py.File(path, "r") as file:
+            for i in range(metadata.size):
+                for key, shape in shapes.items():
+                    array = _own(_own(file, f"episode_{i}"), key)
+                    if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
+                        raise ValueError(f"{key} of episode {i} are not in this file")
+                    if array.shape != shape or array.dtype.kind not in "biuf":
+                        raise ValueError(f"{key} of episode {i} have shape {array.shape}; expected {shape}")
+    except Exception as error:  # h5py raises KeyError, OSError, RuntimeError and more
+        raise FormatError(f"The pairs in '{name}' are damaged: {str(error)[:200]}.") from error
+
+
+def _own(group: Any, key: str) -> Any:
+    """What a group of an HDF5 file holds itself, or None: a soft or external link leads elsewhere."""
+    import h5py
+
+    return group[key] if group is not None and isinstance(group.get(key, getlink=True), h5py.HardLink) else None

@@ -26,6 +26,7 @@ __all__ = [
     "has_local_dataset",
     "is_dataset_id",
     "local_dataset_ids",
+    "open_files",
     "open_local_dataset",
     "write_dataset",
 ]
@@ -35,6 +36,7 @@ _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
 _AUTHOR = "The minari-obd authors"
 _CODE = "https://github.com/minari-obd/minari-obd"
 _FORMATS = ("hdf5", "arrow", "parquet")
+_MOST_METADATA_BYTES = 64 * 2**20
 _root_lock = threading.Lock()
 
 
@@ -80,10 +82,31 @@ def open_local_dataset(dataset_id: str) -> minari.MinariDataset:
         raise NotFoundError(
             f"There is no Minari dataset '{dataset_id}' here; local ids: {', '.join(local_dataset_ids()) or 'none'}."
         )
+    return open_files(get_dataset_path(dataset_id) / "data", dataset_id)
+
+
+def open_files(data: Path, name: str) -> minari.MinariDataset:
+    """Open the ``data`` folder of a dataset that anyone may have written.
+
+    Where a space is missing from its metadata, Minari makes the environment that the metadata describes, with the
+    entry point and the arguments found there: a downloaded file could run any code. So that is refused first.
+
+    Raises:
+        FormatError: such metadata, or files that Minari cannot read.
+    """
+    path = data / "metadata.json"
     try:
-        return minari.load_dataset(dataset_id)
+        if path.stat().st_size > _MOST_METADATA_BYTES:
+            raise ValueError(f"{path.name} is larger than {_MOST_METADATA_BYTES // 2**20} MiB")
+        metadata = json.loads(path.read_bytes())
+        for key in ("observation_space", "action_space", "data_format"):
+            if not isinstance(metadata.get(key), str):
+                raise FormatError(f"its metadata has no {key}")
+        if metadata["data_format"] not in _FORMATS:
+            raise ValueError(f"its storage format is none of {', '.join(_FORMATS)}")
+        return minari.MinariDataset(data)
     except Exception as error:  # Minari raises whatever its JSON, HDF5 and space parsers raise
-        raise FormatError(f"The Minari dataset '{dataset_id}' is there but cannot be read: {error}") from error
+        raise FormatError(f"The Minari dataset '{name}' is there but cannot be read: {str(error)[:200]}.") from error
 
 
 def episode_buffer(observations: Any, actions: Any, rewards: Any, terminations: Any, truncations: Any) -> EpisodeBuffer:

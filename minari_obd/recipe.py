@@ -218,8 +218,15 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """Return a recipe as the TOML that :func:`load_recipe` reads: what differs from the defaults of this version."""
+    """Return a recipe as the TOML that :func:`load_recipe` reads: what differs from the defaults of this version.
+
+    Raises:
+        FormatError: a text in it holds control characters.
+    """
     import tomli_w
+
+    if not all(text.isprintable() for text in _texts(asdict(recipe))):
+        raise FormatError("The recipe holds control characters, so it is not printed; do not use it.")
 
     def differing(settings: Any, defaults: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -232,6 +239,12 @@ def recipe_toml(recipe: Recipe) -> str:
         return found
 
     return tomli_w.dumps({"source": recipe.source, **differing(recipe, Recipe(recipe.source))})
+
+
+def _texts(values: Any) -> list[str]:
+    if isinstance(values, dict):
+        return [text for value in values.values() for text in _texts(value)]
+    return [values] if isinstance(values, str) else []
 
 
 def source_name(source: Any) -> str:

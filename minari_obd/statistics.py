@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from minari_obd.errors import NotFoundError
+from minari_obd.errors import DataError, NotFoundError
 
 __all__ = [
     "REFERENCE_SCORES",
@@ -32,6 +32,13 @@ class ReferenceScores:
     """Mean undiscounted return of the reference expert."""
     source: str
     """Where the two numbers come from."""
+
+    def __post_init__(self) -> None:
+        if not self.random < self.expert:
+            raise DataError(
+                f"Reference scores need an expert's return above that of random actions; got {self.expert} and "
+                f"{self.random}."
+            )
 
     def normalise(self, returns: np.ndarray) -> np.ndarray:
         """Score = 100 (R - random) / (expert - random), elementwise (D4RL, Fu et al. 2020, arXiv 2004.07219)."""

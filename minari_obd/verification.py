@@ -11,10 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import minari_obd
-from minari_obd.card import dataset_card, printable
-from minari_obd.distillation import Distillation
+from minari_obd.card import dataset_card
 from minari_obd.distilled import DistilledDataset
-from minari_obd.errors import FormatError, MinariObdError
+from minari_obd.errors import FormatError, MinariObdError, MissingExtraError, NotFoundError, printable
 from minari_obd.evaluation import EvaluationReport
 from minari_obd.evaluation import evaluate as roll_out
 from minari_obd.folder import CARD_FILE, PICTURE_FILE
@@ -107,9 +106,7 @@ def verify(
     folder = find_folder(ref, revision=revision, token=token)
     try:
         dataset = load_dataset(ref if folder is None else folder)
-    except MinariObdError as error:
-        if folder is None:
-            raise
+    except FormatError as error:
         return Verification(str(ref), [Check("format", "failed", str(error))])
     held = f"format {FORMAT_VERSION} or older, {len(dataset)} pairs, content {dataset.content_sha256[:12]}..."
     checks = [Check("format", "passed", f"schema, hashes, shapes and numbers are right: {held}")]
@@ -121,7 +118,7 @@ def verify(
 def _run(name: str, claim: Callable[[], str]) -> Check:
     try:
         return Check(name, "passed", claim())
-    except _Skipped as reason:
+    except (_Skipped, MissingExtraError) as reason:
         return Check(name, "skipped", str(reason))
     except (_Failed, MinariObdError) as problem:
         return Check(name, "failed", str(problem))
@@ -158,7 +155,7 @@ class _Claims:
         if self.folder is None:
             raise _Skipped("the set is a Minari dataset itself")
         if not (self.folder / "pairs-v0").exists():
-            raise _Skipped("the folder has none")
+            raise _Skipped("there is none, or it was not fetched")
         if from_minari(open_rendering(self.folder)).content_sha256 != self.dataset.content_sha256:
             raise _Failed("the Minari dataset holds other pairs than the parquet file")
         return "the same pairs, to the bit"
@@ -225,8 +222,15 @@ class _Claims:
         return f"'{source.dataset_id}' has the stated content, and its normaliser, bounds and quantiles are these"
 
     def selection(self) -> str:
-        made = Distillation(self.recipe, source=self.source, progress=False).run()
-        found, held = _rows(made), _rows(self.dataset)
+        # Only the method's own selection is run, and only of a recipe that is the dataset's: nothing is trained.
+        self.recipe_agrees()
+        self.source_agrees()
+        method = OBJECTIVES.get(self.recipe.method)()
+        if self.recipe.size > len(self.source):
+            raise _Failed(f"the recipe selects {self.recipe.size} of {len(self.source)} steps")
+        rows = method.select(self.source, self.recipe.size, self.recipe.seed)
+        found = _rows(self.source.observations[rows], self.source.actions[rows])
+        held = _rows(self.dataset.observations, self.dataset.actions)
         if self.dataset.transitions is not None:  # making them may have left pairs out
             kept = set(held)
             found = [row for row in found if row in kept]
@@ -256,6 +260,8 @@ class _Claims:
 
 def _check_report(claimed: dict[str, Any]) -> None:
     """Derive the report's figures from its returns once more."""
+    if claimed["students"] * claimed["episodes"] > _MOST_EPISODES:
+        raise _Skipped(f"{claimed['students']} x {claimed['episodes']} episodes are claimed, too many to check")
     lengths = {len(row) for row in claimed["returns"]}
     if len(claimed["returns"]) != claimed["students"] or lengths != {claimed["episodes"]} or not claimed["students"]:
         raise _Failed("the report has not as many returns as it claims students x episodes")
@@ -271,10 +277,11 @@ def _check_report(claimed: dict[str, Any]) -> None:
 
 
 def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress: bool) -> str:
-    if claimed["students"] * claimed["episodes"] > _MOST_EPISODES:
-        raise _Skipped(f"{claimed['students']} x {claimed['episodes']} episodes are claimed, too many to repeat")
     settings = {key: claimed[key] for key in ("students", "episodes", "seed")}
-    report = roll_out(dataset, env=claimed["env_id"], progress=progress, **settings)
+    try:
+        report = roll_out(dataset, env=claimed["env_id"], progress=progress, **settings)
+    except NotFoundError as error:  # an environment that is not installed here
+        raise _Skipped(str(error)) from error
     if np.array_equal(report.returns, np.array(claimed["returns"])):
         return f"the same returns, to the bit: mean {report.mean_return}"
     now, then = report.mean_return, claimed["return"]
@@ -284,8 +291,8 @@ def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress
     return f"other returns, as other versions or threads give, with intervals that meet: {text}"
 
 
-def _rows(dataset: DistilledDataset) -> list[bytes]:
-    return [s.tobytes() + a.tobytes() for s, a in zip(dataset.observations, dataset.actions, strict=True)]
+def _rows(observations: np.ndarray, actions: np.ndarray) -> list[bytes]:
+    return [s.tobytes() + a.tobytes() for s, a in zip(observations, actions, strict=True)]
 
 
 def _close(found: Any, stated: Any) -> bool:

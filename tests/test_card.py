@@ -80,6 +80,20 @@ def test_the_picture_is_a_picture_and_always_the_same(full: bool) -> None:
     assert draw_coverage(pairs) == Path("picture.png").read_bytes()
 
 
+def test_the_users_own_style_changes_nothing() -> None:
+    import matplotlib as mpl
+
+    before = draw_coverage(make_pairs())
+    with mpl.rc_context({"text.usetex": True, "font.size": 20}):
+        assert draw_coverage(make_pairs()) == before
+
+
+def test_a_scale_near_zero_does_not_break_the_picture() -> None:
+    pairs = make_full()
+    tiny = replace(pairs, normaliser=type(pairs.normaliser)(np.zeros(3), np.full(3, 1e-40)))
+    assert draw_coverage(tiny)[:4] == b"\x89PNG"
+
+
 def test_a_picture_of_very_many_dimensions_stays_small() -> None:
     assert len(draw_coverage(make_pairs(shape=(400, 60)))) < 300_000
 
@@ -98,5 +112,7 @@ def test_the_terminal_shows_the_card(capsys: pytest.CaptureFixture[str]) -> None
     pairs = minari_obd.load_dataset(make_full().save("obd-x"))
     print_card(pairs)
     said = capsys.readouterr().out
+    make_pairs().save("odd@v1")
+    print_card(minari_obd.load_dataset("odd@v1"))
     for text in ("obd-x", "8 (observation, action) pairs", "Loaded from", "reward"):
         assert text in said

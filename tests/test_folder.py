@@ -1,5 +1,6 @@
 """The folder: what is saved comes back to the bit, and what was tampered with does not come back at all."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -89,10 +90,14 @@ def edit(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def rename_return(folder: Path) -> None:
+    values = make_full().evaluation
+    assert values is not None
+    (folder / "evaluation.json").write_text(json.dumps({**values, "mean_return": values["return"]}))
+
+
 def rewrite(folder: Path, table: pa.Table) -> None:
     """Replace the pairs, and the hash with them, as somebody would who wants to be believed."""
-    import hashlib
-
     pq.write_table(table, folder / PARQUET_FILE)
     edit(folder, parquet_sha256=hashlib.sha256((folder / PARQUET_FILE).read_bytes()).hexdigest())
 
@@ -131,7 +136,7 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: edit(f, unknown=1), "damaged at unknown"),
         (lambda f: edit(f, size=9), "has 8 rows; obd.json says 9"),
         (lambda f: edit(f, observation_scale=[1.0, 0.0, 1.0]), "positive scales"),
-        (lambda f: edit(f, observation_mean=[float("nan")] * 3), "should be a finite number"),
+        (lambda f: edit(f, observation_mean=[float("nan")] * 3), "Out of range float values"),
         (lambda f: edit(f, parquet_sha256="0" * 64), "does not match its hash"),
         (lambda f: (f / PARQUET_FILE).write_bytes(b"PAR1"), "does not match its hash"),
         (lambda f: rewrite(f, columns(np.full((8, 3), np.nan, np.float32), GOOD[1])), "not finite"),
@@ -141,6 +146,8 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / "evaluation.json").write_text("no"), "is not JSON"),
         (lambda f: (f / "evaluation.json").write_text("[1]"), "evaluation.json' is damaged"),
         (lambda f: (f / "evaluation.json").write_text('{"score": {}}'), "evaluation.json' is damaged"),
+        (lambda f: rename_return(f), "evaluation.json' is damaged at"),
+        (lambda f: edit(f, reference_scores={"random": 1.0, "expert": 1.0, "source": "x"}), "above that of random"),
     ],
 )
 def test_damage_is_named(damage, message: str) -> None:
@@ -179,9 +186,35 @@ def test_saving_twice_gives_the_same_bytes() -> None:
         assert ("one" / path).read_bytes() == ("two" / path).read_bytes(), path
 
 
-def test_a_parquet_file_that_is_none_is_named() -> None:
-    import hashlib
+def test_a_small_file_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros take next to nothing as parquet; here the limit is lowered, and not the memory filled."""
+    monkeypatch.setattr("minari_obd.folder._MOST_PARQUET_BYTES", 10 * 2**20)
+    folder = make_pairs().save("pairs")
+    rewrite(folder, columns(np.zeros((30_000, 100), np.float32), np.zeros((30_000, 2), np.float32)))
+    assert (folder / PARQUET_FILE).stat().st_size < 100_000
+    wide = [0.0] * 100
+    edit(folder, size=30_000, observation_mean=wide, observation_scale=[1.0] * 100)
+    with pytest.raises(FormatError, match="unpacks to more than"):
+        load_folder(folder)
 
+
+def test_numbers_that_json_cannot_hold_are_refused_wherever_they_are() -> None:
+    folder = make_pairs().save("pairs")
+    provenance = json.loads((folder / METADATA_FILE).read_text())["provenance"]
+    edit(folder, provenance={**provenance, "targets": {"alpha": float("nan")}})
+    with pytest.raises(FormatError, match="Out of range float values"):
+        load_folder(folder)
+
+
+def test_errors_cannot_steer_the_terminal() -> None:
+    folder = make_pairs().save("pairs")
+    edit(folder, **{"\x1b[2J": 1})
+    with pytest.raises(FormatError) as error:
+        load_folder(folder)
+    assert "\x1b" not in str(error.value)
+
+
+def test_a_parquet_file_that_is_none_is_named() -> None:
     folder = make_pairs().save("pairs")
     (folder / PARQUET_FILE).write_bytes(b"none")
     edit(folder, parquet_sha256=hashlib.sha256(b"none").hexdigest())

@@ -69,10 +69,11 @@ def test_a_newer_set_replaces_the_older_whole_and_the_older_stays_reachable(hub:
     first = hub.commits(REPO)[-1]
     assert "evaluation.json" in hub.files(REPO)
     hub.files(REPO)["LICENSE"] = b"somebody put it here"
+    hub.files(REPO)["data/raw.csv"] = b"and this"
     newer.push_to_hub(REPO)
     assert len(hub.commits(REPO)) == 3
     assert "evaluation.json" not in hub.files(REPO)
-    assert "LICENSE" in hub.files(REPO)
+    assert {"LICENSE", "data/raw.csv"} <= set(hub.files(REPO))
     assert bits(minari_obd.load_dataset(REPO)) == bits(newer)
     pinned = minari_obd.load_dataset(REPO, revision=first)
     assert bits(pinned) == bits(older)
@@ -133,6 +134,38 @@ def test_what_was_loaded_once_is_loaded_again_without_a_connection(hub: HubServe
     assert len(hub.requests) == asked
 
 
+def test_a_download_that_is_cut_off_leaves_the_one_before_it(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    make_pairs().push_to_hub(REPO)
+    minari_obd.load_dataset(REPO)
+    make_pairs(seed=1).push_to_hub(REPO)
+    hub.cut = "resolve"
+    with pytest.raises(HubError):
+        minari_obd.load_dataset(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert bits(minari_obd.load_dataset(REPO)) == bits(make_pairs())
+    assert minari_obd.verify(REPO).checks[0].outcome == "passed"
+
+
+def test_what_was_looked_at_is_what_is_downloaded(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody pushes between the look at the repository and the download."""
+    from minari_obd import hub as module
+
+    def look(*arguments) -> None:
+        original(*arguments)
+        make_pairs(seed=1).push_to_hub(REPO)
+
+    make_pairs().push_to_hub(REPO)
+    original = module._check_listing
+    monkeypatch.setattr(module, "_check_listing", look)
+    loaded = minari_obd.load_dataset(REPO)
+    assert bits(loaded) == bits(make_pairs())
+    assert loaded.origin == f"{REPO}@{hub.commits(REPO)[1]}"
+
+
 @pytest.mark.parametrize(("use_lfs", "cut"), [(False, "commit"), (True, "commit"), (True, "batch")])
 def test_a_push_that_is_cut_off_leaves_the_old_revision(use_lfs: bool, cut: str, hub: HubServer) -> None:
     hub.use_lfs = use_lfs
@@ -168,7 +201,7 @@ LOAD = minari_obd.load_dataset
         (lambda: make_pairs().push_to_hub("lab/new", license="All mine!"), SettingError, "is not the id of a licence"),
         (lambda: LOAD("lab/none"), NotFoundError, "There is no dataset repository 'lab/none'"),
         (lambda: LOAD("lab/other"), FormatError, "The repository 'lab/other' is not a distilled dataset"),
-        (lambda: LOAD("lab/other", revision="v9"), NotFoundError, "There is no revision 'v9'"),
+        (lambda: LOAD("lab/other", revision="v9"), NotFoundError, "There is no revision 'v9' of 'lab/other'"),
         (lambda: LOAD("lab/corrupted"), FormatError, "does not match its hash"),
         (lambda: LOAD("lab/incomplete"), FormatError, "lacks data/train-00000-of-00001.parquet"),
         (lambda: LOAD("lab/newer"), FormatError, "has format 99, and this version of minari-obd reads up to 2"),
@@ -196,6 +229,13 @@ def test_refusals_are_sentences(
         call()
     assert {repo: len(hub.commits(repo)) for repo in hub.repositories} == before
     assert not list(tmp_path.rglob("up.parquet"))
+
+
+def test_a_token_is_not_cut_in_half() -> None:
+    from minari_obd.hub import _explain
+
+    for length in range(460, 510):
+        assert "hf_S" not in str(_explain("x", RuntimeError("a" * length + "hf_" + "S" * 34), "hf_" + "S" * 34))
 
 
 def test_a_token_is_told_to_nobody_but_the_hub(

@@ -126,6 +126,53 @@ def test_a_hostile_environment_in_minaris_metadata_is_never_made() -> None:
     assert not Path("owned").exists()
 
 
+def hostile(path: Path) -> None:
+    """Metadata without a space, at which Minari would make the environment that is described beside it."""
+    values = json.loads(path.read_text())
+    del values["observation_space"]
+    spec = json.loads(values["eval_env_spec"]) | {"entry_point": "os:mkdir", "kwargs": {"path": "owned"}}
+    path.write_text(json.dumps({**values, "env_spec": json.dumps(spec)}))
+
+
+def test_metadata_that_would_run_code_is_refused_before_minari_sees_it() -> None:
+    dataset = make_pairs(shape=(11, 3)).to_minari("obd-test/pairs-v0")
+    hostile(Path(str(dataset.storage.data_path)) / "metadata.json")
+    folder = make_pairs(shape=(11, 3)).save("pairs")
+    hostile(folder / "pairs-v0" / "data" / "metadata.json")
+    with pytest.raises(FormatError, match="its metadata has no observation_space"):
+        minari_obd.load_dataset("obd-test/pairs-v0")
+    with pytest.raises(FormatError, match="its metadata has no observation_space"):
+        load_offline_data("obd-test/pairs-v0")
+    for ref in ("pairs", "obd-test/pairs-v0"):
+        result = minari_obd.verify(ref)
+        assert not result.passed
+        assert any("has no observation_space" in check.detail for check in result.checks)
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("trick", ["huge", "external", "soft", "linked"])
+def test_hdf5_that_leads_elsewhere_or_to_gigabytes_is_refused(trick: str) -> None:
+    import h5py
+
+    pairs = make_pairs()
+    dataset = pairs.to_minari("obd-test/pairs-v0")
+    Path("secret").write_bytes(bytes(24))
+    with h5py.File(Path(str(dataset.storage.data_path)) / "main_data.hdf5", "a") as file:
+        group = file["episode_3"]
+        assert isinstance(group, h5py.Group)
+        del group["observations"]
+        if trick == "huge":
+            group.create_dataset("observations", (2, 900_000_000), np.float32, chunks=True, compression="gzip")
+        elif trick == "external":
+            group.create_dataset("observations", (2, 3), np.float32, external=[("secret", 0, 24)])
+        elif trick == "soft":
+            group["observations"] = h5py.SoftLink("/episode_2/observations")
+        else:
+            group["observations"] = h5py.ExternalLink("other.hdf5", "/x")
+    with pytest.raises(FormatError, match=r"observations of episode 3 (are not in this file|have shape)"):
+        minari_obd.load_dataset("obd-test/pairs-v0")
+
+
 def test_names_become_namespaces() -> None:
     assert minari_name("obd hopper.sdw") == "obd-hopper-sdw"
     assert minari_name("x") == "obd-x"

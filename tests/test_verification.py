@@ -91,7 +91,7 @@ def provenance(made: minari_obd.DistilledDataset, **changes) -> dict:
         (lambda m: edit("evaluation.json", score={"mean": 99.0, "low": 98.0, "high": 100.0}), "evaluation", "follow"),
         (lambda m: edit("evaluation.json", students=3), "evaluation", "has not as many returns as it claims"),
         (lambda m: Path("made/pairs-v0/data/main_data.hdf5").write_bytes(b"no"), "Minari rendering", "are damaged"),
-        (lambda m: Path("made/pairs-v0/data/metadata.json").write_text("{"), "Minari rendering", "Minari cannot read"),
+        (lambda m: Path("made/pairs-v0/data/metadata.json").write_text("{"), "Minari rendering", "cannot be read"),
         (lambda m: made_of_other_pairs(m), "selection", "gives other pairs"),
         (lambda m: made_of_other_rewards(m), "transitions", "gives other rewards"),
     ],
@@ -158,12 +158,57 @@ def test_the_recipe_makes_the_same_pairs_again(
 
 
 def test_an_evaluation_can_be_kept(made: minari_obd.DistilledDataset) -> None:
+    comparison = {"name": "random pairs", "pairs": 1, "students": 1, "episodes": 1, "score": None}
+    edit("evaluation.json", comparisons=[{**comparison, "return": {"mean": 1.0, "low": 1.0, "high": 1.0}}])
     main(["evaluate", "made", "--students", "1", "--episodes", "1", "--save"])
     kept = minari_obd.load_dataset("made").evaluation
     assert kept is not None
     assert kept["students"] == 1
+    assert kept["comparisons"][0]["name"] == "random pairs"
+    Path("made/notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):  # at once, before any episode
+        main(["evaluate", "made", "--students", "100000", "--save"])
     with pytest.raises(SystemExit):
         main(["evaluate", "nowhere", "--save"])
+
+
+def test_a_recipe_that_is_not_the_datasets_is_never_run(
+    made: minari_obd.DistilledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Provenance says a selection, the recipe a teacher of a thousand million updates."""
+    from minari_obd.teachers.d3rlpy_teacher import TeacherRun
+
+    monkeypatch.setattr(TeacherRun, "train", lambda *_, **__: pytest.fail("trained"))
+    recipe = {**made.provenance.recipe, "method": "sdw", "teacher": {"algorithm": "td3_bc", "steps": 10**9}}
+    edit("obd.json", provenance=provenance(made, recipe=recipe))
+    result = verify("made")
+    assert outcomes(result)["recipe"] == outcomes(result)["selection"] == "failed"
+
+
+def test_a_report_too_large_to_check_is_skipped(made: minari_obd.DistilledDataset) -> None:
+    edit("evaluation.json", students=2_000_000, episodes=1, returns=[[1.0]] * 200_000)
+    assert "too many to check" in detail(verify("made"), "evaluation")
+
+
+def test_an_environment_that_is_not_installed_is_skipped(made: minari_obd.DistilledDataset) -> None:
+    edit("evaluation.json", env_id="Unheard-v0")
+    assert outcomes(verify("made", evaluate=True))["evaluation"] == "skipped"
+
+
+def test_a_damaged_minari_dataset_fails(made: minari_obd.DistilledDataset) -> None:
+    made.to_minari("lab/made-v0").storage.update_metadata({"obd": {"format": 2}})
+    assert outcomes(verify("lab/made-v0")) == {"format": "failed"}
+
+
+def test_a_recipe_with_control_characters_is_not_printed(
+    made: minari_obd.DistilledDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {**made.provenance.recipe, "source": "lab/\u009b2J"}
+    edit("obd.json", provenance=provenance(made, recipe=recipe))
+    with pytest.raises(SystemExit):
+        main(["show", "made", "--recipe"])
+    captured = capsys.readouterr()
+    assert "\u009b" not in captured.out + captured.err
 
 
 def test_a_hostile_table_is_shown_as_it_is(made: minari_obd.DistilledDataset) -> None:
