@@ -8,6 +8,7 @@ Ratios of one run: the same students, the same environments, the same starts, an
 import argparse
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def one_at_a_time(students: Policy, episodes: int) -> np.ndarray:
     starts = np.random.SeedSequence([0, 7]).generate_state(episodes)
     returns = np.zeros((students.students, episodes))
     for i in range(students.students):
-        alone = Policy([p[i : i + 1] for p in students.parameters], *list(vars(students).values())[1:6])
+        alone = replace(students, parameters=[p[i : i + 1] for p in students.parameters])
         for j, start in enumerate(starts):
             returns[i, j] = run_episodes([environment], [start], lambda rows, _: alone(rows)).returns[0]  # noqa: B023
     return returns

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class Policy:
         scaled = self._student.apply(self.parameters, states).numpy()
         return self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)
 
-    @property
+    @cached_property
     def _student(self) -> Student:
         return make_student(self.protocol)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from minari_obd.cloning import Policy, clone
 from minari_obd.distilled import DistilledDataset
-from minari_obd.environments import make_environment
+from minari_obd.environments import BatchPolicy, make_environment
 from minari_obd.errors import DataError, SettingError
 from minari_obd.progress import progress_bar
 from minari_obd.protocol import StudentProtocol
-from minari_obd.rollouts import roll_out
+from minari_obd.rollouts import Batch, roll_out
 from minari_obd.statistics import (
     REFERENCE_SCORES,
     Estimate,
@@ -26,7 +26,7 @@ from minari_obd.statistics import (
     probability_of_improvement,
     reference_scores,
 )
-from minari_obd.teachers import Teacher
+from minari_obd.teachers import FrozenTeacher, Teacher
 
 __all__ = ["EvaluationReport", "evaluate"]
 
@@ -148,7 +148,7 @@ def evaluate(
         episodes: of each student. All students face the same starts.
         protocol: how to clone; the dataset's own if not given.
         seed: of students and starts.
-        workers: processes that step the environments, one for each core if not given. The returns are the same to
+        workers: processes, one for each core if not given. The returns are the same to
             the bit for every number.
         progress: show a bar.
 
@@ -176,15 +176,21 @@ def evaluate(
         reference = reference_scores(env_id)
     starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
     started = time.perf_counter()
-    with progress_bar(environment.spec.max_episode_steps or 0, "evaluating", show=progress) as bar:  # pyright: ignore
-        batch_policy = _batch_policy(subject, episodes, bar)
-        returns, lengths = roll_out(env_id, list(starts) * count, batch_policy, workers=workers)
+    parts = _parts(count, episodes)
+    batches = [Batch(_seeds(starts, part), _batch_policy(subject, part)) for part in parts]
+    if workers is None and not isinstance(subject, Policy | FrozenTeacher):
+        workers = 1  # a user's own teacher may hold what no other process can use, a GPU above all
+    with progress_bar(count * episodes, "evaluating", show=progress) as bar:
+        found = roll_out(env_id, batches, workers=workers, progress=bar.update)
+    returns, lengths = np.zeros((count, episodes)), np.zeros((count, episodes), dtype=np.int64)
+    for part, each in zip(parts, found, strict=True):
+        returns[part], lengths[part] = (values.reshape(returns[part].shape) for values in each)
     seconds = time.perf_counter() - started
     if not np.isfinite(returns).all():
         raise DataError(f"'{env_id}' returned rewards that are not finite; nothing can be averaged.")
     environment.close()
     return EvaluationReport(
-        returns=returns.reshape(count, episodes),
+        returns=returns,
         env_id=env_id,
         seed=seed,
         reference=reference,
@@ -212,17 +218,45 @@ def _simulator(environment: Any) -> Sequence[str]:
     return ("mujoco",) if "mujoco" in type(environment.unwrapped).__module__ else ()
 
 
-def _batch_policy(subject: Policy | Teacher, episodes: int, bar: Any):
-    """One policy call a step for all rows; row i belongs to student i // episodes."""
+_ROWS = 10
+_Part = tuple[slice, slice]
+
+
+def _parts(students: int, episodes: int) -> list[_Part]:
+    """Cut the (students, episodes) matrix into batches of about ten rows: whole students, or some episodes of one.
+
+    The cut depends on nothing else, so that every policy call has the same shape, and gives the same bits, whoever
+    steps the environments.
+    """
+    at_once = max(1, _ROWS // episodes)
+    return [
+        (slice(i, min(i + at_once, students)), slice(j, min(j + _ROWS, episodes)))
+        for i in range(0, students, at_once)
+        for j in range(0, episodes, _ROWS)
+    ]
+
+
+def _seeds(starts: np.ndarray, part: _Part) -> list[int]:
+    """All students face the same starts."""
+    return [int(start) for start in starts[part[1]]] * (part[0].stop - part[0].start)
+
+
+def _batch_policy(subject: Policy | Teacher, part: _Part) -> BatchPolicy:
+    """One policy call a step for all rows of a part, student after student."""
+    students, episodes = (each.stop - each.start for each in part)
+    if isinstance(subject, Policy):
+        subject = replace(subject, parameters=[p[part[0]] for p in subject.parameters])
 
     def act(observations: np.ndarray, running: np.ndarray) -> np.ndarray:
-        bar.update()
         if not isinstance(subject, Policy):
             return np.asarray(subject.act(observations))
         # Students that have finished keep zero rows, so that the batch keeps its shape and each row its bits.
-        batch = np.zeros((subject.students * episodes, observations.shape[1]), dtype=np.float32)
-        batch[running] = observations
-        actions = subject.act_each(batch.reshape(subject.students, episodes, -1))
+        if len(running) < students * episodes:
+            batch = np.zeros((students * episodes, observations.shape[1]), dtype=np.float32)
+            batch[running] = observations
+        else:
+            batch = observations.astype(np.float32)
+        actions = subject.act_each(batch.reshape(students, episodes, -1))
         return actions.reshape(len(batch), -1)[running]
 
     return act

@@ -1,154 +1,159 @@
-"""Rollouts: many episodes in lockstep, one policy call a step, the environments stepped by several processes."""
+"""Rollouts: many episodes in lockstep, one policy call a step, over the cores that are there."""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from multiprocessing.connection import Connection, wait
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
+from minari_obd.devices import cpu_threads
 from minari_obd.environments import BatchPolicy, Episodes, make_environment, run_episodes
 from minari_obd.errors import MinariObdError
-from minari_obd.rollout_worker import read_array, write_array
 
-__all__ = ["roll_out", "worker_count"]
+__all__ = ["Batch", "roll_out", "worker_count"]
 
-_WORTH_A_PROCESS = 20
-"""Episodes for which starting another process (about a second) pays."""
+_WORTH_A_PROCESS = 4
+"""Batches a process that pay for starting it."""
 
 
-def worker_count(env_id: str, episodes: int, workers: int | None = None) -> int:
-    """Return how many processes step the environments: the cores at hand, fewer for few episodes.
+@dataclass(frozen=True)
+class Batch:
+    """Episodes that run in lockstep, with one call of their policy a step.
 
-    One, which is the calling process itself, where another could not make the environment: one that was registered
-    with a Python object and not by name.
+    Ten or twenty of them are better than a hundred: the simulators' memory and the policy's weights stay in the cache.
     """
-    try:
-        gym.spec(env_id).to_json()
-    except (TypeError, ValueError, AssertionError):  # what JSON cannot hold
+
+    seeds: Sequence[int]
+    """A reset seed for each episode."""
+    policy: BatchPolicy
+    """``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``."""
+
+
+def worker_count(batches: int, workers: int | None = None) -> int:
+    """Return how many processes run the batches: as many as cores are at hand, and one where there is little to do.
+
+    Processes are forked, as torch's data loaders are, since only so does starting one cost less than it gains. That is
+    safe on Linux alone, so elsewhere it is always one.
+    """
+    if sys.platform != "linux":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = cores if workers is None else workers
-    return max(1, min(most, episodes // _WORTH_A_PROCESS if workers is None else episodes))
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), 1 + batches // _WORTH_A_PROCESS)
+    return max(1, min(workers, batches))
 
 
-def roll_out(env_id: str, seeds: Sequence[int], policy: BatchPolicy, *, workers: int | None = None) -> Episodes:
-    """Run one episode for each seed, all of them in lockstep.
+def roll_out(
+    env_id: str,
+    batches: Sequence[Batch],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> list[Episodes]:
+    """Run batches of episodes, and return what became of each.
 
-    The policy is called in this process, once a step with all running rows, so every number of workers gives the same
-    bytes: they only step environments.
+    A batch runs in one process from start to end, and torch on one thread, so every number of processes gives the
+    same bytes.
 
     Args:
         env_id: a plain registered id.
-        seeds: a reset seed for each episode.
-        policy: ``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``.
+        batches: the episodes.
         workers: processes; see :func:`worker_count` if not given.
+        progress: called with a number of episodes when these have ended.
 
     Raises:
         NotFoundError, DataError: as :func:`make_environment`.
-        MinariObdError: a process ended before its episodes did.
+        MinariObdError: an environment or a policy failed in another process.
     """
-    count = worker_count(env_id, len(seeds), workers)
+    make_environment(env_id).close()  # what is wrong with the environment is said here
+    report = progress or (lambda _: None)
+    count = worker_count(len(batches), workers)
+    found: dict[int, Episodes] = {}
     if count == 1:
-        environments = [make_environment(env_id) for _ in seeds]
-        episodes = run_episodes(environments, seeds, policy)
-        for environment in environments:
-            environment.close()
-        return episodes
-    parts = np.array_split(np.arange(len(seeds)), count)
-    with _started(env_id, [[int(seeds[i]) for i in part] for part in parts]) as processes:
-        return _lockstep(processes, parts, policy, len(seeds))
+        with cpu_threads(1):
+            for number, episodes in _run(env_id, batches, iter(range(len(batches)))):
+                found[number] = episodes
+                report(len(episodes.returns))
+    else:
+        with _forked(env_id, batches, count) as connections:
+            while len(found) < len(batches):
+                for connection in wait(connections):
+                    assert isinstance(connection, Connection)
+                    number, episodes = _receive(connection, env_id)
+                    found[number] = episodes
+                    report(len(episodes.returns))
+    return [found[number] for number in range(len(batches))]
 
 
-@dataclass
-class _Worker:
-    process: "subprocess.Popen[bytes]"
-    errors: IO[bytes]
-
-    def send(self, array: np.ndarray) -> None:
-        assert self.process.stdin is not None
-        write_array(self.process.stdin, array)  # pyright: ignore[reportArgumentType]  # a binary stream
-
-    def receive(self) -> np.ndarray:
-        assert self.process.stdout is not None
-        return read_array(self.process.stdout)  # pyright: ignore[reportArgumentType]
-
-    def has_failed(self) -> bool:
-        try:
-            return self.process.wait(timeout=1.0) != 0  # its pipe ends a moment before it does
-        except subprocess.TimeoutExpired:
-            return False
-
-    def complaint(self) -> str:
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "no reason was given"
+def _run(env_id: str, batches: Sequence[Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Episodes]]:
+    """Run some of the batches one after the other, in the same environments."""
+    environments = []
+    for number in numbers:
+        batch = batches[number]
+        environments += [make_environment(env_id) for _ in range(len(batch.seeds) - len(environments))]
+        yield number, run_episodes(environments[: len(batch.seeds)], batch.seeds, batch.policy)
+    for environment in environments:
+        environment.close()
 
 
 @contextmanager
-def _started(env_id: str, seeds: list[list[int]]) -> Iterator[list[_Worker]]:
-    """Start a process for each list of seeds; none outlives the block.
-
-    A plain child process and not multiprocessing's: that would run the user's script again, in each of them.
-    """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    workers: list[_Worker] = []
+def _forked(env_id: str, batches: Sequence[Batch], count: int) -> Iterator[list[Connection]]:
+    """Start processes that take batches from one queue; none outlives the block."""
+    context = multiprocessing.get_context("fork")
+    queue, filling = os.pipe()
+    os.write(filling, b"".join(number.to_bytes(4, "little") for number in range(len(batches))))
+    os.close(filling)
+    processes, connections = [], []
     try:
-        for part in seeds:
-            errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed below, with the process that writes it
-            command = [sys.executable, "-m", "minari_obd.rollout_worker"]
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
-            )
-            workers.append(_Worker(process, errors))
-            assert process.stdin is not None
-            task = {"spec": gym.spec(env_id).to_json(), "seeds": part}
-            process.stdin.write(json.dumps(task).encode() + b"\n")
-            process.stdin.flush()
-        yield workers
-    except (ValueError, EOFError, OSError) as error:  # a pipe that ended: its process did
-        broken = next((worker for worker in workers if worker.has_failed()), None)
-        if broken is None:
-            raise
-        raise MinariObdError(f"Stepping '{env_id}' in another process failed: {broken.complaint()}.") from error
+        for _ in range(count):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_serve, args=(env_id, batches, queue, theirs), daemon=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; see worker_count
+                process.start()
+            theirs.close()
+            processes.append(process)
+            connections.append(ours)
+        yield connections
     finally:
-        for worker in workers:
-            worker.process.kill()
-            worker.process.wait()
-            for stream in (worker.process.stdin, worker.process.stdout, worker.errors):
-                with suppress(OSError):  # a pipe with nobody at its other end
-                    _stream_of(stream).close()
+        os.close(queue)
+        for process in processes:
+            process.kill()
+            process.join()
+        for connection in connections:
+            connection.close()
 
 
-def _stream_of(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
+def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connection) -> None:
+    """What a process does: run batches until the queue is empty, and send numbers as bytes, nothing pickled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
+    try:
+        with cpu_threads(1):
+            numbers = (int.from_bytes(word, "little") for word in iter(lambda: os.read(queue, 4), b""))
+            for number, episodes in _run(env_id, batches, numbers):
+                results.send_bytes(json.dumps({"batch": number}).encode())
+                results.send_bytes(np.stack([episodes.returns, episodes.lengths.astype(np.float64)]).tobytes())
+    except Exception as error:
+        results.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
+    signal.pause()  # until it is ended: an end of its own would look like a failure
 
 
-def _lockstep(workers: list[_Worker], parts: list[np.ndarray], policy: BatchPolicy, count: int) -> Episodes:
-    returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-    busy = list(range(len(workers)))
-    while busy:
-        running: list[np.ndarray] = []
-        for i in list(busy):
-            running.append(workers[i].receive())
-            if not len(running[-1]):
-                returns[parts[i]], lengths[parts[i]] = workers[i].receive(), workers[i].receive()
-                busy.remove(i)
-                running.pop()
-        if busy:
-            observations = np.concatenate([workers[i].receive() for i in busy])
-            rows = np.concatenate([parts[i][local] for i, local in zip(busy, running, strict=True)])
-            actions = np.asarray(policy(observations, rows))
-            for i, share in zip(
-                busy, np.split(actions, np.cumsum([len(local) for local in running])[:-1]), strict=True
-            ):
-                workers[i].send(share)
-    return Episodes(returns, lengths)
+def _receive(connection: Connection, env_id: str) -> tuple[int, Episodes]:
+    try:
+        said = json.loads(connection.recv_bytes())
+        if "error" in said:
+            raise MinariObdError(f"Running episodes of '{env_id}' failed: {said['error']}.")
+        values = np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(2, -1)
+    except (EOFError, OSError) as error:
+        raise MinariObdError(
+            f"A process that ran episodes of '{env_id}' ended before they did, for want of memory perhaps; "
+            "try again with workers=1."
+        ) from error
+    return said["batch"], Episodes(values[0].copy(), values[1].astype(np.int64))

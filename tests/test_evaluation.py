@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import gymnasium as gym
@@ -96,7 +97,7 @@ def test_a_set_is_cloned_and_judged_in_its_own_environment() -> None:
 def test_all_students_face_the_same_starts() -> None:
     pairs = make_pairs(shape=(11, 3))
     policy = minari_obd.clone(pairs, students=1)
-    twice = type(policy)(**{**vars(policy), "parameters": [p.repeat(2, 1, 1) for p in policy.parameters]})
+    twice = replace(policy, parameters=[p.repeat(2, 1, 1) for p in policy.parameters])
     returns = minari_obd.evaluate(twice, episodes=3).returns
     np.testing.assert_allclose(returns[0], returns[1], rtol=1e-4)
     assert len(set(returns[0])) == 3

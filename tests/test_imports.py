@@ -22,7 +22,6 @@ LAYERS = [
         "recipe",
         "devices",
         "environments",
-        "rollout_worker",
         "rollouts",
         "provenance",
     },

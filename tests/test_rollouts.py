@@ -1,20 +1,24 @@
 """Rollouts across processes: the same bytes for every number of them, and no process left behind."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import RuleTeacher, make_pairs
+import torch
+from conftest import make_pairs
 
 import minari_obd
-from minari_obd.errors import MinariObdError
-from minari_obd.rollouts import roll_out, worker_count
+from minari_obd.environments import BatchPolicy, Episodes
+from minari_obd.errors import MinariObdError, NotFoundError
+from minari_obd.rollouts import Batch, worker_count
+from minari_obd.rollouts import roll_out as roll_out_batches
 
 CRUMBLING = """
 import gymnasium as gym, numpy as np
@@ -47,6 +51,13 @@ def crumbling(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     del gym.registry["Crumbling-v0"]
 
 
+def roll_out(env_id: str, seeds: Sequence[int], policy: BatchPolicy, *, workers: int) -> Episodes:
+    """Batches of two episodes, put together again."""
+    batches = [Batch(seeds[i : i + 2], policy) for i in range(0, len(seeds), 2)]
+    found = roll_out_batches(env_id, batches, workers=workers)
+    return Episodes(*(np.concatenate(values) for values in zip(*found, strict=True)))
+
+
 def hop(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
     return np.tanh(rows[:, :3] + rows[:, 5:8]).astype(np.float32)
 
@@ -76,48 +87,84 @@ def test_the_users_own_environments_are_stepped_elsewhere_too(crumbling: str) ->
 
 def test_one_that_fails_is_named_and_none_is_left(crumbling: str) -> None:
     def jump(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
-        return np.where(np.isin(running, [3])[:, None], 1.0, 0.0) * np.ones((len(rows), 2))
+        return np.where(rows[:, :1] == 5, 1.0, 0.0) * np.ones((len(rows), 2))
 
-    with pytest.raises(MinariObdError, match="another process failed: RuntimeError: the floor gave way"):
+    with pytest.raises(MinariObdError, match="failed: RuntimeError: the floor gave way"):
         roll_out(crumbling, [4, 5, 6, 7], jump, workers=2)
     assert children() == []
 
 
-def test_an_interrupt_leaves_no_process(crumbling: str) -> None:
-    def interrupt(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
-        raise KeyboardInterrupt
+def test_an_interrupt_leaves_no_process() -> None:
+    """Ctrl-C at a terminal reaches every process; the one that started the others ends them."""
+    command = [sys.executable, "-c", ENDLESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as begun:
+        assert begun.stdout is not None
+        workers = [int(begun.stdout.readline()) for _ in range(2)]
+        os.killpg(begun.pid, signal.SIGINT)
+        assert begun.wait(timeout=20) != 0
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
-    with pytest.raises(KeyboardInterrupt):
-        roll_out(crumbling, range(4), interrupt, workers=2)
-    assert children() == []
+
+ENDLESS = """
+import os, time
+import numpy as np
+from minari_obd.rollouts import Batch, roll_out
+
+def act(rows, running):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+roll_out("Hopper-v5", [Batch([1], act), Batch([2], act)], workers=2)
+"""
 
 
 def children() -> list[str]:
     listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True)
-    return [line for line in listed.stdout.splitlines() if "rollout_worker" in line]
+    return [line for line in listed.stdout.splitlines() if "defunct" not in line and not line.startswith("ps ")]
 
 
-def test_what_another_process_cannot_make_is_stepped_here() -> None:
-    assert worker_count("Hopper-v5", 100, 3) == 3
-    assert worker_count("Hopper-v5", 2, 3) == 2
-    assert worker_count("Hopper-v5", 10) == 1  # not worth a process
-    gym.register("Local-v0", cast(Any, lambda: gym.make("Hopper-v5").unwrapped))
+def test_a_process_that_is_killed_is_said() -> None:
+    def die(rows: np.ndarray, running: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), 9)
+        raise AssertionError
+
+    with pytest.raises(MinariObdError, match="ended before they did"):
+        roll_out("Hopper-v5", range(4), die, workers=2)
+    assert children() == []
+
+
+def test_what_is_wrong_with_the_environment_is_said_before_a_process_starts() -> None:
+    with pytest.raises(NotFoundError, match="is not registered"):
+        roll_out("Hoper-v5", range(4), hop, workers=2)
+
+
+def test_environments_that_are_registered_as_objects_work_too() -> None:
+    gym.register("Local-v0", cast(Any, lambda: gym.make("Hopper-v5").unwrapped), max_episode_steps=50)
     try:
-        assert worker_count("Local-v0", 100, 3) == 1
-        teacher = RuleTeacher()
-        with pytest.raises(ValueError, match=r"broadcast|shape|Action"):  # the rule is not for Hopper
-            minari_obd.evaluate(teacher, env="Local-v0", episodes=1, workers=2)
+        assert roll_out("Local-v0", range(4), hop, workers=2).lengths.max() <= 50
     finally:
         del gym.registry["Local-v0"]
 
 
+def test_as_many_processes_as_there_is_work_for() -> None:
+    assert worker_count(1) == worker_count(3) == worker_count(9, 1) == 1
+    assert worker_count(2, 3) == 2
+    assert 1 <= worker_count(100) <= (os.cpu_count() or 1)
+
+
+def test_torch_keeps_its_threads() -> None:
+    before = torch.get_num_threads()
+    roll_out("Hopper-v5", range(2), hop, workers=1)
+    assert torch.get_num_threads() == before
+
+
 def test_a_script_without_a_main_guard_is_not_run_again() -> None:
     Path("script.py").write_text(
-        "from minari_obd.rollouts import roll_out\n"
+        "from minari_obd.rollouts import Batch, roll_out\n"
         "import numpy as np\n"
         "print('once')\n"
         "act = lambda rows, running: np.zeros((len(rows), 3), np.float32)\n"
-        "print(len(roll_out('Hopper-v5', range(4), act, workers=2).returns))\n"
+        "print(len(roll_out('Hopper-v5', [Batch([1, 2], act), Batch([3], act)], workers=2)))\n"
     )
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["once", "4"]
+    assert done.stdout.split() == ["once", "2"]
