@@ -171,6 +171,23 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
     @app.command
+    def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1) -> None:
+        """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
+
+        Args:
+            grid: A TOML file such as recipes/bench/quick.toml.
+            out: Folder for results; `out/bench-<name of the grid>` if not given.
+            jobs: Cells at a time, each in a process of its own. The results are the same for every number.
+        """
+        from minari_obd.bench import run_grid
+        from minari_obd.bench_table import BenchTable, write_results
+
+        folder = out or Path("out") / f"bench-{grid.stem}"
+        results = run_grid(grid, folder, jobs=jobs)
+        write_results(results, folder)
+        print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
+
+    @app.command
     def collect(
         dataset_id: _Source, env: str | None = None, policy: str | None = None, steps: int = 200_000, seed: int = 0
     ) -> None:

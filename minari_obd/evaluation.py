@@ -180,7 +180,7 @@ def evaluate(
     batches = [Batch(_seeds(starts, part), _batch_policy(subject, part)) for part in parts]
     if workers is None and not isinstance(subject, Policy | FrozenTeacher):
         workers = 1  # a user's own teacher may hold what no other process can use, a GPU above all
-    with progress_bar(count * episodes, "evaluating", show=progress) as bar:
+    with progress_bar(count * episodes, "evaluating", unit="episode", show=progress) as bar:
         found = roll_out(env_id, batches, workers=workers, progress=bar.update)
     returns, lengths = np.zeros((count, episodes)), np.zeros((count, episodes), dtype=np.int64)
     for part, each in zip(parts, found, strict=True):

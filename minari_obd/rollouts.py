@@ -24,6 +24,10 @@ _WORTH_A_PROCESS = 4
 """Batches a process that pay for starting it."""
 
 
+_QUEUE = 10_000
+"""Batches whose numbers fit into a pipe at once."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Episodes that run in lockstep, with one call of their policy a step.
@@ -43,7 +47,7 @@ def worker_count(batches: int, workers: int | None = None) -> int:
     Processes are forked, as torch's data loaders are, since only so does starting one cost less than it gains. That is
     safe on Linux alone, so elsewhere it is always one.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or batches > _QUEUE:
         return 1
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), 1 + batches // _WORTH_A_PROCESS)

@@ -24,6 +24,7 @@ LAYERS = [
         "environments",
         "rollouts",
         "provenance",
+        "published",
     },
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
@@ -44,8 +45,8 @@ LAYERS = [
         "teachers.d3rlpy_teacher",
         "evaluation",
     },
-    {"plan", "distillation", "loading"},
-    {"pipeline", "listing", "verification"},
+    {"plan", "distillation", "loading", "grid"},
+    {"pipeline", "listing", "verification", "bench", "bench_table"},
     {"cli"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.

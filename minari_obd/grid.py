@@ -1,0 +1,139 @@
+"""Grid: a benchmark's cells, datasets x methods x sizes x seeds, from one TOML file."""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.protocol import STRICT
+from minari_obd.recipe import Recipe, parse_recipe
+from minari_obd.registry import OBJECTIVES
+
+__all__ = ["BASELINES", "Cell", "Grid", "load_grid"]
+
+BASELINES = ("whole_data", "teacher")
+_OF_THE_GRID = ("source", "method", "size", "seed")
+# What decides a baseline's result; everything else of the recipe may change without running it again.
+_DECIDES = {"whole_data": ("student",), "teacher": ("teacher",)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result to be had."""
+
+    recipe: Recipe
+    """Everything that decides it."""
+    kind: Literal["distilled", "whole_data", "teacher"]
+    """Students cloned from pairs, students cloned from the whole dataset, or the teacher itself."""
+
+    @property
+    def method(self) -> str:
+        """The row of the table that it belongs to."""
+        return self.recipe.method if self.kind == "distilled" else self.kind
+
+    @property
+    def size(self) -> int | None:
+        """Pairs; None for a baseline."""
+        return self.recipe.size if self.kind == "distilled" else None
+
+    @property
+    def label(self) -> str:
+        """The cell in words."""
+        pairs = f", {self.size} pairs" if self.size else ""
+        return f"{self.recipe.source}, {self.method}{pairs}, seed {self.recipe.seed}"
+
+    def needs_teacher(self) -> bool:
+        """Whether a teacher has to be there first."""
+        return self.kind == "distilled" and getattr(OBJECTIVES.get(self.recipe.method), "needs_teacher", False)
+
+    def key(self, source_sha256: str, version: str) -> str:
+        """Name the result after everything that decides it, the content of the source and the package among it."""
+        recipe = self.recipe.to_json()
+        if self.kind != "distilled":
+            shared = ("source", "seed", "device", "threads", "evaluation")
+            recipe = {name: recipe[name] for name in (*shared, *_DECIDES[self.kind])}
+        identity = json.dumps([self.kind, recipe, source_sha256, version], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A benchmark."""
+
+    datasets: list[str]
+    """Minari ids."""
+    methods: list[str]
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, and the baselines `whole_data` and `teacher`."""
+    sizes: list[int] = field(default_factory=lambda: [256])
+    """Pairs."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Of every random number, the teacher's training among them."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Everything else, as in a recipe. `threads` is 1 if not given, so that cells can share a machine."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("datasets", "methods", "sizes", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise SettingError(f"{name} is {values}; a grid needs one or more, each once.")
+        for name in _OF_THE_GRID:
+            if name in self.recipe:
+                raise SettingError(f"The grid's recipe has '{name}', which the grid itself lists; leave it out there.")
+        for method in self.methods:
+            if method not in BASELINES:
+                OBJECTIVES.check(method)
+
+    def _needs_teacher(self) -> bool:
+        distilled = [method for method in self.methods if method not in BASELINES]
+        return any(getattr(OBJECTIVES.get(method), "needs_teacher", False) for method in distilled)
+
+    def cells(self) -> list[Cell]:
+        """Every cell, teachers first, since others wait for them; they are cells wherever a method needs one.
+
+        Raises:
+            FormatError: the grid's recipe is none; each wrong key is named.
+        """
+        found: dict[str, Cell] = {}
+        methods = list(dict.fromkeys([*self.methods, *(["teacher"] if self._needs_teacher() else [])]))
+        for source in self.datasets:
+            for seed in self.seeds:
+                for method in methods:
+                    kind = method if method in BASELINES else "distilled"
+                    for size in self.sizes if kind == "distilled" else self.sizes[:1]:
+                        given = {"source": source, "seed": seed, "size": size}
+                        given["method"] = method if kind == "distilled" else "random"
+                        recipe = parse_recipe({"threads": 1, **self.recipe, **given}, "the grid's recipe")
+                        cell = Cell(recipe, kind)  # pyright: ignore[reportArgumentType]  # one of the three
+                        found[json.dumps([asdict(recipe), kind], sort_keys=True)] = cell
+        return sorted(found.values(), key=lambda cell: cell.kind != "teacher")
+
+
+def load_grid(path: str | Path) -> Grid:
+    """Read a grid from a TOML file.
+
+    Raises:
+        NotFoundError: no such file, or an unknown method.
+        FormatError: not TOML, or not a grid; the first wrong key is named.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"There is no grid '{path}'; grids are TOML files such as recipes/bench/quick.toml.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"'{path}' is not TOML: {error}.") from error
+    try:
+        grid = TypeAdapter(Grid).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "its top"
+        raise FormatError(f"'{path}' is wrong at {place}: {problem['msg'].rstrip('.')}.") from error
+    grid.cells()
+    return grid

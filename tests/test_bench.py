@@ -1,0 +1,196 @@
+"""The bench: cells run once, a killed run goes on, and any number of processes gives the same table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import minari_obd
+from minari_obd import bench
+from minari_obd.bench import CellResult, run_grid
+from minari_obd.bench_table import BenchTable, write_results
+from minari_obd.benchmark import BENCHMARK
+from minari_obd.cli import main
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.evaluation import EvaluationReport
+from minari_obd.grid import Grid, load_grid
+from minari_obd.published import published_score
+from minari_obd.statistics import ReferenceScores
+
+HOPPER = "obd-bench/hopper/medium-v0"
+TINY = f"""
+datasets = ["{HOPPER}"]
+methods = ["random", "pbc", "whole_data"]
+sizes = [8, 16]
+seeds = [0, 1]
+[recipe.teacher]
+algorithm = "td3_bc"
+steps = 5
+[recipe.student]
+depth = 1
+width = 16
+steps = 10
+[recipe.distillation]
+steps = 4
+batch_size = 64
+evaluate_every = 2
+[recipe.evaluation]
+students = 2
+episodes = 2
+whole_data_steps = 5
+"""
+
+
+@pytest.fixture
+def grid() -> Path:
+    BENCHMARK[HOPPER].build(steps=600, progress=False)
+    Path("tiny.toml").write_text(TINY)
+    return Path("tiny.toml")
+
+
+def values(results: list[CellResult]) -> list[tuple]:
+    return [(r.key, r.method, r.size, r.seed, r.report.returns.tobytes(), r.offline_loss) for r in results]
+
+
+def test_every_cell_is_run_once(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_grid(grid, "out", progress=False)
+    # Two seeds of: the teacher (needed, so there), two methods of two sizes, and the whole data once.
+    assert [(r.method, r.size) for r in results].count(("teacher", None)) == 2
+    assert len(results) == 2 * (1 + 2 * 2 + 1)
+    made = minari_obd.load_dataset(f"out/sets/{next(r.key for r in results if r.method == 'pbc')}")
+    assert made.evaluation is not None
+    assert minari_obd.verify("out/sets/" + next(r.key for r in results if r.method == "random")).passed
+    monkeypatch.setattr(bench, "run_cell", lambda *_, **__: pytest.fail("ran a finished cell again"))
+    assert values(run_grid(grid, "out", progress=False)) == values(results)
+    smaller = replace(load_grid(grid), seeds=[0])
+    assert len(run_grid(smaller, "out", progress=False)) == 6
+
+
+def test_processes_give_the_same_results(grid: Path) -> None:
+    small = replace(load_grid(grid), sizes=[8], seeds=[0])
+    alone = run_grid(small, "alone", progress=False)
+    together = run_grid(small, "together", jobs=2, progress=False)
+    assert values(alone) == values(together)
+
+
+def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
+    whole = run_grid(grid, "whole", progress=False)
+    command = [sys.executable, "-c", "from minari_obd.bench import run_grid; run_grid('tiny.toml', 'cut', jobs=2)"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while len(list(Path("cut").glob("cells/*.json"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    kept = {path.name: path.stat().st_mtime_ns for path in Path("cut/cells").glob("*.json")}
+    assert 3 <= len(kept) < len(whole)
+    assert values(run_grid(grid, "cut", progress=False)) == values(whole)
+    assert all(Path("cut/cells", name).stat().st_mtime_ns == when for name, when in kept.items())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_fails_is_named_and_the_others_are_finished(jobs: int, grid: Path) -> None:
+    broken = replace(load_grid(grid), methods=["random"], sizes=[100_000, 8], seeds=[0])
+    with pytest.raises(MinariObdError, match=r"1 of 2 cell\(s\) failed, first .*random, 100000 pairs, seed 0: DataErr"):
+        run_grid(broken, "out", jobs=jobs, progress=False)
+    assert len(list(Path("out/cells").glob("*.json"))) == 1
+
+
+def test_the_command_line_prints_the_table_and_leaves_every_return(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["bench", "tiny.toml", "--out", "out"])
+    said = capsys.readouterr().out
+    assert "| random | 8 |" in said
+    assert "| (the teacher) | - |" in said
+    assert "The papers' numbers are of other data" in said
+    assert Path("out/table.md").read_text() in said
+    rows = pq.ParquetFile("out/results.parquet")
+    assert rows.metadata.num_rows == 12 * 4
+    assert {"dataset", "method", "size", "seed", "student", "episode", "return", "score"} <= set(rows.schema.names)
+
+
+def result(method: str, dataset: str, seed: int, score: float, *, size: int | None = 64) -> CellResult:
+    returns = score + np.array([[-1.0, 1.0], [-2.0, 2.0]])
+    report = EvaluationReport(returns, "E-v0", seed, ReferenceScores(0.0, 100.0, "x"))
+    return CellResult(f"{method}{dataset}{seed}", dataset, method, size, seed, report, 1.0, 0.1)
+
+
+def test_the_tables_figures_follow_from_the_results() -> None:
+    results = [
+        result(method, dataset, seed, score + 10 * number + seed, size=None if method == "teacher" else 64)
+        for method, score in (("teacher", 50.0), ("pbc", 20.0))
+        for number, dataset in enumerate(("obd-bench/hopper/medium-v0", "lab/x-v0"))
+        for seed in (0, 1, 2)
+    ]
+    table = BenchTable(results)
+    found = table.estimate("pbc", 64, "lab/x-v0")
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((31.0, 30.0, 32.0))  # seeds: 30, 31, 32
+    mean = table.mean("pbc", 64)
+    assert mean is not None
+    assert mean.mean == pytest.approx(26.0)
+    text = table.to_markdown()
+    assert text.index("pbc") < text.index("(the teacher)")
+    assert "| pbc | 25.1 | - |" in text  # the papers', on Hopper medium
+    write_results(results, Path())
+    assert pq.ParquetFile("results.parquet").metadata.num_rows == len(results) * 4
+    assert BenchTable(results[:1]).mean("teacher", None) is not None
+    partial = BenchTable(results[:9])
+    assert partial.mean("pbc", 64) is None
+    assert "| - |" in partial.to_markdown()
+
+
+def test_published_scores_are_of_the_same_name() -> None:
+    assert published_score("obd-bench/hopper/medium-v0", "sdw") == 38.4
+    assert published_score("obd-bench/hopper/medium-replay-v0", "av_pbc") == 40.9
+    assert published_score("obd-bench/hopper/medium-replay-v0", "sdw") is None
+    assert published_score("lab/mine-v0", "sdw") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("methods = []", "methods is"),
+        ('methods = ["sdv"]', "did you mean 'sdw'"),
+        ("seeds = [0, 0]", "each once"),
+        ("sizes = [0]", "size"),
+        ("stray = 1", "stray"),
+        ("[recipe]\nsize = 3", "leave it out there"),
+        ("[recipe.teecher]\nsteps = 3", "teecher"),
+        ("not toml", "is not TOML"),
+    ],
+)
+def test_a_wrong_grid_is_named(change: str, message: str) -> None:
+    name = change.split(" ")[0]
+    kept = [line for line in (f'datasets = ["{HOPPER}"]', 'methods = ["random"]') if not line.startswith(name)]
+    Path("grid.toml").write_text("\n".join([*kept, change]))
+    with pytest.raises((FormatError, SettingError, NotFoundError), match=message):
+        load_grid("grid.toml")
+
+
+def test_a_missing_grid_is_named() -> None:
+    with pytest.raises(NotFoundError, match=r"There is no grid 'none\.toml'"):
+        load_grid("none.toml")
+
+
+def test_a_damaged_result_is_named(grid: Path) -> None:
+    single = Grid([HOPPER], ["random"], [8], [0], {"evaluation": {"students": 1, "episodes": 1}})
+    results = run_grid(single, "out", progress=False)
+    Path(f"out/cells/{results[0].key}.json").write_text(json.dumps({"report": {}}))
+    with pytest.raises(FormatError, match="delete it, and it is made again"):
+        run_grid(single, "out", progress=False)
+
+
+def test_the_recipes_of_the_package_are_grids() -> None:
+    recipes = list((Path(minari_obd.__file__).parents[1] / "recipes" / "bench").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert load_grid(path).cells()
