@@ -22,7 +22,7 @@ from minari_obd.evaluation import EvaluationReport, evaluate
 from minari_obd.grid import Cell, Grid, load_grid
 from minari_obd.offline import load_offline_data
 from minari_obd.progress import progress_bar
-from minari_obd.protocol import protocol_by_name
+from minari_obd.protocol import check_positive, protocol_by_name
 from minari_obd.statistics import ReferenceScores
 
 __all__ = ["CellResult", "run_grid"]
@@ -93,8 +93,10 @@ def run_grid(grid: Grid | str | Path, out: str | Path, *, jobs: int = 1, progres
 
     Raises:
         NotFoundError, FormatError: the grid's file, a dataset or a method.
+        SettingError: ``jobs`` is not positive, or ``out`` cannot be written.
         MinariObdError: a cell failed; the others that can be are finished first.
     """
+    check_positive("bench", jobs=jobs)
     grid = grid if isinstance(grid, Grid) else load_grid(grid)
     folder = Path(out)
     check_writable(folder / "cells" / "x")
@@ -185,7 +187,7 @@ def _run_here(missing: dict[str, Cell], folder: Path, bar: Any) -> list[str]:
 
 
 def _run_in_processes(missing: dict[str, Cell], folder: Path, jobs: int, bar: Any) -> list[str]:
-    """Run cells in processes of their own, no more than ``jobs`` at a time, and none before its teacher is there; return what failed."""
+    """Run cells in processes of their own, none before its teacher is there, and return what failed."""
     waiting = list(missing.items())
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: list[str] = []

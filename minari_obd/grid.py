@@ -17,7 +17,7 @@ __all__ = ["BASELINES", "Cell", "Grid", "load_grid"]
 BASELINES = ("whole_data", "teacher")
 _OF_THE_GRID = ("source", "method", "size", "seed")
 # What decides a baseline's result; everything else of the recipe may change without running it again.
-_DECIDES = {"whole_data": ("student",), "teacher": ("teacher",)}
+_DECIDES: dict[str, tuple[str, ...]] = {"whole_data": (), "teacher": ("teacher",)}
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,11 @@ def test_a_wrong_grid_is_named(change: str, message: str) -> None:
         load_grid("grid.toml")
 
 
+def test_no_jobs_are_none(grid: Path) -> None:
+    with pytest.raises(SettingError, match="jobs"):
+        run_grid(grid, "out", jobs=0)
+
+
 def test_a_missing_grid_is_named() -> None:
     with pytest.raises(NotFoundError, match=r"There is no grid 'none\.toml'"):
         load_grid("none.toml")
