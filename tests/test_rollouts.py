@@ -106,8 +106,8 @@ def test_an_interrupt_leaves_no_process() -> None:
 
 
 ENDLESS = """
-import os, time
-import numpy as np
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 from minari_obd.rollouts import Batch, roll_out
 
 def act(rows, running):
