@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.errors import FormatError, SettingError
 from minari_obd.protocol import STRICT
-from minari_obd.recipe import Recipe, parse_recipe
+from minari_obd.recipe import Recipe, parse_recipe, read_toml
 from minari_obd.registry import OBJECTIVES
 
 __all__ = ["BASELINES", "Cell", "Grid", "load_grid"]
@@ -122,13 +121,7 @@ def load_grid(path: str | Path) -> Grid:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    path = Path(path)
-    if not path.is_file():
-        raise NotFoundError(f"There is no grid '{path}'; grids are TOML files such as recipes/bench/quick.toml.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"'{path}' is not TOML: {error}.") from error
+    values = read_toml(path, "grid", "recipes/bench/quick.toml")
     try:
         grid = TypeAdapter(Grid).validate_json(json.dumps(values, default=str))
     except ValidationError as error:

@@ -22,6 +22,7 @@ __all__ = [
     "TeacherRecipe",
     "load_recipe",
     "parse_recipe",
+    "read_toml",
     "recipe_toml",
     "source_name",
 ]
@@ -207,14 +208,23 @@ def load_recipe(path: str | Path) -> Recipe:
         NotFoundError: no such file.
         FormatError: not TOML, or not a recipe; every wrong key is named.
     """
+    return parse_recipe(read_toml(path, "recipe", "recipes/quickstart.toml"), str(path))
+
+
+def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
+    """Read a TOML file of a ``kind`` that has an ``example``.
+
+    Raises:
+        NotFoundError: no such file.
+        FormatError: not TOML.
+    """
     path = Path(path)
     if not path.is_file():
-        raise NotFoundError(f"There is no recipe '{path}'; recipes are TOML files such as recipes/quickstart.toml.")
+        raise NotFoundError(f"There is no {kind} '{path}'; {kind}s are TOML files such as {example}.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"'{path}' is not TOML: {error}.") from error
-    return parse_recipe(values, str(path))
 
 
 def recipe_toml(recipe: Recipe) -> str:
