@@ -41,7 +41,7 @@ def one_at_a_time(students: Policy, episodes: int) -> np.ndarray:
     for i in range(students.students):
         alone = replace(students, parameters=[p[i : i + 1] for p in students.parameters])
         for j, start in enumerate(starts):
-            returns[i, j] = run_episodes([environment], [start], lambda rows, _: alone(rows)).returns[0]  # noqa: B023
+            returns[i, j] = run_episodes([environment], [start], lambda rows, _: alone(rows)).returns[0]  # noqa: B023  # called at once
     return returns
 
 

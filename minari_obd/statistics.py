@@ -157,6 +157,8 @@ def _interval(value: float, samples: tuple[np.ndarray, ...], statistic: Callable
     """A 95% percentile bootstrap interval; of no width where there is nothing to resample."""
     if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, value, value)
+    # SciPy asks for two observations; one alone, a teacher beside students say, is resampled to itself.
+    samples = tuple(np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples)
     interval = stats.bootstrap(
         samples, statistic, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval

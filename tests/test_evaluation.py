@@ -181,6 +181,8 @@ def test_the_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
     assert 0.0 <= found.low < found.mean < found.high <= 1.0
     assert probability_of_improvement(theirs, ours).mean == pytest.approx(1.0 - expected)
     assert probability_of_improvement(np.ones((3, 1)), np.ones((3, 1))).mean == 0.5
+    beside_one = probability_of_improvement(ours, np.array([[0.4]]))  # a teacher, say
+    assert 0.0 <= beside_one.low <= beside_one.mean <= beside_one.high <= 1.0
     report = EvaluationReport(np.array([[1.0], [2.0]]), "A-v0", 0)
     assert report.probability_of_improvement(report).mean == 0.5
     with pytest.raises(DataError, match="cannot be compared"):
@@ -193,6 +195,7 @@ def test_the_stratified_interval_keeps_every_task() -> None:
     tasks = [rng.normal(0.0, 1.0, 30), rng.normal(1000.0, 1.0, 30)]
     estimate = estimate_mean_over_tasks(tasks)
     assert estimate.mean == pytest.approx(np.mean([task.mean() for task in tasks]))
+    assert estimate_mean_over_tasks([tasks[0], tasks[1][:1]]).low > 400  # a task that has one run so far
     half = 1.96 * np.sqrt(sum(task.var() / 30 for task in tasks)) / 2
     assert estimate.high - estimate.low == pytest.approx(2 * half, rel=0.1)
 
