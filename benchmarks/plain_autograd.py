@@ -37,7 +37,7 @@ def train_plainly(
         rate = protocol.learning_rate
         if learning_rates is not None:
             rate = learning_rates.expand(protocol.steps)[t]
-        if protocol.optimiser == "adam":
+        if protocol.optimiser != "sgd":
             first = [0.9 * m + 0.1 * g for m, g in zip(memory[0], gradients, strict=True)]
             second = [0.999 * s + 0.001 * g * g for s, g in zip(memory[1], gradients, strict=True)]
             memory = [first, second]
@@ -45,6 +45,8 @@ def train_plainly(
                 m / (1 - 0.9 ** (t + 1)) / (s / (1 - 0.999 ** (t + 1)) + 1e-16).sqrt()
                 for m, s in zip(first, second, strict=True)
             ]
+            if protocol.optimiser == "adamw":
+                updates = [u + 0.01 * p for u, p in zip(updates, current, strict=True)]
         else:
             updates = [protocol.momentum * v + g for v, g in zip(memory[0], gradients, strict=True)]
             updates = list(gradients) if not protocol.momentum else updates

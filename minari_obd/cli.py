@@ -139,8 +139,9 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     def evaluate(
         ref: _Source,
         env: str | None = None,
-        students: int = 10,
-        episodes: int = 10,
+        protocol: str | None = None,
+        students: int | None = None,
+        episodes: int | None = None,
         seed: int = 0,
         save: bool = False,
     ) -> None:
@@ -149,8 +150,10 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         Args:
             ref: Folder, Minari id, Hugging Face repository, or the file of a policy.
             env: Plain Gymnasium id; the dataset's own if not given.
-            students: Students to clone (a policy has its own).
-            episodes: Episodes of each.
+            protocol: `paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adamw`, ...; if not given, ten students
+                x ten episodes, cloned as the dataset says.
+            students: Students to clone (a policy has its own), in place of the protocol's number.
+            episodes: Episodes of each, in place of the protocol's number.
             seed: Of students and starts.
             save: Keep the report in the dataset's folder, for its card.
         """
@@ -165,27 +168,42 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         if save:
             check_target(Path(ref))
         subject = load_policy(ref) if is_policy else load_dataset(ref)
-        report = evaluate_subject(subject, env=env, students=students, episodes=episodes, seed=seed, progress=True)
+        report = evaluate_subject(
+            subject, env=env, protocol=protocol, students=students, episodes=episodes, seed=seed, progress=True
+        )
         print(report)
         if save:
             subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
     @app.command
-    def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1) -> None:
+    def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1, ray: bool = False) -> None:
         """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
 
         Args:
             grid: A TOML file such as recipes/bench/quick.toml.
             out: Folder for results; `out/bench-<name of the grid>` if not given.
             jobs: Cells at a time, each in a process of its own. The results are the same for every number.
+            ray: Spread the cells over the Ray cluster that runs already.
         """
         from minari_obd.bench import run_grid
         from minari_obd.bench_table import BenchTable, write_results
 
         folder = out or Path("out") / f"bench-{grid.stem}"
-        results = run_grid(grid, folder, jobs=jobs)
+        results = run_grid(grid, folder, jobs=jobs, ray=ray)
         write_results(results, folder)
         print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
+
+    @app.command
+    def report(results: tyro.conf.Positional[Path], command: str | None = None) -> None:
+        """Make a page of a bench's results: tables, learning curves, where the pairs lie, what they look like.
+
+        Args:
+            results: The folder that `bench` wrote.
+            command: The command that made them, to be shown.
+        """
+        from minari_obd.report import write_report
+
+        print(f"Written: {write_report(results, command=command)}, with its figures in {results / 'figures'}")
 
     @app.command
     def collect(

@@ -217,6 +217,11 @@ class Distillation:
         self.teacher_seconds = 0.0 if cached else time.perf_counter() - started
         return teacher
 
+    @property
+    def teacher_folder(self) -> Path | None:
+        """Where the trained teacher is kept, or will be; None for one that is not trained here."""
+        return None if self._teacher_run is None else self._teacher_run.cache_folder
+
     @cached_property
     def targets(self) -> Targets:
         """What students should do, state by state."""

@@ -58,8 +58,12 @@ def check_environment_id(env_id: str) -> str:
     return env_id
 
 
-def make_environment(env_id: str) -> gym.Env:
+def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env:
     """Make an environment with continuous actions from a plain registered id.
+
+    Args:
+        env_id: the id.
+        picture_size: width and height of what its ``render`` returns; if not given, it does not render.
 
     Raises:
         NotFoundError: the id is not registered.
@@ -68,7 +72,8 @@ def make_environment(env_id: str) -> gym.Env:
     check_environment_id(env_id)
     _quieten_mujoco()
     try:
-        environment = gym.make(env_id)
+        rendered = {"render_mode": "rgb_array", "width": picture_size, "height": picture_size}
+        environment = gym.make(env_id, **(rendered if picture_size else {}))
     except Exception as error:  # a constructor may raise anything, a missing simulator's ImportError above all
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space

@@ -1,9 +1,8 @@
-"""Evaluation: students x episodes rollouts in lockstep, and the report that keeps every return."""
+"""Evaluation: students x episodes rollouts in lockstep."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,126 +13,23 @@ from minari_obd.cloning import Policy, clone
 from minari_obd.distilled import DistilledDataset
 from minari_obd.environments import BatchPolicy, make_environment
 from minari_obd.errors import DataError, SettingError
+from minari_obd.evaluation_report import EvaluationReport
 from minari_obd.progress import progress_bar
-from minari_obd.protocol import StudentProtocol
+from minari_obd.protocol import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
 from minari_obd.rollouts import Batch, roll_out
-from minari_obd.statistics import (
-    REFERENCE_SCORES,
-    Estimate,
-    ReferenceScores,
-    estimate_interquartile_mean,
-    estimate_mean,
-    probability_of_improvement,
-    reference_scores,
-)
+from minari_obd.statistics import REFERENCE_SCORES, reference_scores
 from minari_obd.teachers import FrozenTeacher, Teacher
 
 __all__ = ["EvaluationReport", "evaluate"]
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """What came out of one evaluation; every aggregate is derived from the whole matrix of returns."""
-
-    returns: np.ndarray
-    """Undiscounted returns, shape (students, episodes)."""
-    env_id: str
-    seed: int
-    reference: ReferenceScores | None = None
-    """Reference scores that :attr:`scores` are measured between, if there are any."""
-    seconds: float = 0.0
-    """Wall time of the rollouts."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages that decide a return."""
-    environment_steps: int = 0
-    """Steps of all episodes together."""
-    protocol: StudentProtocol | None = None
-    """How the students were trained; None for a teacher."""
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Normalised scores, shape (students, episodes).
-
-        Raises:
-            DataError: the environment has no reference scores.
-        """
-        if self.reference is None:
-            raise DataError(f"'{self.env_id}' has no reference scores; use the returns.")
-        return self.reference.normalise(self.returns)
-
-    @cached_property
-    def score(self) -> Estimate:
-        """Mean normalised score and its 95% interval."""
-        return estimate_mean(self.scores)
-
-    @cached_property
-    def interquartile_mean(self) -> Estimate:
-        """Interquartile mean of the scores (of the returns, without reference scores) and its 95% interval."""
-        return estimate_interquartile_mean(self.returns if self.reference is None else self.scores)
-
-    def probability_of_improvement(self, other: "EvaluationReport") -> Estimate:
-        """Probability that one of these students returns more than one of another report's, with its 95% interval.
-
-        Raises:
-            DataError: the reports are of different environments.
-        """
-        if self.env_id != other.env_id:
-            raise DataError(f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared.")
-        return probability_of_improvement(self.returns, other.returns)
-
-    @cached_property
-    def mean_return(self) -> Estimate:
-        """Mean return and its 95% interval."""
-        return estimate_mean(self.returns)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, every return among them."""
-        students, episodes = self.returns.shape
-        return {
-            "env_id": self.env_id,
-            "students": students,
-            "episodes": episodes,
-            "seed": self.seed,
-            "score": None if self.reference is None else _estimate_json(self.score),
-            "return": _estimate_json(self.mean_return),
-            "interquartile_mean": _estimate_json(self.interquartile_mean),
-            "returns": self.returns.tolist(),
-            "reference_scores": None if self.reference is None else vars(self.reference),
-            "seconds": round(self.seconds, 3),
-            "versions": self.versions,
-            "environment_steps": self.environment_steps,
-            "protocol": None if self.protocol is None else asdict(self.protocol),
-        }
-
-    def to_markdown(self) -> str:
-        """The aggregates as a Markdown table."""
-        students, episodes = self.returns.shape
-        rows = {
-            **({} if self.reference is None else {"score": self.score}),
-            f"interquartile mean of {'returns' if self.reference is None else 'scores'}": self.interquartile_mean,
-            "return": self.mean_return,
-        }
-        lines = [f"| {name} | {row.mean:.1f} | {row.low:.1f} - {row.high:.1f} |" for name, row in rows.items()]
-        head = f"{self.env_id}, {students} students x {episodes} episodes, seed {self.seed}"
-        return "\n".join([f"| {head} | mean | 95% interval |", "|---|---|---|", *lines]) + "\n"
-
-    def __repr__(self) -> str:
-        students, episodes = self.returns.shape
-        what = f"score {self.score}" if self.reference is not None else f"return {self.mean_return}"
-        return f"EvaluationReport({what}, {students} students x {episodes} episodes in {self.env_id}, seed {self.seed})"
-
-
-def _estimate_json(estimate: Estimate) -> dict[str, float]:
-    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
 def evaluate(
     subject: DistilledDataset | Policy | Teacher,
     *,
     env: str | None = None,
-    students: int = 10,
-    episodes: int = 10,
-    protocol: StudentProtocol | str | None = None,
+    students: int | None = None,
+    episodes: int | None = None,
+    protocol: EvaluationProtocol | StudentProtocol | str | None = None,
     seed: int = 0,
     workers: int | None = None,
     progress: bool = False,
@@ -144,9 +40,11 @@ def evaluate(
         subject: a distilled dataset, from which students are cloned first; a policy, whose students are judged one
             by one; or a teacher, which counts as one student.
         env: a plain registered Gymnasium id; the subject's own if not given.
-        students: how many to clone from a distilled dataset.
-        episodes: of each student. All students face the same starts.
-        protocol: how to clone; the dataset's own if not given.
+        students: how many to judge; the protocol's number if not given. Of a distilled dataset they are cloned first; a
+            policy's are those that it has.
+        episodes: of each; the protocol's number if not given. All face the same starts.
+        protocol: a name (`paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adam`, ...), a whole protocol, or only
+            how to clone. If not given, ten students x ten episodes, cloned as the dataset says.
         seed: of students and starts.
         workers: processes, one for each core if not given. The returns are the same to
             the bit for every number.
@@ -156,6 +54,9 @@ def evaluate(
         SettingError: no environment is known, or it does not fit the subject.
         NotFoundError: the environment is not registered.
     """
+    given = evaluation_protocol_by_name(protocol)
+    students = given.students if students is None else students
+    episodes = given.episodes if episodes is None else episodes
     if min(episodes, students, 1 if workers is None else workers) < 1 or seed < 0:
         raise SettingError(
             f"{students} students x {episodes} episodes, seed {seed}: at least one of each is needed, "
@@ -166,10 +67,13 @@ def evaluate(
         raise SettingError("It is not known what environment this belongs to; name one with env='Hopper-v5', say.")
     environment = make_environment(env_id)
     if isinstance(subject, DistilledDataset):
-        subject = clone(subject, students=students, protocol=protocol, seed=seed)
-    count = subject.students if isinstance(subject, Policy) else 1
+        subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
+    ensemble = given.ensemble if isinstance(subject, Policy) else 1
+    count = subject.students // ensemble if isinstance(subject, Policy) else 1
     if isinstance(subject, Policy):
         _check_fit(subject, environment)
+        if count * ensemble != subject.students:
+            raise SettingError(f"{subject.students} students cannot be divided into ensembles of {ensemble}.")
     # A set's own scores are those of its own environment.
     reference = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
     if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
@@ -177,7 +81,7 @@ def evaluate(
     starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
     started = time.perf_counter()
     parts = _parts(count, episodes)
-    batches = [Batch(_seeds(starts, part), _batch_policy(subject, part)) for part in parts]
+    batches = [Batch(_seeds(starts, part), _batch_policy(subject, part, ensemble)) for part in parts]
     if workers is None and not isinstance(subject, Policy | FrozenTeacher):
         workers = 1  # a user's own teacher may hold what no other process can use, a GPU above all
     with progress_bar(count * episodes, "evaluating", unit="episode", show=progress) as bar:
@@ -200,6 +104,7 @@ def evaluate(
         },
         environment_steps=int(lengths.sum()),
         protocol=subject.protocol if isinstance(subject, Policy) else None,
+        ensemble=ensemble,
     )
 
 
@@ -241,11 +146,12 @@ def _seeds(starts: np.ndarray, part: _Part) -> list[int]:
     return [int(start) for start in starts[part[1]]] * (part[0].stop - part[0].start)
 
 
-def _batch_policy(subject: Policy | Teacher, part: _Part) -> BatchPolicy:
-    """One policy call a step for all rows of a part, student after student."""
+def _batch_policy(subject: Policy | Teacher, part: _Part, ensemble: int) -> BatchPolicy:
+    """One policy call a step for all rows of a part, student (or ensemble) after student."""
     students, episodes = (each.stop - each.start for each in part)
     if isinstance(subject, Policy):
-        subject = replace(subject, parameters=[p[part[0]] for p in subject.parameters])
+        rows = slice(part[0].start * ensemble, part[0].stop * ensemble)
+        subject = replace(subject, parameters=[p[rows] for p in subject.parameters])
 
     def act(observations: np.ndarray, running: np.ndarray) -> np.ndarray:
         if not isinstance(subject, Policy):
@@ -256,7 +162,8 @@ def _batch_policy(subject: Policy | Teacher, part: _Part) -> BatchPolicy:
             batch[running] = observations
         else:
             batch = observations.astype(np.float32)
-        actions = subject.act_each(batch.reshape(students, episodes, -1))
-        return actions.reshape(len(batch), -1)[running]
+        states = batch.reshape(students, 1, episodes, -1).repeat(ensemble, axis=1)
+        actions = subject.act_each(states.reshape(students * ensemble, episodes, -1))
+        return actions.reshape(students, ensemble, episodes, -1).mean(axis=1).reshape(len(batch), -1)[running]
 
     return act

@@ -1,13 +1,13 @@
-"""Grid: a benchmark's cells, datasets x methods x sizes x seeds, from one TOML file."""
+"""Grid: a benchmark's cells, datasets x methods x sizes x seeds (x protocols), from one TOML file."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import FormatError, SettingError
-from minari_obd.protocol import STRICT
+from minari_obd.protocol import STRICT, evaluation_protocol_by_name
 from minari_obd.recipe import Recipe, parse_recipe, read_toml
 from minari_obd.registry import OBJECTIVES
 
@@ -27,6 +27,8 @@ class Cell:
     """Everything that decides it."""
     kind: Literal["distilled", "whole_data", "teacher"]
     """Students cloned from pairs, students cloned from the whole dataset, or the teacher itself."""
+    protocol: str | None = None
+    """Name of a protocol under which distilled pairs are judged once more; None for the recipe's own."""
 
     @property
     def method(self) -> str:
@@ -42,11 +44,16 @@ class Cell:
     def label(self) -> str:
         """The cell in words."""
         pairs = f", {self.size} pairs" if self.size else ""
-        return f"{self.recipe.source}, {self.method}{pairs}, seed {self.recipe.seed}"
+        protocol = f", {self.protocol}" if self.protocol else ""
+        return f"{self.recipe.source}, {self.method}{pairs}, seed {self.recipe.seed}{protocol}"
 
     def needs_teacher(self) -> bool:
         """Whether a teacher has to be there first."""
-        return self.kind == "distilled" and getattr(OBJECTIVES.get(self.recipe.method), "needs_teacher", False)
+        return (
+            self.kind == "distilled"
+            and self.protocol is None
+            and getattr(OBJECTIVES.get(self.recipe.method), "needs_teacher", False)
+        )
 
     def key(self, source_sha256: str, version: str) -> str:
         """Name the result after everything that decides it, the content of the source and the package among it."""
@@ -54,7 +61,8 @@ class Cell:
         if self.kind != "distilled":
             shared = ("source", "seed", "device", "threads", "evaluation")
             recipe = {name: recipe[name] for name in (*shared, *_DECIDES[self.kind])}
-        identity = json.dumps([self.kind, recipe, source_sha256, version], sort_keys=True)
+        judged = [asdict(evaluation_protocol_by_name(self.protocol))] if self.protocol else []
+        identity = json.dumps([self.kind, recipe, source_sha256, version, *judged], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
@@ -72,6 +80,8 @@ class Grid:
     """Of every random number, the teacher's training among them."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """Everything else, as in a recipe. `threads` is 1 if not given, so that cells can share a machine."""
+    protocols: list[str] = field(default_factory=list)
+    """Protocols under which the pairs of every cell are judged once more, such as `layers_2`, `adamw`, `ensemble`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -83,6 +93,10 @@ class Grid:
         for name in _OF_THE_GRID:
             if name in self.recipe:
                 raise SettingError(f"The grid's recipe has '{name}', which the grid itself lists; leave it out there.")
+        if len(set(self.protocols)) != len(self.protocols):
+            raise SettingError(f"protocols is {self.protocols}; a grid has each once.")
+        for name in self.protocols:
+            evaluation_protocol_by_name(name)
         for method in self.methods:
             if method not in BASELINES:
                 OBJECTIVES.check(method)
@@ -92,7 +106,9 @@ class Grid:
         return any(getattr(OBJECTIVES.get(method), "needs_teacher", False) for method in distilled)
 
     def cells(self) -> list[Cell]:
-        """Every cell, teachers first, since others wait for them; they are cells wherever a method needs one.
+        """Every cell in an order in which none comes before what it needs.
+
+        Teachers are cells wherever a method needs one.
 
         Raises:
             FormatError: the grid's recipe is none; each wrong key is named.
@@ -109,7 +125,11 @@ class Grid:
                         recipe = parse_recipe({"threads": 1, **self.recipe, **given}, "the grid's recipe")
                         cell = Cell(recipe, kind)  # pyright: ignore[reportArgumentType]  # one of the three
                         found[json.dumps([asdict(recipe), kind], sort_keys=True)] = cell
-        return sorted(found.values(), key=lambda cell: cell.kind != "teacher")
+        cells = sorted(found.values(), key=lambda cell: cell.kind != "teacher")
+        return [
+            *cells,
+            *(replace(cell, protocol=name) for cell in cells if cell.kind == "distilled" for name in self.protocols),
+        ]
 
 
 def load_grid(path: str | Path) -> Grid:

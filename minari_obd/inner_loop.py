@@ -189,6 +189,9 @@ class _Loop:
         by_rate = None
         if isinstance(rate, Tensor):
             by_rate = -sum(((a * u).sum() for a, u in zip(adjoint, update, strict=True)), torch.zeros_like(rate))
+        if self.optimiser.decay:
+            for each in adjoint:
+                each.mul_(1.0 - rate * self.optimiser.decay)
         total.add(self.gradient.reverse(trace.kept, direction, adjoint), trace.rows)
         return _Reversed(carry, by_rate)
 

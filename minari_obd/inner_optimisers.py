@@ -1,8 +1,8 @@
-r"""Inner optimisers: SGD with momentum, and Adam, each with its own reverse.
+r"""Inner optimisers: SGD with momentum, Adam and AdamW, each with its own reverse.
 
 A step takes parameters theta_t, its memory and the gradient g_t, and gives theta_{t+1} and the next memory. Its reverse
 takes the derivatives of an outer loss by theta_{t+1} and by that memory, and gives those by g_t and by the memory
-before; theta_t's own is theta_{t+1}'s, plus what the gradient's reverse adds.
+before; theta_t's own is theta_{t+1}'s, shrunk by the decay if there is one, plus what the gradient's reverse adds.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minari_obd.protocol import StudentProtocol
 
-__all__ = ["SGD", "Adam", "InnerOptimiser", "optimiser_of"]
+__all__ = ["SGD", "Adam", "AdamW", "InnerOptimiser", "optimiser_of"]
 
 Memory = list[list[Tensor]]
 Rate = float | Tensor
@@ -22,6 +22,11 @@ Rate = float | Tensor
 
 class InnerOptimiser(Protocol):
     """An update rule that can be reversed."""
+
+    @property
+    def decay(self) -> float:
+        """Each step multiplies the parameters by 1 - lr decay, besides its update."""
+        ...
 
     def start(self, parameters: Sequence[Tensor]) -> Memory:
         """Return the memory before the first step: lists of tensors like the parameters."""
@@ -58,6 +63,7 @@ class SGD:
     """v_{t+1} = momentum v_t + g_t; theta_{t+1} = theta_t - lr v_{t+1} (torch's convention)."""
 
     momentum: float = 0.0
+    decay: float = 0.0
 
     def start(self, parameters: Sequence[Tensor]) -> Memory:
         """See :class:`InnerOptimiser`."""
@@ -96,6 +102,7 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-16
+    decay: float = 0.0
 
     def start(self, parameters: Sequence[Tensor]) -> Memory:
         """See :class:`InnerOptimiser`."""
@@ -135,9 +142,43 @@ class Adam:
         return (second / (1.0 - self.beta2 ** (t + 1))).add_(self.epsilon).sqrt_()
 
 
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), torch's default of 0.01.
+
+    theta_{t+1} = (1 - lr decay) theta_t - lr c1 m_{t+1} / sqrt(c2 s_{t+1} + epsilon).
+    """
+
+    decay: float = 0.01
+
+    def start(self, parameters: Sequence[Tensor]) -> Memory:
+        """See :class:`InnerOptimiser`; the parameters before each step are kept, for the derivative by its rate."""
+        return [*super().start(parameters), list(parameters)]
+
+    def step(
+        self, t: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor], memory: Memory, rate: Rate
+    ) -> tuple[list[Tensor], Memory]:
+        """See :class:`InnerOptimiser`."""
+        shrunk = [p * (1.0 - rate * self.decay) for p in parameters]
+        moved, moments = super().step(t, shrunk, gradients, memory[:2], rate)
+        return moved, [*moments, list(parameters)]
+
+    def reverse(
+        self, t: int, gradients: Sequence[Tensor], after: Memory, rate: Rate, adjoint: Sequence[Tensor], carry: Memory
+    ) -> tuple[list[Tensor], Memory, list[Tensor]]:
+        """See :class:`InnerOptimiser`."""
+        wanted, before, updates = super().reverse(t, gradients, after[:2], rate, adjoint, carry[:2])
+        if updates:
+            updates = [u + self.decay * p for u, p in zip(updates, after[2], strict=True)]
+        return wanted, [*before, carry[2]], updates
+
+
+_ADAPTIVE = {"adam": Adam, "adamw": AdamW}
+
+
 def optimiser_of(protocol: StudentProtocol) -> InnerOptimiser:
     """Return the optimiser that a protocol names."""
-    return Adam() if protocol.optimiser == "adam" else SGD(protocol.momentum)
+    return _ADAPTIVE[protocol.optimiser]() if protocol.optimiser in _ADAPTIVE else SGD(protocol.momentum)
 
 
 def _minus(tensor: Tensor, update: Tensor, rate: Rate) -> Tensor:

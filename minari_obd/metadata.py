@@ -182,6 +182,7 @@ class _Evaluation:
     interquartile_mean: _Estimate | None = None
     environment_steps: int | None = None
     protocol: StudentProtocol | None = None
+    ensemble: int = 1
     comparisons: list[_Comparison] = field(default_factory=list)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

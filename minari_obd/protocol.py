@@ -1,4 +1,4 @@
-"""Protocols: how students are trained from pairs. Plain settings, without torch."""
+"""Protocols: how students are trained from pairs, and how they are judged. Plain settings, without torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -6,12 +6,15 @@ from typing import Any, ClassVar, Literal
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 
 __all__ = [
+    "EVALUATION_PROTOCOLS",
     "PROTOCOLS",
     "STRICT",
+    "EvaluationProtocol",
     "StudentDraws",
     "StudentProtocol",
     "check_fraction",
     "check_positive",
+    "evaluation_protocol_by_name",
     "protocol_by_name",
 ]
 
@@ -44,8 +47,8 @@ class StudentProtocol:
     """Units in each hidden layer."""
     steps: int = 100
     """Gradient steps."""
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    """Inner optimiser."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Inner optimiser; `adamw` is Adam with a weight decay of 0.01."""
     learning_rate: float = 0.1
     """Its step size."""
     momentum: float = 0.0
@@ -62,8 +65,8 @@ class StudentProtocol:
         check_positive("student", batch_size=self.batch_size)
         if not 0.0 <= self.momentum < 1.0:
             raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
-        if self.momentum and self.optimiser == "adam":
-            raise SettingError("student.momentum belongs to 'sgd'; leave it out with 'adam'.")
+        if self.momentum and self.optimiser != "sgd":
+            raise SettingError(f"student.momentum belongs to 'sgd'; leave it out with '{self.optimiser}'.")
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,39 @@ class StudentDraws:
         return replace(protocol, **drawn)
 
 
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How pairs are judged."""
+
+    student: StudentProtocol | None = None
+    """How students are trained; the pairs' own protocol if not given."""
+    students: int = 10
+    """How many are judged, each from its own initialisation."""
+    episodes: int = 10
+    """Of each."""
+    ensemble: int = 1
+    """Students that act together, by the mean of their actions, as one that is judged."""
+
+    def __post_init__(self) -> None:
+        check_positive("evaluation", students=self.students, episodes=self.episodes, ensemble=self.ensemble)
+
+
+_PAPER = StudentProtocol()
 PROTOCOLS = {
-    "paper": StudentProtocol(),
+    "paper": _PAPER,
+    # The paper's tables of other architectures and optimisers; its "4-layer MLP" has three hidden layers.
+    **{f"layers_{layers}": replace(_PAPER, depth=layers - 1) for layers in (2, 3, 5, 6)},
+    "residual": replace(_PAPER, network="residual"),
+    "momentum": replace(_PAPER, momentum=0.9, learning_rate=0.03),
+    "adam": replace(_PAPER, optimiser="adam", learning_rate=1e-3),
+    "adamw": replace(_PAPER, optimiser="adamw", learning_rate=1e-3),
     # Behavioural cloning on a whole dataset needs minibatches and more steps.
     "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),
+}
+EVALUATION_PROTOCOLS = {
+    **{name: EvaluationProtocol(student) for name, student in PROTOCOLS.items()},
+    "fast": EvaluationProtocol(students=4, episodes=5),
+    "ensemble": EvaluationProtocol(ensemble=10),
 }
 
 
@@ -137,3 +169,19 @@ def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
     if protocol not in PROTOCOLS:
         raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
     return PROTOCOLS[protocol]
+
+
+def evaluation_protocol_by_name(protocol: EvaluationProtocol | StudentProtocol | str | None) -> EvaluationProtocol:
+    """Return a protocol of evaluation given itself, its name, or how students are trained.
+
+    Raises:
+        NotFoundError: an unknown name.
+    """
+    if isinstance(protocol, EvaluationProtocol):
+        return protocol
+    if protocol is None or isinstance(protocol, StudentProtocol):
+        return EvaluationProtocol(protocol)
+    if protocol not in EVALUATION_PROTOCOLS:
+        known = did_you_mean(protocol, EVALUATION_PROTOCOLS)
+        raise NotFoundError(f"There is no evaluation protocol '{protocol}'; {known}")
+    return EVALUATION_PROTOCOLS[protocol]

@@ -10,7 +10,7 @@ from minari_obd.distilled import DistilledDataset, Transitions
 from minari_obd.environments import make_environment
 from minari_obd.errors import DataError, SettingError
 
-__all__ = ["with_transitions"]
+__all__ = ["hidden_positions", "with_transitions"]
 
 # Gymnasium's MuJoCo tasks whose observation is (qpos, qvel) without the first positions, on which neither dynamics
 # nor rewards depend. The others observe contact forces, angles' sines or goals, from which no state can be set.
@@ -48,7 +48,7 @@ def with_transitions(dataset: DistilledDataset, *, drop: bool = False) -> Distil
     if dataset.env_id is None:
         raise SettingError("It is not known what environment these pairs belong to, so no step can be simulated.")
     environment: Any = make_environment(dataset.env_id).unwrapped
-    hidden = _hidden_positions(environment, dataset.env_id)
+    hidden = hidden_positions(environment, dataset.env_id)
     positions = environment.model.nq - hidden
     if positions + environment.model.nv != dataset.observations.shape[1]:
         raise DataError(
@@ -86,7 +86,7 @@ def with_transitions(dataset: DistilledDataset, *, drop: bool = False) -> Distil
     )
 
 
-def _hidden_positions(environment: Any, env_id: str) -> int:
+def hidden_positions(environment: Any, env_id: str) -> int:
     """How many leading positions the observation leaves out."""
     name = env_id.rsplit("-v", 1)[0]
     if name not in _HIDDEN_POSITIONS or not type(environment).__module__.startswith("gymnasium.envs.mujoco."):

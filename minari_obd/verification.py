@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 import minari_obd
 from minari_obd.card import dataset_card
@@ -22,13 +23,13 @@ from minari_obd.metadata import FORMAT_VERSION
 from minari_obd.minari_bridge import from_minari, open_rendering
 from minari_obd.minari_storage import has_local_dataset
 from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.protocol import PROTOCOLS, EvaluationProtocol
 from minari_obd.recipe import Recipe, parse_recipe
 from minari_obd.registry import OBJECTIVES
-from minari_obd.statistics import ReferenceScores
 
 __all__ = ["Check", "Verification", "verify"]
 
-_MOST_EPISODES = 10_000
+_MOST_EPISODES, _MOST_ENSEMBLE = 10_000, 100
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,10 @@ class Verification:
         table.add_column("detail", overflow="fold")
         colours = {"passed": "green", "failed": "bold red", "skipped": "dim"}
         for check in self.checks:
-            table.add_row(check.name, f"[{colours[check.outcome]}]{check.outcome}[/]", _plain(check.detail))
+            # Text and not markup: a downloaded set could write links and colours otherwise.
+            detail = Text(printable(check.detail))
+            table.add_row(check.name, f"[{colours[check.outcome]}]{check.outcome}[/]", detail)
         return table
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(printable(text))  # not markup: a downloaded set could write links and colours otherwise
 
 
 class _Failed(Exception):  # noqa: N818  # never leaves this file
@@ -265,9 +262,7 @@ def _check_report(claimed: dict[str, Any]) -> None:
     lengths = {len(row) for row in claimed["returns"]}
     if len(claimed["returns"]) != claimed["students"] or lengths != {claimed["episodes"]} or not claimed["students"]:
         raise _Failed("the report has not as many returns as it claims students x episodes")
-    given = claimed["reference_scores"]
-    reference = None if given is None else ReferenceScores(**given)
-    derived = EvaluationReport(np.array(claimed["returns"]), claimed["env_id"], claimed["seed"], reference).to_json()
+    derived = EvaluationReport.from_json(claimed).to_json()
     for name in ("return", "score"):
         found, stated = derived[name], claimed[name]
         if (found is None) != (stated is None) or (
@@ -278,15 +273,20 @@ def _check_report(claimed: dict[str, Any]) -> None:
 
 def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress: bool) -> str:
     settings = {key: claimed[key] for key in ("students", "episodes", "seed")}
+    then = EvaluationReport.from_json(claimed)
+    # A file from elsewhere could ask for students of any size.
+    if then.protocol not in (None, dataset.protocol, *PROTOCOLS.values()) or not 1 <= then.ensemble <= _MOST_ENSEMBLE:
+        raise _Skipped("it is of students that are neither the pairs' own nor of a named protocol")
+    protocol = EvaluationProtocol(then.protocol, ensemble=then.ensemble)
     try:
-        report = roll_out(dataset, env=claimed["env_id"], progress=progress, **settings)
+        report = roll_out(dataset, env=claimed["env_id"], protocol=protocol, progress=progress, **settings)
     except NotFoundError as error:  # an environment that is not installed here
         raise _Skipped(str(error)) from error
-    if np.array_equal(report.returns, np.array(claimed["returns"])):
+    if np.array_equal(report.returns, then.returns):
         return f"the same returns, to the bit: mean {report.mean_return}"
-    now, then = report.mean_return, claimed["return"]
-    text = f"mean return {now}, claimed {then['mean']:.1f} [{then['low']:.1f}, {then['high']:.1f}]"
-    if now.low > then["high"] or now.high < then["low"]:
+    now, stated = report.mean_return, then.mean_return
+    text = f"mean return {now}, claimed {stated}"
+    if now.low > stated.high or now.high < stated.low:
         raise _Failed(f"the intervals do not meet: {text}")
     return f"other returns, as other versions or threads give, with intervals that meet: {text}"
 

@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 import minari_obd
 from minari_obd import bench
-from minari_obd.bench import CellResult, run_grid
+from minari_obd.bench import run_grid
+from minari_obd.bench_cell import CellResult
 from minari_obd.bench_table import BenchTable, write_results
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.evaluation import EvaluationReport
 from minari_obd.grid import Grid, load_grid
+from minari_obd.protocol import StudentProtocol
 from minari_obd.published import published_score
 from minari_obd.statistics import ReferenceScores
 
@@ -68,7 +71,7 @@ def test_every_cell_is_run_once(grid: Path, monkeypatch: pytest.MonkeyPatch) -> 
     made = minari_obd.load_dataset(f"out/sets/{next(r.key for r in results if r.method == 'pbc')}")
     assert made.evaluation is not None
     assert minari_obd.verify("out/sets/" + next(r.key for r in results if r.method == "random")).passed
-    monkeypatch.setattr(bench, "run_cell", lambda *_, **__: pytest.fail("ran a finished cell again"))
+    monkeypatch.setattr(bench, "run_task", lambda *_, **__: pytest.fail("ran a finished cell again"))
     assert values(run_grid(grid, "out", progress=False)) == values(results)
     smaller = replace(load_grid(grid), seeds=[0])
     assert len(run_grid(smaller, "out", progress=False)) == 6
@@ -79,6 +82,46 @@ def test_processes_give_the_same_results(grid: Path) -> None:
     alone = run_grid(small, "alone", progress=False)
     together = run_grid(small, "together", jobs=2, progress=False)
     assert values(alone) == values(together)
+
+
+def test_other_protocols_judge_the_same_pairs_again(grid: Path) -> None:
+    small = replace(load_grid(grid), methods=["random"], sizes=[8], seeds=[0])
+    plain = run_grid(small, "out", progress=False)
+    more = run_grid(replace(small, protocols=["fast", "layers_2"]), "out", jobs=2, progress=False)
+    assert values(more[:1]) == values(plain)
+    assert [(r.protocol, r.set_key, r.report.returns.shape) for r in more[1:]] == [
+        ("fast", plain[0].key, (4, 5)),
+        ("layers_2", plain[0].key, (10, 10)),
+    ]
+    pairs = minari_obd.load_dataset(f"out/sets/{plain[0].key}")
+    again = minari_obd.evaluate(pairs, protocol="layers_2")
+    assert np.array_equal(again.returns, more[2].report.returns)
+    assert again.protocol == replace(StudentProtocol(), depth=1) == more[2].report.protocol
+    table = BenchTable(more).to_markdown()
+    assert "layers_2" in table.split("Other students")[1]
+
+
+def test_a_ray_cluster_gives_the_same_results(grid: Path) -> None:
+    small = replace(load_grid(grid), methods=["pbc"], sizes=[8], seeds=[0], protocols=["fast"])
+    alone = run_grid(small, "alone", progress=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        spread = run_grid(small, "spread", ray=True, progress=False)
+        broken = replace(small, methods=["random"], sizes=[100_000], protocols=[])
+        with pytest.raises(MinariObdError, match=r"random, 100000 pairs, seed 0: DataErr"):
+            run_grid(broken, "spread", ray=True, progress=False)
+    finally:
+        ray.shutdown()
+    assert values(spread) == values(alone)
+    set_key = next(r.key for r in alone if r.method == "pbc")
+    pairs = [minari_obd.load_dataset(f"{out}/sets/{set_key}") for out in ("alone", "spread")]
+    assert pairs[0].content_sha256 == pairs[1].content_sha256
+
+
+def test_no_cluster_is_named(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(SettingError, match="There is no Ray cluster to join"):
+        run_grid(grid, "out", ray=True, progress=False)
 
 
 def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
@@ -187,7 +230,7 @@ def test_a_missing_grid_is_named() -> None:
 
 
 def test_a_damaged_result_is_named(grid: Path) -> None:
-    single = Grid([HOPPER], ["random"], [8], [0], {"evaluation": {"students": 1, "episodes": 1}})
+    single = Grid([HOPPER], ["random"], [8], [0], recipe={"evaluation": {"students": 1, "episodes": 1}})
     results = run_grid(single, "out", progress=False)
     Path(f"out/cells/{results[0].key}.json").write_text(json.dumps({"report": {}}))
     with pytest.raises(FormatError, match="delete it, and it is made again"):

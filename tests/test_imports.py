@@ -30,7 +30,17 @@ LAYERS = [
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
     {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage"},
-    {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "metadata", "folder"},
+    {
+        "objectives",
+        "inner_gradient",
+        "mlp_gradient",
+        "inner_optimisers",
+        "inner_loop",
+        "cloning",
+        "metadata",
+        "folder",
+        "evaluation_report",
+    },
     {
         "outer_data",
         "outer_result",
@@ -46,7 +56,19 @@ LAYERS = [
         "evaluation",
     },
     {"plan", "distillation", "loading", "grid"},
-    {"pipeline", "listing", "verification", "bench", "bench_table"},
+    {
+        "pipeline",
+        "listing",
+        "verification",
+        "bench",
+        "bench_cell",
+        "bench_ray",
+        "bench_table",
+        "frames",
+        "report",
+        "report_figures",
+        "report_page",
+    },
     {"cli"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
@@ -63,6 +85,7 @@ ONLY_IN = {
     "huggingface_hub": {"hub"},
     "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
     "tyro": {"cli"},
+    "ray": {"bench_ray"},
 }
 
 

@@ -17,7 +17,8 @@ from minari_obd.students import MLP, ModuleStudent, ResidualMLP, Student, studen
 SGD = StudentProtocol(steps=5, learning_rate=0.3)
 MOMENTUM = StudentProtocol(steps=5, learning_rate=0.1, momentum=0.9)
 ADAM = StudentProtocol(steps=4, learning_rate=0.01, optimiser="adam")
-PROTOCOLS = {"sgd": SGD, "momentum": MOMENTUM, "adam": ADAM}
+ADAMW = StudentProtocol(steps=4, learning_rate=0.05, optimiser="adamw")
+PROTOCOLS = {"sgd": SGD, "momentum": MOMENTUM, "adam": ADAM, "adamw": ADAMW}
 
 
 @dataclass

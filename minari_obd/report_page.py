@@ -1,0 +1,52 @@
+"""The page that a report's sections are put into; it reads nothing from anywhere else."""
+
+__all__ = ["PAGE"]
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Offline behaviour distillation: results</title>
+<style>
+body {{
+  margin: 0 auto; max-width: 1180px; padding: 1.2rem;
+  font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #fff;
+}}
+h1 {{ font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .6rem; }}
+h2 {{ font-size: 1.2rem; margin: 2.2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid #dfe5ec; }}
+p {{ max-width: 46rem; margin: .4rem 0 .8rem; }}
+code {{ font-size: .88em; overflow-wrap: anywhere; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .38rem .7rem; text-align: right; border-bottom: 1px solid #e6ebf1; vertical-align: top; }}
+thead th {{ color: #52606d; font-weight: 600; vertical-align: bottom; min-width: 3.2rem; max-width: 11rem; }}
+tbody th, thead th:first-child {{ text-align: left; font-weight: 600; }}
+tbody th {{ position: sticky; left: 0; background: #fff; }}
+small {{ display: block; color: #66737f; white-space: nowrap; }}
+.figures {{
+  display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
+}}
+figure {{ margin: 0; }}
+img {{ width: 100%; max-width: 620px; height: auto; }}
+figcaption {{ color: #52606d; font-size: .88rem; overflow-wrap: anywhere; }}
+.missing {{ color: #8a4b08; }}
+@media (max-width: 600px) {{
+  body {{ padding: .8rem; }}
+  th, td {{ padding: .3rem .4rem; }}
+  table {{ font-size: .8rem; }}
+  tbody th, thead th:first-child {{ max-width: 6.5rem; }}
+}}
+</style>
+</head>
+<body>
+<h1>Offline behaviour distillation: results</h1>
+<p>Students cloned from a few pairs distilled from {datasets}, beside students cloned from the whole data and the
+teacher.</p>
+{made}
+{sections}
+<section><h2>How this was measured</h2>
+{facts}</section>
+</body>
+</html>
+"""

@@ -1,0 +1,95 @@
+"""The report: a page that needs nothing else, with what cannot be drawn said in its place; frames are real pictures."""
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_pairs
+
+from minari_obd.bench import run_grid
+from minari_obd.benchmark import BENCHMARK
+from minari_obd.cli import main
+from minari_obd.errors import DataError, MinariObdError, NotFoundError
+from minari_obd.frames import render_pairs
+from minari_obd.grid import Grid
+from minari_obd.loading import load_dataset
+from minari_obd.report import write_report
+
+HOPPER = "obd-bench/hopper/medium-v0"
+SMALL = {
+    "teacher": {"algorithm": "td3_bc", "steps": 5},
+    "student": {"depth": 1, "width": 16, "steps": 10},
+    "distillation": {"steps": 4, "batch_size": 64, "evaluate_every": 2},
+    "evaluation": {"students": 2, "episodes": 2, "whole_data_steps": 5},
+}
+
+
+@pytest.fixture
+def results() -> Path:
+    BENCHMARK[HOPPER].build(steps=600, progress=False)
+    grid = Grid([HOPPER], ["random", "dbc", "whole_data"], [8, 16], [0, 1], SMALL, ["fast"])
+    run_grid(grid, "out", progress=False)
+    return Path("out")
+
+
+def images(page: str) -> dict[str, bytes]:
+    found = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', page)
+    return {alt.split(":")[0]: base64.b64decode(data) for alt, data in found}
+
+
+def test_the_page_holds_every_section_and_needs_nothing_else(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "none")  # a renderer that does not exist
+    main(["report", "out", "--command", "minari-obd bench <grid>"])
+    assert "Written: out/report.html" in capsys.readouterr().out
+    page = (results / "report.html").read_text()
+    shown = images(page)
+    assert set(shown) == {"students", "sizes", "learning", "pairs"}
+    for name, picture in shown.items():
+        assert picture.startswith(b"\x89PNG")
+        assert (results / "figures" / f"{name}-obd-bench-hopper-medium-v0.png").read_bytes() == picture
+    assert "MuJoCo cannot draw here" in page
+    assert "minari-obd bench &lt;grid&gt;" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    for word in ("random", "dbc", "behavioural cloning, whole data", "fast", "seconds to clone", "mujoco"):
+        assert word in page
+    first = page
+    write_report(results, command="minari-obd bench <grid>", progress=False)
+    assert (results / "report.html").read_text() == first  # the same results, the same page
+
+
+def test_a_source_that_is_gone_is_said(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "none")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path("elsewhere").resolve()))
+    page = write_report(results, progress=False).read_text()
+    assert "the source is not on this machine" in page
+    assert "learning" in images(page)
+
+
+def test_no_results_are_no_report() -> None:
+    Path("empty").mkdir()
+    with pytest.raises(NotFoundError, match="There are no results in 'empty'"):
+        write_report("empty", progress=False)
+
+
+def test_frames_show_states_and_what_follows(results: Path) -> None:
+    pairs = load_dataset(next((results / "sets").glob("*")))
+    try:
+        frames = render_pairs(pairs, count=3, picture_size=64)
+    except MinariObdError as error:
+        pytest.skip(str(error))
+    assert frames.states.shape == frames.successors.shape == (3, 64, 64, 3)
+    assert not np.array_equal(frames.states[0], frames.states[2])
+    assert not np.array_equal(frames.states, frames.successors)
+    assert frames.states.std() > 5  # something is to be seen
+    again = render_pairs(pairs, count=3, picture_size=64)
+    assert np.array_equal(again.states, frames.states)
+
+
+def test_frames_of_what_cannot_be_simulated_are_refused() -> None:
+    pairs = make_pairs(env_id="Ant-v5")
+    with pytest.raises(DataError):
+        render_pairs(pairs)
