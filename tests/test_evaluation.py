@@ -15,6 +15,7 @@ import minari_obd
 from minari_obd.environments import check_environment_id, make_environment, run_episodes
 from minari_obd.errors import DataError, NotFoundError, SettingError
 from minari_obd.evaluation import EvaluationReport
+from minari_obd.protocol import EvaluationProtocol, StudentProtocol
 from minari_obd.statistics import (
     REFERENCE_SCORES,
     estimate_interquartile_mean,
@@ -92,6 +93,43 @@ def test_a_set_is_cloned_and_judged_in_its_own_environment() -> None:
     np.testing.assert_array_equal(values["returns"], report.returns)
     assert values["versions"]["gymnasium"] == gym.__version__
     assert "3 students x 2 episodes in Hopper-v5" in repr(report)
+
+
+def test_a_protocol_says_who_is_judged_and_how_often() -> None:
+    pairs = make_pairs(shape=(11, 3))
+    fast = minari_obd.evaluate(pairs, protocol="fast")
+    assert fast.returns.shape == (4, 5)
+    assert fast.protocol == pairs.protocol
+    assert minari_obd.evaluate(pairs, protocol="fast", students=1, episodes=2).returns.shape == (1, 2)
+    adamw = minari_obd.evaluate(pairs, protocol="adamw", students=1, episodes=1)
+    assert adamw.protocol == StudentProtocol(optimiser="adamw", learning_rate=1e-3)
+    with pytest.raises(NotFoundError, match="did you mean 'residual'"):
+        minari_obd.evaluate(pairs, protocol="residul")
+    for report in (fast, adamw):
+        again = EvaluationReport.from_json(json.loads(json.dumps(report.to_json())))
+        assert again.to_json() == report.to_json()
+
+
+def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
+    pairs = make_pairs(shape=(11, 3))
+    judged = minari_obd.evaluate(pairs, protocol=EvaluationProtocol(students=2, episodes=3, ensemble=3), seed=1)
+    policy = minari_obd.clone(pairs, students=6, seed=1)
+    for number in range(2):
+        own = slice(3 * number, 3 * number + 3)
+        together = replace(policy, parameters=[p[own] for p in policy.parameters])  # called, it acts by the mean
+
+        class Mean(RuleTeacher):
+            def act(self, states: np.ndarray, together: minari_obd.Policy = together) -> np.ndarray:
+                return together(states)
+
+        alone = minari_obd.evaluate(Mean(), env="Hopper-v5", episodes=3, seed=1).returns[0]
+        np.testing.assert_allclose(judged.returns[number], alone, rtol=1e-3)
+    assert "2 ensembles of 3 students x 3 episodes" in repr(judged)
+    assert "2 ensembles of 3 students x 3 episodes" in judged.to_markdown()
+    apart = minari_obd.evaluate(policy, episodes=3, seed=1).returns
+    assert not np.allclose(judged.returns, apart.reshape(2, 3, 3).mean(axis=1))  # mean action, not mean return
+    with pytest.raises(SettingError, match="6 students cannot be divided into ensembles of 4"):
+        minari_obd.evaluate(policy, protocol=EvaluationProtocol(ensemble=4))
 
 
 def test_all_students_face_the_same_starts() -> None:
