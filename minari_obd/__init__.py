@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "BenchmarkDataset": "benchmark",
     "DistilledDataset": "distilled",
+    "EvaluationProtocol": "protocol",
     "EvaluationReport": "evaluation",
     "FrozenTeacher": "teachers",
     "MinariObdError": "errors",
@@ -38,6 +39,7 @@ _EXPORTS = {
 __all__ = [
     "BenchmarkDataset",
     "DistilledDataset",
+    "EvaluationProtocol",
     "EvaluationReport",
     "FrozenTeacher",
     "MinariObdError",
@@ -74,7 +76,7 @@ if TYPE_CHECKING:
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data
-    from minari_obd.protocol import StudentDraws, StudentProtocol
+    from minari_obd.protocol import EvaluationProtocol, StudentDraws, StudentProtocol
     from minari_obd.provenance import Provenance
     from minari_obd.recipe import Recipe, load_recipe
     from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher

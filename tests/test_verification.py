@@ -12,6 +12,7 @@ from conftest import make_pairs
 import minari_obd
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
+from minari_obd.protocol import PROTOCOLS
 from minari_obd.verification import Verification, verify
 
 SOURCE = "obd-bench/hopper/medium-v0"
@@ -119,6 +120,18 @@ def test_a_score_that_nobody_can_repeat_fails(made: minari_obd.DistilledDataset)
     result = verify("made", evaluate=True)
     assert "the intervals do not meet" in detail(result, "evaluation")
     assert not result.passed
+
+
+def test_a_report_of_other_students_is_repeated_with_them(made: minari_obd.DistilledDataset) -> None:
+    protocol = minari_obd.EvaluationProtocol(PROTOCOLS["layers_2"], students=1, episodes=2, ensemble=2)
+    made.with_evaluation(minari_obd.evaluate(made, protocol=protocol)).save("made")
+    assert "the same returns, to the bit" in detail(verify("made", evaluate=True), "evaluation")
+
+
+@pytest.mark.parametrize("asked", [{"ensemble": 10**9}, {"ensemble": -1}, {"protocol": {"width": 10**6}}])
+def test_students_of_any_size_are_not_made_for_a_report(made: minari_obd.DistilledDataset, asked: dict) -> None:
+    edit("evaluation.json", **asked)
+    assert "neither the pairs' own nor of a named protocol" in detail(verify("made", evaluate=True), "evaluation")
 
 
 def test_an_edited_card_is_only_mentioned(made: minari_obd.DistilledDataset) -> None:
