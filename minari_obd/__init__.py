@@ -11,6 +11,8 @@ _EXPORTS = {
     "BenchmarkDataset": "benchmark",
     "DistilledDataset": "distilled",
     "EvaluationReport": "evaluation",
+    "FinetuneReport": "finetuning_report",
+    "FinetuningRecipe": "finetuning_recipe",
     "FrozenTeacher": "teachers",
     "MinariObdError": "errors",
     "OfflineData": "offline",
@@ -25,7 +27,9 @@ _EXPORTS = {
     "clone": "cloning",
     "collect": "benchmark",
     "distill": "distillation",
+    "draw_reports": "finetuning_report",
     "evaluate": "evaluation",
+    "finetune": "finetuning",
     "load_dataset": "loading",
     "load_offline_data": "offline",
     "load_policy": "cloning",
@@ -39,6 +43,8 @@ __all__ = [
     "BenchmarkDataset",
     "DistilledDataset",
     "EvaluationReport",
+    "FinetuneReport",
+    "FinetuningRecipe",
     "FrozenTeacher",
     "MinariObdError",
     "OfflineData",
@@ -54,7 +60,9 @@ __all__ = [
     "clone",
     "collect",
     "distill",
+    "draw_reports",
     "evaluate",
+    "finetune",
     "load_dataset",
     "load_offline_data",
     "load_policy",
@@ -71,6 +79,9 @@ if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset, Transitions
     from minari_obd.errors import MinariObdError
     from minari_obd.evaluation import EvaluationReport, evaluate
+    from minari_obd.finetuning import finetune
+    from minari_obd.finetuning_recipe import FinetuningRecipe
+    from minari_obd.finetuning_report import FinetuneReport, draw_reports
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from minari_obd.errors import MinariObdError, SettingError
+from minari_obd.finetuning_recipe import FinetuningRecipe
 from minari_obd.recipe import Recipe, load_recipe
 
 __all__ = ["main"]
@@ -171,6 +172,50 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
     @app.command
+    def finetune(
+        ref: _Source,
+        steps: int = 100_000,
+        settings: Annotated[FinetuningRecipe, tyro.conf.arg(name="")] = FinetuningRecipe(),  # noqa: B008  # frozen
+        env: str | None = None,
+        seed: int = 0,
+        bc_data: str | None = None,
+        out: Path | None = None,
+    ) -> None:
+        """Clone a policy and let it go on learning in its environment, the pairs being its reminder.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository of a distilled dataset.
+            steps: Environment steps.
+            settings: the learner's.
+            env: Plain Gymnasium id; the dataset's own if not given.
+            seed: Of every random number.
+            bc_data: Minari id of an offline dataset to be reminded of, in place of the pairs.
+            out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
+        """
+        from minari_obd.finetuning import finetune as finetune_pairs
+        from minari_obd.loading import load_dataset
+
+        folder = out or Path("out") / f"finetuned-{ref.strip('/').replace('/', '-')}-{seed}"
+        report = finetune_pairs(
+            load_dataset(ref), env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder
+        )
+        print(f"{report!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder / 'policy.safetensors'}")
+
+    @app.command
+    def finetune_grid(grid: tyro.conf.Positional[Path], out: Path | None = None, seeds: tuple[int, ...] = ()) -> None:
+        """Fine-tune by every arm and seed of a grid; what has a report already is not run again.
+
+        Args:
+            grid: A TOML file such as recipes/finetune/hopper.toml.
+            out: Folder for results; `out/finetune-<name of the grid>` if not given.
+            seeds: Only these of the grid's seeds, so that several processes can share its folder.
+        """
+        from minari_obd.finetuning_grid import run_arms
+
+        folder = out or Path("out") / f"finetune-{grid.stem}"
+        print(f"{run_arms(grid, folder, seeds=seeds or None)}\nReports and curves.png are in {folder}")
+
+    @app.command
     def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1) -> None:
         """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
 
@@ -200,7 +245,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             steps: Environment steps.
             seed: Of environments and actions.
         """
-        from minari_obd.benchmark import BENCHMARK
+        from minari_obd.benchmark import BENCHMARK, import_policy
         from minari_obd.benchmark import collect as collect_dataset
 
         if dataset_id in BENCHMARK and env is None and policy is None:
@@ -208,7 +253,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         elif env is None or policy is None:
             raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
         else:
-            collect_dataset(dataset_id, env, _policy(policy), steps=steps, seed=seed)
+            collect_dataset(dataset_id, env, import_policy(policy), steps=steps, seed=seed)
         print(f"Next: minari-obd distill {dataset_id}")
 
     @app.command(name="list")
@@ -219,20 +264,6 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         print_listing()
 
     return app
-
-
-def _policy(name: str) -> Any:
-    """A name for :func:`collect`, or the object that ``module:function`` names on the user's own Python path."""
-    from importlib import import_module
-
-    module, separator, attribute = name.partition(":")
-    if not separator or Path(name).exists():
-        return name
-    sys.path.insert(0, "")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
 
 
 def _recipe_of(arguments: Sequence[str]) -> Any:
@@ -259,5 +290,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(" ".join([f"minari-obd: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted. Given again, the command goes on from the distillation's checkpoint.", file=sys.stderr)
+        print("\nInterrupted. Given again, the command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)

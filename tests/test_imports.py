@@ -25,6 +25,7 @@ LAYERS = [
         "rollouts",
         "provenance",
         "published",
+        "finetuning_recipe",
     },
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
@@ -44,9 +45,12 @@ LAYERS = [
         "simulation",
         "teachers.d3rlpy_teacher",
         "evaluation",
+        "finetuning_report",
+        "finetuning_learner",
+        "finetuning_checkpoint",
     },
-    {"plan", "distillation", "loading", "grid"},
-    {"pipeline", "listing", "verification", "bench", "bench_table"},
+    {"plan", "distillation", "loading", "grid", "finetuning"},
+    {"pipeline", "listing", "verification", "bench", "bench_table", "finetuning_grid"},
     {"cli"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
@@ -63,6 +67,7 @@ ONLY_IN = {
     "huggingface_hub": {"hub"},
     "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
     "tyro": {"cli"},
+    "stable_baselines3": {"finetuning_learner"},
 }
 
 
