@@ -19,7 +19,7 @@ from minari_obd.cloning import Policy, clone
 from minari_obd.devices import cache_root, cpu_threads
 from minari_obd.distilled import DistilledDataset
 from minari_obd.environments import make_environment
-from minari_obd.errors import DataError, MinariObdError, SettingError, check_installed, check_writable
+from minari_obd.errors import DataError, SettingError, check_installed, check_writable
 from minari_obd.evaluation import check_fit, evaluate, known_reference
 from minari_obd.finetuning_checkpoint import RunRecord, read_checkpoint, write_checkpoint
 from minari_obd.finetuning_recipe import FinetuningRecipe
@@ -238,12 +238,7 @@ class Finetuning:
                 bar.update()
 
     def _look(self, learner: "Learner", record: "RunRecord") -> FinetuneReport:
-        policy = self._policy_of(learner)
-        if not all(bool(torch.isfinite(each).all()) for each in policy.parameters):
-            raise MinariObdError(
-                f"The learner diverged within {learner.num_timesteps} steps; use a lower finetuning.learning_rate."
-            )
-        judged = evaluate(policy, env=self.env_id, episodes=self.settings.episodes, seed=self.seed)
+        judged = evaluate(self._policy_of(learner), env=self.env_id, episodes=self.settings.episodes, seed=self.seed)
         record.steps.append(learner.num_timesteps)
         record.returns.append(judged.returns[0].tolist())
         record.bc_weights.append(learner.bc_weight)

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from minari_obd.cloning import Policy
 from minari_obd.devices import choose_device
 from minari_obd.environments import is_flat
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, MinariObdError
 from minari_obd.finetuning_recipe import FinetuningRecipe
 
 __all__ = ["Learner", "Reminder", "SeededEpisodes", "make_learner"]
@@ -118,6 +118,7 @@ class Learner(TD3):
         else:
             with torch.no_grad():
                 acted = self.actor(torch.as_tensor(self._last_obs, device=self.device)).cpu().numpy()
+            self._check_finite(acted)  # simulators do worse than refuse
             scaled = np.clip(acted + rng.normal(0.0, self.settings.exploration_noise, acted.shape), -1.0, 1.0)
         scaled = scaled.astype(np.float32)
         return self.policy.unscale_action(scaled), scaled
@@ -155,16 +156,27 @@ class Learner(TD3):
         return loss
 
     def actor_parameters(self) -> list[Tensor]:
-        """The actor as one student: W_1 (1, S, H), b_1 (1, 1, H), ..., on the CPU."""
-        return [
-            (each.detach().cpu().T.contiguous()[None] if each.dim() == 2 else each.detach().cpu().clone()[None, None])
-            for each in self.actor.mu.parameters()
-        ]
+        """The actor as one student: W_1 (1, S, H), b_1 (1, 1, H), ..., on the CPU.
+
+        Raises:
+            MinariObdError: its weights are not finite.
+        """
+        found = []
+        for each in self.actor.mu.parameters():
+            values = each.detach().cpu()
+            self._check_finite(values.numpy())
+            found.append(values.T.contiguous()[None] if values.dim() == 2 else values.clone()[None, None])
+        return found
+
+    def _check_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            raise MinariObdError(
+                f"The learner diverged within {self.num_timesteps} steps; use a lower finetuning.learning_rate."
+            )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that changes, as tensors and as JSON values."""
         assert self.replay_buffer is not None
-        assert self._last_obs is not None
         tensors = {f"policy/{name}": value for name, value in self.policy.state_dict().items()}
         for part in ("actor", "critic"):
             for i, values in getattr(self, part).optimizer.state_dict()["state"].items():
@@ -256,6 +268,8 @@ def make_learner(
             device=device,
         )
     learner.set_logger(Logger(None, []))
+    assert learner.env is not None
+    learner._last_obs = np.asarray(learner.env.reset())  # at once, so that there is a state to save from the start
     learner.settings, learner.base_seed, learner.bc_weight = settings, seed, settings.bc_weight
     learner.reminder = Reminder(reminder.observations.to(device), reminder.actions.to(device))
     if settings.start == "clone":
