@@ -97,8 +97,12 @@ class Finetuning:
 
     def run(self, out: str | Path | None = None, *, resume: bool = True, progress: bool = True) -> FinetuneReport:
         """Check everything that can be checked, do the work, save the result."""
-        folder = self._check_folder(out)
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            check_no_report(folder)
         self.check()
+        if folder is not None:
+            check_writable(folder / "report.json")
         with cpu_threads(self.settings.threads):
             learner, record = self._start(resume)
             try:
@@ -184,14 +188,6 @@ class Finetuning:
             )
         return reference
 
-    def _check_folder(self, out: str | Path | None) -> Path | None:
-        if out is None:
-            return None
-        folder = Path(out)
-        check_no_report(folder)
-        check_writable(folder / "report.json")
-        return folder
-
     def _start(self, resume: bool) -> tuple["Learner", "RunRecord"]:
         with contextlib.redirect_stderr(io.StringIO()):  # Gym's notice, where Gym is installed
             from minari_obd.finetuning_learner import Reminder, make_learner
@@ -209,7 +205,9 @@ class Finetuning:
 
     def _clone_actions(self) -> np.ndarray:
         low, high = self.policy.action_low, self.policy.action_high
-        return (2.0 * (self.policy(self.bc_data.observations) - low) / (high - low) - 1.0).astype(np.float32)
+        rows = np.array_split(self.bc_data.observations, 1 + len(self.bc_data.observations) // 10_000)
+        actions = np.concatenate([self.policy(each) for each in rows])
+        return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
 
     def _loop(self, learner: "Learner", record: "RunRecord", folder: Path | None, progress: bool) -> FinetuneReport:
         bar = progress_bar(self.steps, self.label, show=progress)

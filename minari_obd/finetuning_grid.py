@@ -1,5 +1,6 @@
 """Grid of fine-tuning: several ways to begin (arms) times seeds, from one TOML file; what has a report is not run."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,6 +154,6 @@ def arms_table(reports: Sequence[FinetuneReport]) -> str:
 
 def _write(reports: Sequence[FinetuneReport], folder: Path) -> None:
     write_text(folder / "table.md", arms_table(reports))
-    temporary = folder / ".curves.png"
+    temporary = folder / f".curves.{os.getpid()}.png"
     temporary.write_bytes(draw_reports(reports))
     temporary.replace(folder / "curves.png")

@@ -18,7 +18,8 @@ class FinetuningRecipe:
 
         L(pi) = - mean_b Q(s_b, pi(s_b)) / mean_b |Q(s_b, pi(s_b))| + w mean_i (pi(s_i) - a_i)^2
 
-    with s_b from the replay buffer, (s_i, a_i) the pairs, actions on [-1, 1], and no gradient through the divisor.
+    with s_b from the replay buffer, s_i the pairs' states, a_i the clone's actions or their own (:attr:`bc_target`),
+    actions on [-1, 1], and no gradient through the divisor.
     """
 
     start: Literal["clone", "scratch"] = "clone"
@@ -28,9 +29,10 @@ class FinetuningRecipe:
     """The reminder's weight w at the start, and its upper limit (0.4: Zhao et al. 2022); 0 for no reminder."""
     bc_schedule: Literal["adaptive", "constant"] = "adaptive"
     """Whether the rule of Zhao et al. 2022 moves the weight with the training episodes' returns."""
-    bc_target: Literal["actions", "clone"] = "actions"
-    """What the reminder's states are to be answered with: the actions they came with, or the clone's own, which leave
-    the clone where it is until the critic speaks."""
+    bc_target: Literal["clone", "actions"] = "clone"
+    """What the reminder's states are to be answered with: the actions that the clone answered them with, or those they
+    came with. Distilled actions are made for a certain number of steps of training; trained further on, a student gets
+    worse."""
     proportional_gain: float = 3e-5
     """K_P of the adaptive rule (Zhao et al. 2022)."""
     derivative_gain: float = 1e-4

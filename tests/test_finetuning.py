@@ -230,7 +230,7 @@ def test_it_may_be_reminded_of_other_data(pendulum: DistilledDataset) -> None:
             "action_high": [3.0],
         }
     )
-    settings = replace(SMALL, bc_weight=1e4, bc_schedule="constant", learning_rate=3e-3)
+    settings = replace(SMALL, bc_weight=1e4, bc_schedule="constant", bc_target="actions", learning_rate=3e-3)
     report = minari_obd.finetune(pendulum, steps=300, settings=settings, bc_data=data, progress=False)
     assert report.policy is not None
     before, after = (np.abs(p(data.observations) - 0.6).mean() for p in (minari_obd.clone(pendulum), report.policy))
