@@ -189,7 +189,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             settings: the learner's.
             env: Plain Gymnasium id; the dataset's own if not given.
             seed: Of every random number.
-            bc_data: Minari id of an offline dataset to be reminded of, in place of the pairs.
+            bc_data: Minari id of an offline dataset to be reminded of, in place of the pairs (see --bc-target).
             out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
         """
         from minari_obd.finetuning import finetune as finetune_pairs

@@ -64,7 +64,8 @@ def finetune(
         steps: environment steps; there is one update a step.
         seed: of the clone, the learner, its episodes and the evaluations' starts.
         settings: everything else; the defaults of :class:`FinetuningRecipe` if not given.
-        bc_data: what the actor is reminded of, itself or as a Minari id; ``ds`` if not given.
+        bc_data: what the actor is reminded of, itself or as a Minari id; ``ds`` if not given. Its states are answered
+            as the clone answers them, or by its own actions with ``bc_target="actions"`` in the settings.
         out: a folder for ``curve.csv`` (after every evaluation), ``report.json`` and ``policy.safetensors``.
         label: what the run is called in tables and pictures.
         resume: go on from a checkpoint of the same run, if there is one.

@@ -14,7 +14,7 @@ class FinetuningRecipe:
     """How a cloned policy goes on learning in its environment, by TD3 (Fujimoto et al. 2018, arXiv 1802.09477).
 
     The actor's loss is that of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), with the reminder on pairs that are
-    kept, where TD3+BC has the minibatch's own actions:
+    kept, where TD3+BC has the minibatch's own actions::
 
         L(pi) = - mean_b Q(s_b, pi(s_b)) / mean_b |Q(s_b, pi(s_b))| + w mean_i (pi(s_i) - a_i)^2
 
