@@ -162,6 +162,7 @@ class Finetuning:
     @cached_property
     def key(self) -> str:
         """Name of the run after everything that decides its result, so that only the same run resumes from it."""
+        check_installed("stable_baselines3", "finetune")
         packages = {name: version(name) for name in _PACKAGES}
         identity = [self.env_id, self.steps, self.seed, asdict(self.settings), packages, minari_obd.__version__]
         identity += [_identity(self.ds), _identity(self.bc_data)]
