@@ -12,6 +12,8 @@ _EXPORTS = {
     "DistilledDataset": "distilled",
     "EvaluationProtocol": "protocol",
     "EvaluationReport": "evaluation",
+    "FinetuneReport": "finetuning_report",
+    "FinetuningRecipe": "finetuning_recipe",
     "FrozenTeacher": "teachers",
     "MinariObdError": "errors",
     "OfflineData": "offline",
@@ -26,7 +28,9 @@ _EXPORTS = {
     "clone": "cloning",
     "collect": "benchmark",
     "distill": "distillation",
+    "draw_reports": "finetuning_report",
     "evaluate": "evaluation",
+    "finetune": "finetuning",
     "load_dataset": "loading",
     "load_offline_data": "offline",
     "load_policy": "cloning",
@@ -41,6 +45,8 @@ __all__ = [
     "DistilledDataset",
     "EvaluationProtocol",
     "EvaluationReport",
+    "FinetuneReport",
+    "FinetuningRecipe",
     "FrozenTeacher",
     "MinariObdError",
     "OfflineData",
@@ -56,7 +62,9 @@ __all__ = [
     "clone",
     "collect",
     "distill",
+    "draw_reports",
     "evaluate",
+    "finetune",
     "load_dataset",
     "load_offline_data",
     "load_policy",
@@ -73,6 +81,9 @@ if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset, Transitions
     from minari_obd.errors import MinariObdError
     from minari_obd.evaluation import EvaluationReport, evaluate
+    from minari_obd.finetuning import finetune
+    from minari_obd.finetuning_recipe import FinetuningRecipe
+    from minari_obd.finetuning_report import FinetuneReport, draw_reports
     from minari_obd.loading import load_dataset
     from minari_obd.objectives import Targets
     from minari_obd.offline import OfflineData, load_offline_data

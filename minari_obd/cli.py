@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from minari_obd.cli_experiments import add_experiments
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.recipe import Recipe, load_recipe
 
@@ -175,59 +176,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         if save:
             subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
-    @app.command
-    def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1, ray: bool = False) -> None:
-        """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
-
-        Args:
-            grid: A TOML file such as recipes/bench/quick.toml.
-            out: Folder for results; `out/bench-<name of the grid>` if not given.
-            jobs: Cells at a time, each in a process of its own. The results are the same for every number.
-            ray: Spread the cells over the Ray cluster that runs already.
-        """
-        from minari_obd.bench import run_grid
-        from minari_obd.bench_table import BenchTable, write_results
-
-        folder = out or Path("out") / f"bench-{grid.stem}"
-        results = run_grid(grid, folder, jobs=jobs, ray=ray)
-        write_results(results, folder)
-        print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
-
-    @app.command
-    def report(results: tyro.conf.Positional[Path], command: str | None = None) -> None:
-        """Make a page of a bench's results: tables, learning curves, where the pairs lie, what they look like.
-
-        Args:
-            results: The folder that `bench` wrote.
-            command: The command that made them, to be shown.
-        """
-        from minari_obd.report import write_report
-
-        print(f"Written: {write_report(results, command=command)}, with its figures in {results / 'figures'}")
-
-    @app.command
-    def collect(
-        dataset_id: _Source, env: str | None = None, policy: str | None = None, steps: int = 200_000, seed: int = 0
-    ) -> None:
-        """Collect an offline dataset: an obd-bench one by its id, or any environment with any policy.
-
-        Args:
-            dataset_id: Minari id to make.
-            env: Plain Gymnasium id.
-            policy: `random`, a bundled policy, the path of a Stable-Baselines3 zip, or `module:function`.
-            steps: Environment steps.
-            seed: Of environments and actions.
-        """
-        from minari_obd.benchmark import BENCHMARK
-        from minari_obd.benchmark import collect as collect_dataset
-
-        if dataset_id in BENCHMARK and env is None and policy is None:
-            BENCHMARK[dataset_id].build(steps=steps, seed=seed)
-        elif env is None or policy is None:
-            raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
-        else:
-            collect_dataset(dataset_id, env, _policy(policy), steps=steps, seed=seed)
-        print(f"Next: minari-obd distill {dataset_id}")
+    add_experiments(app)
 
     @app.command(name="list")
     def list_() -> None:
@@ -237,20 +186,6 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         print_listing()
 
     return app
-
-
-def _policy(name: str) -> Any:
-    """A name for :func:`collect`, or the object that ``module:function`` names on the user's own Python path."""
-    from importlib import import_module
-
-    module, separator, attribute = name.partition(":")
-    if not separator or Path(name).exists():
-        return name
-    sys.path.insert(0, "")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
 
 
 def _recipe_of(arguments: Sequence[str]) -> Any:
@@ -277,5 +212,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(" ".join([f"minari-obd: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted. Given again, the command goes on from the distillation's checkpoint.", file=sys.stderr)
+        print("\nInterrupted. Given again, the command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)

@@ -137,7 +137,9 @@ def clone(
     """Train students from pairs by behavioural cloning.
 
     Args:
-        pairs: a distilled dataset; several of one task, whose pairs are joined; or a whole offline dataset.
+        pairs: a distilled dataset; several with observations and actions of one shape, whose pairs are joined and
+            normalised by their sources' joint normaliser, each source weighted by its pairs (:meth:`Normaliser.join`);
+            or a whole offline dataset.
         students: how many, each from its own random initialisation.
         protocol: how to train them, itself or by name. If not given, the one that the pairs were made for,
             or ``whole_data`` for a whole offline dataset.
@@ -145,21 +147,27 @@ def clone(
         progress: show a bar.
 
     Raises:
-        DataError: datasets that do not share their normaliser and action bounds.
+        DataError: datasets that do not share their shapes and action bounds.
     """
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
     if not sets or students < 1 or seed < 0:
         raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
     first = sets[0]
     for other in sets[1:]:
-        theirs = (other.normaliser.mean, other.normaliser.scale, other.action_low, other.action_high)
-        ours = (first.normaliser.mean, first.normaliser.scale, first.action_low, first.action_high)
-        if not all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True)):
-            raise DataError("The datasets were normalised differently; only pairs of one source can be joined yet.")
+        theirs, ours = (
+            (each.observations.shape[1], each.action_low.tolist(), each.action_high.tolist()) for each in (other, first)
+        )
+        if theirs != ours:
+            raise DataError(
+                f"The datasets have observations of size {ours[0]} and {theirs[0]} and actions in {ours[1:]} and "
+                f"{theirs[1:]}; only sets that agree in both can be joined."
+            )
+    normaliser = Normaliser.join([each.normaliser for each in sets], [len(each) for each in sets])
+    is_one_task = all((each.env_id, each.reference) == (first.env_id, first.reference) for each in sets)
     if protocol is None:
         protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
     protocol = protocol_by_name(protocol)
-    states = torch.from_numpy(np.concatenate([first.normaliser.normalise(each.observations) for each in sets]))
+    states = torch.from_numpy(np.concatenate([normaliser.normalise(each.observations) for each in sets]))
     actions = torch.from_numpy(np.concatenate([each.scaled_actions() for each in sets]))
     student = make_student(protocol)
     initial = student.initialise(states.shape[1], actions.shape[1], student_generators(students, seed, 5))
@@ -173,9 +181,8 @@ def clone(
             batches=_minibatches(len(states), protocol.batch_size, seed),
             after_step=bar.update,
         )
-    return Policy(
-        trained, protocol, first.normaliser, first.action_low, first.action_high, first.env_id, first.reference
-    )
+    task = {"env_id": first.env_id, "reference": first.reference} if is_one_task else {}
+    return Policy(trained, protocol, normaliser, first.action_low, first.action_high, **task)
 
 
 def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:

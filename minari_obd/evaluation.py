@@ -17,10 +17,10 @@ from minari_obd.evaluation_report import EvaluationReport
 from minari_obd.progress import progress_bar
 from minari_obd.protocol import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
 from minari_obd.rollouts import Batch, roll_out
-from minari_obd.statistics import REFERENCE_SCORES, reference_scores
+from minari_obd.statistics import REFERENCE_SCORES, ReferenceScores, reference_scores
 from minari_obd.teachers import FrozenTeacher, Teacher
 
-__all__ = ["EvaluationReport", "evaluate"]
+__all__ = ["EvaluationReport", "check_fit", "evaluate", "known_reference"]
 
 
 def evaluate(
@@ -71,13 +71,10 @@ def evaluate(
     ensemble = given.ensemble if isinstance(subject, Policy) else 1
     count = subject.students // ensemble if isinstance(subject, Policy) else 1
     if isinstance(subject, Policy):
-        _check_fit(subject, environment)
+        check_fit(subject, environment)
         if count * ensemble != subject.students:
             raise SettingError(f"{subject.students} students cannot be divided into ensembles of {ensemble}.")
-    # A set's own scores are those of its own environment.
-    reference = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
-    if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
-        reference = reference_scores(env_id)
+    reference = known_reference(env_id, subject)
     starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
     started = time.perf_counter()
     parts = _parts(count, episodes)
@@ -108,7 +105,23 @@ def evaluate(
     )
 
 
-def _check_fit(policy: Policy, environment: gym.Env) -> None:
+def known_reference(env_id: str, subject: Policy | Teacher) -> ReferenceScores | None:
+    """Return the scores that returns in an environment are measured between, if there are any.
+
+    A policy's own are those of its own environment.
+    """
+    own = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
+    if own is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
+        return reference_scores(env_id)
+    return own
+
+
+def check_fit(policy: Policy, environment: gym.Env) -> None:
+    """Make sure that a policy and an environment have observations and actions of the same size.
+
+    Raises:
+        SettingError: they have not.
+    """
     spaces = environment.observation_space, environment.action_space
     given = [gym.spaces.flatdim(space) for space in spaces]
     wanted = [policy.normaliser.mean.size, np.asarray(policy.action_low).size]

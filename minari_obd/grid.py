@@ -4,16 +4,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.protocol import STRICT, evaluation_protocol_by_name
 from minari_obd.recipe import Recipe, parse_recipe, read_toml
 from minari_obd.registry import OBJECTIVES
 
-__all__ = ["BASELINES", "Cell", "Grid", "load_grid"]
+__all__ = ["BASELINES", "Cell", "Grid", "load_grid", "parse_settings"]
 
 BASELINES = ("whole_data", "teacher")
+_Settings = TypeVar("_Settings")
 _OF_THE_GRID = ("source", "method", "size", "seed")
 # What decides a baseline's result; everything else of the recipe may change without running it again.
 _DECIDES: dict[str, tuple[str, ...]] = {"whole_data": (), "teacher": ("teacher",)}
@@ -139,14 +140,22 @@ def load_grid(path: str | Path) -> Grid:
         NotFoundError: no such file, or an unknown method.
         FormatError: not TOML, or not a grid; the first wrong key is named.
     """
+    grid = parse_settings(Grid, read_toml(path, "grid", "recipes/bench/quick.toml"), f"'{path}'")
+    grid.cells()
+    return grid
+
+
+def parse_settings(kind: type[_Settings], values: Any, origin: str) -> _Settings:
+    """Check TOML values and build the settings of a ``kind``.
+
+    Raises:
+        FormatError: an unknown key, a value of the wrong type or one that makes no sense; the first is named.
+    """
     from pydantic import TypeAdapter, ValidationError
 
-    values = read_toml(path, "grid", "recipes/bench/quick.toml")
     try:
-        grid = TypeAdapter(Grid).validate_json(json.dumps(values, default=str))
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "its top"
-        raise FormatError(f"'{path}' is wrong at {place}: {problem['msg'].rstrip('.')}.") from error
-    grid.cells()
-    return grid
+        raise FormatError(f"{origin} is wrong at {place}: {problem['msg'].rstrip('.')}.") from error

@@ -1,7 +1,7 @@
 """Offline data: what is distilled from, as flat, aligned, validated arrays."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,23 @@ class Normaliser:
         """Measure mean and scale over observations (N, S)."""
         rows = observations.astype(np.float64)
         return cls(rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-3).astype(np.float32))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Normaliser]", sizes: Sequence[int]) -> "Normaliser":
+        """Return the normaliser of several datasets' union, each taken to have so many rows.
+
+        mean = sum_i p_i m_i and std^2 = sum_i p_i (std_i^2 + (m_i - mean)^2), with p_i the shares of the rows: exact up
+        to rounding, without a look at the rows. Equal normalisers give themselves.
+        """
+        first = parts[0]
+        if all(np.array_equal(p.mean, first.mean) and np.array_equal(p.scale, first.scale) for p in parts):
+            return first
+        shares = np.asarray(sizes, dtype=np.float64)[:, None] / np.sum(sizes)
+        means = np.stack([part.mean for part in parts]).astype(np.float64)
+        deviations = np.stack([part.scale for part in parts]).astype(np.float64) - 1e-3
+        mean = (shares * means).sum(axis=0)
+        deviation = np.sqrt((shares * (deviations**2 + (means - mean) ** 2)).sum(axis=0))
+        return cls(mean.astype(np.float32), (deviation + 1e-3).astype(np.float32))
 
     def __post_init__(self) -> None:
         for name in ("mean", "scale"):

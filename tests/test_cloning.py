@@ -9,7 +9,7 @@ from conftest import make_pairs
 
 import minari_obd
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.offline import OfflineData
+from minari_obd.offline import Normaliser, OfflineData
 from minari_obd.protocol import StudentProtocol
 
 LONG = StudentProtocol(depth=2, width=64, steps=600, optimiser="adam", learning_rate=3e-3)
@@ -66,10 +66,40 @@ def test_sets_of_one_source_are_joined() -> None:
     )
     rows = first.observations
     np.testing.assert_array_equal(minari_obd.clone([first, second])(rows), minari_obd.clone(joined)(rows))
-    with pytest.raises(DataError, match="normalised differently"):
-        minari_obd.clone([first, make_pairs(seed=1)])
     with pytest.raises(DataError, match="at least one"):
         minari_obd.clone([])
+
+
+def test_sets_of_several_sources_are_joined_by_their_joint_normaliser() -> None:
+    rng = np.random.default_rng(0)
+    sources = [rng.normal(1.0, 2.0, (300, 3)), rng.normal(-4.0, 0.5, (300, 3))]
+    sets = [replace(make_pairs(seed=i), normaliser=Normaliser.fit(rows)) for i, rows in enumerate(sources)]
+    union = Normaliser.fit(np.concatenate(sources))
+    policy = minari_obd.clone(sets)
+    np.testing.assert_allclose(policy.normaliser.mean, union.mean, rtol=1e-5)
+    np.testing.assert_allclose(policy.normaliser.scale, union.scale, rtol=1e-5)
+    joined = replace(
+        sets[0],
+        observations=np.concatenate([each.observations for each in sets]),
+        actions=np.concatenate([each.actions for each in sets]),
+        normaliser=policy.normaliser,
+    )
+    rows = joined.observations
+    assert policy(rows).tobytes() == minari_obd.clone(joined)(rows).tobytes()
+    assert policy.env_id == "Hopper-v5"
+    other = replace(sets[1], env_id="Ant-v5", reference=None)
+    assert minari_obd.clone([sets[0], other]).env_id is None
+    for wrong in (make_pairs(shape=(4, 2)), replace(sets[1], action_high=np.full(2, 5.0))):
+        with pytest.raises(DataError, match="only sets that agree in both"):
+            minari_obd.clone([sets[0], wrong])
+
+
+def test_a_source_weighs_in_the_joint_normaliser_as_its_pairs_do() -> None:
+    parts = [Normaliser(np.array([0.0]), np.array([1.001])), Normaliser(np.array([4.0]), np.array([3.001]))]
+    joint = Normaliser.join(parts, [3, 1])
+    np.testing.assert_allclose(joint.mean, [1.0])
+    np.testing.assert_allclose(joint.scale, [np.sqrt(0.75 * (1 + 1) + 0.25 * (9 + 9)) + 1e-3], rtol=1e-6)
+    assert Normaliser.join([parts[1], parts[1]], [3, 1]).scale.tobytes() == parts[1].scale.tobytes()
 
 
 def test_a_policy_survives_save_and_load() -> None:

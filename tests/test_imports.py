@@ -25,6 +25,7 @@ LAYERS = [
         "rollouts",
         "provenance",
         "published",
+        "finetuning_recipe",
     },
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
@@ -54,8 +55,11 @@ LAYERS = [
         "simulation",
         "teachers.d3rlpy_teacher",
         "evaluation",
+        "finetuning_report",
+        "finetuning_learner",
+        "finetuning_checkpoint",
     },
-    {"plan", "distillation", "loading", "grid"},
+    {"plan", "distillation", "loading", "grid", "finetuning"},
     {
         "pipeline",
         "listing",
@@ -68,8 +72,9 @@ LAYERS = [
         "report",
         "report_figures",
         "report_page",
+        "finetuning_grid",
     },
-    {"cli"},
+    {"cli", "cli_experiments"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
 HAND_OVERS = {
@@ -84,8 +89,9 @@ ONLY_IN = {
     "d3rlpy": {"teachers.d3rlpy_teacher"},
     "huggingface_hub": {"hub"},
     "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
-    "tyro": {"cli"},
+    "tyro": {"cli", "cli_experiments"},
     "ray": {"bench_ray"},
+    "stable_baselines3": {"finetuning_learner"},
 }
 
 

@@ -1,19 +1,21 @@
 """Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
 import io
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from safetensors.numpy import load as load_safetensors
 
-from minari_obd.errors import FormatError, NotFoundError, did_you_mean
+from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
 
 __all__ = [
     "Behaviour",
@@ -21,6 +23,7 @@ __all__ = [
     "GaussianMLP",
     "RandomBehaviour",
     "bundled_names",
+    "import_policy",
     "load_bundled",
     "load_stable_baselines3",
 ]
@@ -142,6 +145,22 @@ def load_bundled(name: str) -> GaussianMLP:
 
 
 _SAC_PARTS = ("hidden_0", "hidden_1", "mean", "log_std")
+
+
+def import_policy(name: str) -> Any:
+    """Return the object that ``module:function`` names on the user's own Python path, or another name as it is.
+
+    Raises:
+        SettingError: it cannot be imported.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator or Path(name).exists():
+        return name
+    sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
 
 
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:

@@ -1,0 +1,117 @@
+"""Commands of the command line for whole experiments: fine-tuning, benches, reports, collecting data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from minari_obd.errors import SettingError
+from minari_obd.finetuning_recipe import FinetuningRecipe
+
+__all__ = ["add_experiments"]
+
+
+def add_experiments(app: tyro.extras.SubcommandApp) -> None:
+    """Add the commands to an application."""
+
+    @app.command
+    def finetune(
+        ref: tyro.conf.Positional[str],
+        steps: int = 100_000,
+        settings: Annotated[FinetuningRecipe, tyro.conf.arg(name="")] = FinetuningRecipe(),  # noqa: B008  # frozen
+        env: str | None = None,
+        seed: int = 0,
+        bc_data: str | None = None,
+        out: Path | None = None,
+    ) -> None:
+        """Clone a policy and let it go on learning in its environment, the pairs being its reminder.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository of a distilled dataset.
+            steps: Environment steps.
+            settings: the learner's.
+            env: Plain Gymnasium id; the dataset's own if not given.
+            seed: Of every random number.
+            bc_data: Minari id of an offline dataset to be reminded of, in place of the pairs (see --bc-target).
+            out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
+        """
+        from minari_obd.finetuning import finetune as finetune_pairs
+        from minari_obd.loading import load_dataset
+
+        folder = out or Path("out") / f"finetuned-{ref.strip('/').replace('/', '-')}-{seed}"
+        report = finetune_pairs(
+            load_dataset(ref), env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder
+        )
+        print(f"{report!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder / 'policy.safetensors'}")
+
+    @app.command
+    def finetune_grid(grid: tyro.conf.Positional[Path], out: Path | None = None, seeds: tuple[int, ...] = ()) -> None:
+        """Fine-tune by every arm and seed of a grid; what has a report already is not run again.
+
+        Args:
+            grid: A TOML file such as recipes/finetune/hopper.toml.
+            out: Folder for results; `out/finetune-<name of the grid>` if not given.
+            seeds: Only these of the grid's seeds, so that several processes can share its folder.
+        """
+        from minari_obd.finetuning_grid import run_arms
+
+        folder = out or Path("out") / f"finetune-{grid.stem}"
+        print(f"{run_arms(grid, folder, seeds=seeds or None)}\nReports and curves.png are in {folder}")
+
+    @app.command
+    def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1, ray: bool = False) -> None:
+        """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
+
+        Args:
+            grid: A TOML file such as recipes/bench/quick.toml.
+            out: Folder for results; `out/bench-<name of the grid>` if not given.
+            jobs: Cells at a time, each in a process of its own. The results are the same for every number.
+            ray: Spread the cells over the Ray cluster that runs already.
+        """
+        from minari_obd.bench import run_grid
+        from minari_obd.bench_table import BenchTable, write_results
+
+        folder = out or Path("out") / f"bench-{grid.stem}"
+        results = run_grid(grid, folder, jobs=jobs, ray=ray)
+        write_results(results, folder)
+        print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
+
+    @app.command
+    def report(results: tyro.conf.Positional[Path], command: str | None = None) -> None:
+        """Make a page of a bench's results: tables, learning curves, where the pairs lie, what they look like.
+
+        Args:
+            results: The folder that `bench` wrote.
+            command: The command that made them, to be shown.
+        """
+        from minari_obd.report import write_report
+
+        print(f"Written: {write_report(results, command=command)}, with its figures in {results / 'figures'}")
+
+    @app.command
+    def collect(
+        dataset_id: tyro.conf.Positional[str],
+        env: str | None = None,
+        policy: str | None = None,
+        steps: int = 200_000,
+        seed: int = 0,
+    ) -> None:
+        """Collect an offline dataset: an obd-bench one by its id, or any environment with any policy.
+
+        Args:
+            dataset_id: Minari id to make.
+            env: Plain Gymnasium id.
+            policy: `random`, a bundled policy, the path of a Stable-Baselines3 zip, or `module:function`.
+            steps: Environment steps.
+            seed: Of environments and actions.
+        """
+        from minari_obd.benchmark import BENCHMARK, import_policy
+        from minari_obd.benchmark import collect as collect_dataset
+
+        if dataset_id in BENCHMARK and env is None and policy is None:
+            BENCHMARK[dataset_id].build(steps=steps, seed=seed)
+        elif env is None or policy is None:
+            raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
+        else:
+            collect_dataset(dataset_id, env, import_policy(policy), steps=steps, seed=seed)
+        print(f"Next: minari-obd distill {dataset_id}")

@@ -1,0 +1,115 @@
+"""Settings of online fine-tuning, and the rule of the reminder's weight. Plain: loads neither torch nor a learner."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from minari_obd.errors import SettingError
+from minari_obd.protocol import STRICT, check_fraction, check_positive
+
+__all__ = ["FinetuningRecipe"]
+
+
+@dataclass(frozen=True)
+class FinetuningRecipe:
+    """How a cloned policy goes on learning in its environment, by TD3 (Fujimoto et al. 2018, arXiv 1802.09477).
+
+    The actor's loss is that of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), with the reminder on pairs that are
+    kept, where TD3+BC has the minibatch's own actions::
+
+        L(pi) = - mean_b Q(s_b, pi(s_b)) / mean_b |Q(s_b, pi(s_b))| + w mean_i (pi(s_i) - a_i)^2
+
+    with s_b from the replay buffer, s_i the pairs' states, a_i the clone's actions or their own (:attr:`bc_target`),
+    actions on [-1, 1], and no gradient through the divisor.
+    """
+
+    start: Literal["clone", "scratch"] = "clone"
+    """Where the actor starts: at the student cloned from the pairs, or at random weights of the same shape, with
+    uniformly random actions for the warm-up."""
+    bc_weight: float = 0.4
+    """The reminder's weight w at the start, and its upper limit (0.4: Zhao et al. 2022); 0 for no reminder."""
+    bc_schedule: Literal["adaptive", "constant"] = "adaptive"
+    """Whether the rule of Zhao et al. 2022 moves the weight with the training episodes' returns."""
+    bc_target: Literal["clone", "actions"] = "clone"
+    """What the reminder's states are to be answered with: the actions that the clone answered them with, or those they
+    came with. Distilled actions are made for a certain number of steps of training; trained further on, a student gets
+    worse."""
+    proportional_gain: float = 3e-5
+    """K_P of the adaptive rule (Zhao et al. 2022)."""
+    derivative_gain: float = 1e-4
+    """K_D of the adaptive rule (Zhao et al. 2022)."""
+    target: float = 1.05
+    """R* of the adaptive rule: the return to be reached, 0 being random actions' and 1 the expert's."""
+    expert_return: float | None = None
+    """What counts as 1 there, in returns; the reference scores' expert if not given."""
+    warmup: int = 5_000
+    """Environment steps in which the critics learn and the actor stays as it is, exploration noise added."""
+    learning_rate: float = 3e-4
+    """Of actor and critics, by Adam."""
+    batch_size: int = 256
+    """Transitions an update; one update an environment step. Also the most pairs a reminder takes at once."""
+    discount: float = 0.99
+    """Of future rewards."""
+    target_rate: float = 0.005
+    """How far the target networks follow at each of their updates."""
+    policy_delay: int = 2
+    """Updates of the critics for each of the actor and the targets."""
+    exploration_noise: float = 0.1
+    """Standard deviation of the noise on actions, which lie on [-1, 1]."""
+    target_noise: float = 0.2
+    """The same of the target policy's actions (clipped at 0.5)."""
+    buffer_size: int = 1_000_000
+    """Transitions kept, the latest ones."""
+    critic_depth: int = 2
+    """Hidden layers of each of the two critics."""
+    critic_width: int = 256
+    """Units in each."""
+    evaluate_every: int = 5_000
+    """Environment steps between two evaluations; there is one at the start and one at the end besides."""
+    episodes: int = 10
+    """Episodes of an evaluation, from the same starts each time, without noise."""
+    threads: int = 1
+    """CPU threads of torch. Results are equal to the bit for one number of threads."""
+    device: str = "cpu"
+    """`cpu`, `cuda`, or `auto`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        positive = ("learning_rate", "batch_size", "policy_delay", "buffer_size", "critic_depth", "critic_width")
+        positive += ("evaluate_every", "episodes", "threads")
+        check_positive("finetuning", **{name: getattr(self, name) for name in positive})
+        check_fraction("finetuning", discount=self.discount, target_rate=self.target_rate)
+        for name in ("bc_weight", "proportional_gain", "derivative_gain", "warmup", "exploration_noise"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more.")
+        if not self.target_noise >= 0:
+            raise SettingError(f"finetuning.target_noise is {self.target_noise}; it must be 0 or more.")
+        if self.buffer_size < self.batch_size:
+            raise SettingError(
+                f"finetuning.buffer_size is {self.buffer_size}, less than one batch of {self.batch_size}; keep more."
+            )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether there is a weight to be moved."""
+        return self.bc_weight > 0 and self.bc_schedule == "adaptive"
+
+    def next_bc_weight(self, weight: float, average: float, current: float, length: int) -> tuple[float, float]:
+        r"""Return the reminder's weight and the average return after a training episode.
+
+        The rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code:
+
+            w <- clip(w + T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0),   R_avg <- 0.95 R_avg + 0.05 R
+
+        So the weight falls with every episode that is no worse than the last ones, the slower the nearer they are to
+        the target, and rises when returns collapse. It starts after the warm-up, with the return of the first
+        evaluation as R_avg.
+
+        Args:
+            weight: w.
+            average: R_avg, 0 being random actions' return and 1 the expert's.
+            current: R, this episode's return in the same units.
+            length: T, its environment steps.
+        """
+        change = -self.proportional_gain * (self.target - average) + self.derivative_gain * max(0.0, average - current)
+        return min(max(weight + length * change, 0.0), self.bc_weight), 0.95 * average + 0.05 * current

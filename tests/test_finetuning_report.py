@@ -1,0 +1,203 @@
+"""Reports of fine-tuning, the rule of the reminder's weight, and grids of arms."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minari_obd
+from minari_obd.benchmark import BENCHMARK
+from minari_obd.cli import main
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.finetuning_grid import load_arms, run_arms
+from minari_obd.finetuning_recipe import FinetuningRecipe
+from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve
+from minari_obd.statistics import ReferenceScores
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "finetune"
+
+
+def make_report(means: list[float], *, seed: int = 0, label: str = "a", scored: bool = True) -> FinetuneReport:
+    """A report with these mean returns at steps 0, 100, 200, ..., two episodes each."""
+    return FinetuneReport(
+        env_id="Hopper-v5",
+        seed=seed,
+        steps=np.arange(len(means)) * 100,
+        returns=np.array(means)[:, None] + np.array([-1.0, 1.0]),
+        bc_weights=np.linspace(0.4, 0.0, len(means)),
+        training_steps=np.array([40, 90]),
+        training_returns=np.array([3.0, 4.0]),
+        settings=FinetuningRecipe(warmup=10),
+        reference=ReferenceScores(0.0, 200.0, "made up") if scored else None,
+        label=label,
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "average", "current", "length", "expected"),
+    [
+        (0.4, 0.05, 0.05, 1_000, 0.4 - 1_000 * 3e-5 * 1.0),  # one unit below the target
+        (0.4, 0.45, 0.45, 500, 0.4 - 500 * 3e-5 * 0.6),  # nearer to it, and shorter
+        (0.2, 0.55, 0.05, 1_000, 0.2 - 1_000 * 3e-5 * 0.5 + 1_000 * 1e-4 * 0.5),  # a collapse
+        (0.2, 0.05, 0.85, 1_000, 0.2 - 1_000 * 3e-5),  # a jump is worth no more than staying
+        (0.01, 0.05, 0.05, 1_000, 0.0),
+        (0.39, 1.05, 0.05, 1_000, 0.4),
+    ],
+)
+def test_the_reminder_fades_unless_returns_collapse(
+    weight: float, average: float, current: float, length: int, expected: float
+) -> None:
+    found, after = FinetuningRecipe().next_bc_weight(weight, average, current, length)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert after == pytest.approx(0.95 * average + 0.05 * current)
+
+
+def test_what_is_read_from_a_curve() -> None:
+    report = make_report([20.0, 10.0, 60.0, 40.0, 80.0])
+    np.testing.assert_allclose(report.curve, [10, 5, 30, 20, 40])
+    assert (report.steps_to(30), report.steps_to(30, stays=True)) == (200, 400)
+    assert (report.steps_to(10), report.steps_to(10, stays=True)) == (0, 200)
+    assert report.steps_to(41) is None
+    assert report.steps_to(41, stays=True) is None
+    assert [report.return_at(budget) for budget in (0, 99, 100, 10**6)] == [20.0, 20.0, 10.0, 80.0]
+    assert report.largest_drop == 5.0
+    assert make_report([1.0, 2.0]).largest_drop == 0.0
+    unscored = make_report([20.0, 60.0], scored=False)
+    assert unscored.steps_to(60) == 100
+    with pytest.raises(DataError, match="no reference scores"):
+        _ = unscored.scores
+    with pytest.raises(DataError, match="budget of -1"):
+        report.return_at(-1)
+    with pytest.raises(DataError, match="each needs its returns"):
+        replace(report, steps=np.arange(3))
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_report_survives_its_file_and_the_curve_is_a_table(scored: bool) -> None:
+    report = make_report([20.0, 10.0, 60.0], scored=scored)
+    found = FinetuneReport.read(report.save("made"))
+    assert found.to_json() == report.to_json()
+    rows = list(csv.DictReader(io.StringIO(Path("made/curve.csv").read_text())))
+    assert [(int(r["step"]), float(r["return"]), r["score"]) for r in rows] == [
+        (0, 20.0, "10.0" if scored else ""),
+        (100, 10.0, "5.0" if scored else ""),
+        (200, 60.0, "30.0" if scored else ""),
+    ]
+    assert [[float(r["return_0"]), float(r["return_1"])] for r in rows] == report.returns.tolist()
+
+
+def test_damaged_reports_are_named() -> None:
+    with pytest.raises(NotFoundError, match="There is no report"):
+        FinetuneReport.read("nowhere")
+    path = make_report([1.0]).save("made") / "report.json"
+    for text in ("{", "[]", "{}", path.read_text().replace('"seed"', '"sed"')):
+        path.write_text(text)
+        with pytest.raises(FormatError, match="no report of fine-tuning"):
+            FinetuneReport.read("made")
+    path.write_text('{"format": 99, "reference_scores": null}')
+    with pytest.raises(FormatError, match="report format 99"):
+        FinetuneReport.read("made")
+
+
+def test_several_seeds_make_one_curve_with_an_interval() -> None:
+    reports = [make_report(means, seed=i) for i, means in enumerate([[20.0, 40.0], [20.0, 60.0], [20.0, 80.0]])]
+    steps, estimates = mean_curve(reports)
+    assert steps.tolist() == [0, 100]
+    assert (estimates[0].low, estimates[0].mean, estimates[0].high) == (10.0, 10.0, 10.0)
+    assert estimates[1].mean == pytest.approx(30.0)
+    assert 20.0 <= estimates[1].low < 30.0 < estimates[1].high <= 40.0
+    picture = draw_reports([*reports, make_report([1.0, 2.0, 3.0], label="b")])
+    assert picture.startswith(b"\x89PNG")
+    assert picture != draw_reports(reports)
+    assert draw_reports(reports) == draw_reports(reports)
+    for wrong, text in (
+        ([], "no report"),
+        ([reports[0], make_report([1.0])], "same steps"),
+        ([reports[0], replace(reports[1], env_id="Ant-v5", label="b")], "several environments"),
+    ):
+        with pytest.raises(DataError, match=text):
+            draw_reports(wrong)
+
+
+GRID = """
+steps = 50
+seeds = [0, 1]
+[recipe]
+source = "obd-bench/hopper/medium-v0"
+method = "random"
+size = 16
+student = {depth = 1, width = 16, steps = 10}
+[finetuning]
+warmup = 20
+batch_size = 16
+critic_width = 16
+evaluate_every = 50
+episodes = 1
+[arms.scratch.finetuning]
+start = "scratch"
+bc_weight = 0.0
+[arms."random pairs"]
+pairs = "random"
+[arms.whole]
+bc_data = "source"
+"""
+
+
+def test_a_grid_runs_what_has_no_report(capsys: pytest.CaptureFixture[str]) -> None:
+    BENCHMARK["obd-bench/hopper/medium-v0"].build(steps=600, progress=False)
+    Path("grid.toml").write_text(GRID)
+    main(["finetune-grid", "grid.toml", "--out", "made", "--seeds", "1"])
+    times = {path: path.stat().st_mtime_ns for path in Path("made/runs").glob("*/report.json")}
+    assert len(times) == 3
+    table = run_arms("grid.toml", "made", progress=False)
+    assert len(list(Path("made/runs").iterdir())) == 6
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert [line.split("|")[1:3] for line in table.splitlines()[2:]] == [
+        [" scratch ", " 2 "],
+        [" random pairs ", " 2 "],
+        [" whole ", " 2 "],
+    ]
+    assert Path("made/table.md").read_text() == table
+    assert Path("made/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "| scratch | 1 |" in capsys.readouterr().out
+    with pytest.raises(SettingError, match="not all among"):
+        run_arms("grid.toml", "made", seeds=[5])
+
+
+def test_wrong_grids_are_named() -> None:
+    for old, new, text in (
+        ("seeds = [0, 1]", "seeds = [0, 0]", "each once"),
+        ("warmup = 20", "warmpu = 20", "warmpu"),
+        ('pairs = "random"', 'pairs = "rondom"', "arms.random pairs.pairs"),
+        ('method = "random"', 'methd = "random"', "did you mean 'method'"),
+        ("steps = 50", "stebs = 50", "stebs|steps"),
+    ):
+        Path("grid.toml").write_text(GRID.replace(old, new))
+        with pytest.raises(FormatError, match=text):
+            load_arms("grid.toml")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_are_grids_of_six_arms(path: Path) -> None:
+    grid = load_arms(path)
+    assert len(grid.arms) == 6
+    assert grid.seeds == [0, 1, 2]
+    assert {grid.settings(name).start for name in grid.arms} == {"clone", "scratch"}
+
+
+def test_the_command_leaves_a_policy_that_can_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    BENCHMARK["obd-bench/hopper/medium-v0"].build(steps=600, progress=False)
+    pairs = minari_obd.distill("obd-bench/hopper/medium-v0", "random", size=16, out="pairs", progress=False)
+    options = ["--steps", "30", "--warmup", "20", "--batch-size", "16", "--episodes", "1", "--out", "made"]
+    main(["finetune", "pairs", *options])
+    assert "Next: minari-obd evaluate made/policy.safetensors" in capsys.readouterr().out
+    report = FinetuneReport.read("made")
+    assert report.subject == repr(pairs)
+    assert report.steps.tolist() == [0, 30]
+    with pytest.raises(SystemExit) as end:
+        main(["finetune", "pairs", *options])
+    assert end.value.code == 2
+    assert "holds a report already" in capsys.readouterr().err
