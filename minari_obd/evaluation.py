@@ -28,7 +28,7 @@ from minari_obd.statistics import (
 )
 from minari_obd.teachers import FrozenTeacher, Teacher
 
-__all__ = ["EvaluationReport", "evaluate"]
+__all__ = ["EvaluationReport", "check_fit", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def evaluate(
         subject = clone(subject, students=students, protocol=protocol, seed=seed)
     count = subject.students if isinstance(subject, Policy) else 1
     if isinstance(subject, Policy):
-        _check_fit(subject, environment)
+        check_fit(subject, environment)
     # A set's own scores are those of its own environment.
     reference = subject.reference if isinstance(subject, Policy) and subject.env_id == env_id else None
     if reference is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
@@ -203,7 +203,12 @@ def evaluate(
     )
 
 
-def _check_fit(policy: Policy, environment: gym.Env) -> None:
+def check_fit(policy: Policy, environment: gym.Env) -> None:
+    """Make sure that a policy's observations and actions are the environment's.
+
+    Raises:
+        SettingError: they have other sizes.
+    """
     spaces = environment.observation_space, environment.action_space
     given = [gym.spaces.flatdim(space) for space in spaces]
     wanted = [policy.normaliser.mean.size, np.asarray(policy.action_low).size]
