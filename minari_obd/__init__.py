@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
     "BenchmarkDataset": "benchmark",
+    "Diagnostics": "diagnostics_report",
     "DistilledDataset": "distilled",
     "EvaluationReport": "evaluation",
     "FrozenTeacher": "teachers",
@@ -24,6 +25,7 @@ _EXPORTS = {
     "Transitions": "distilled",
     "clone": "cloning",
     "collect": "benchmark",
+    "diagnose": "diagnostics",
     "distill": "distillation",
     "evaluate": "evaluation",
     "load_dataset": "loading",
@@ -37,6 +39,7 @@ _EXPORTS = {
 
 __all__ = [
     "BenchmarkDataset",
+    "Diagnostics",
     "DistilledDataset",
     "EvaluationReport",
     "FrozenTeacher",
@@ -53,6 +56,7 @@ __all__ = [
     "__version__",
     "clone",
     "collect",
+    "diagnose",
     "distill",
     "evaluate",
     "load_dataset",
@@ -67,6 +71,8 @@ __all__ = [
 if TYPE_CHECKING:
     from minari_obd.benchmark import BenchmarkDataset, collect
     from minari_obd.cloning import Policy, clone, load_policy
+    from minari_obd.diagnostics import diagnose
+    from minari_obd.diagnostics_report import Diagnostics
     from minari_obd.distillation import distill
     from minari_obd.distilled import DistilledDataset, Transitions
     from minari_obd.errors import MinariObdError

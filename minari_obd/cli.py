@@ -171,6 +171,38 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             subject.with_evaluation(report).save(ref)  # pyright: ignore[reportAttributeAccessIssue]  # a folder's
 
     @app.command
+    def diagnose(
+        ref: _Source,
+        revision: str | None = None,
+        source: str | None = None,
+        teacher: Path | None = None,
+        students: int = 5,
+        episodes: int = 5,
+        seed: int = 0,
+        out: Path | None = None,
+    ) -> None:
+        """Say what is behind a distilled dataset's score: where students err, and where its pairs lie in the source.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository.
+            revision: Branch, tag or commit of the repository.
+            source: The offline dataset it was made from: Minari id or HDF5 file.
+            teacher: Folder of a saved teacher; the recipe's own, if it was trained here before, if not given.
+            students: Students to clone.
+            episodes: Episodes of each, and of the teacher.
+            seed: Of students, starts and draws of rows.
+            out: JSON file to write.
+        """
+        from rich.console import Console
+
+        from minari_obd.diagnostics import diagnose as diagnose_dataset
+        from minari_obd.loading import load_dataset
+
+        dataset, counts = load_dataset(ref, revision=revision), {"students": students, "episodes": episodes}
+        result = diagnose_dataset(dataset, source, teacher=teacher, **counts, seed=seed, out=out, progress=True)
+        Console(highlight=False).print(result.table())
+
+    @app.command
     def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1) -> None:
         """Run a grid of datasets, methods, sizes and seeds; what has a result already is not run again.
 

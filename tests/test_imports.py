@@ -29,7 +29,7 @@ LAYERS = [
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
-    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage"},
+    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage", "neighbours"},
     {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "metadata", "folder"},
     {
         "outer_data",
@@ -46,7 +46,7 @@ LAYERS = [
         "evaluation",
     },
     {"plan", "distillation", "loading", "grid"},
-    {"pipeline", "listing", "verification", "bench", "bench_table"},
+    {"pipeline", "listing", "verification", "diagnostics", "diagnostics_report", "bench", "bench_table"},
     {"cli"},
 ]
 # DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
