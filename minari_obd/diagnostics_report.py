@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from minari_obd.card import markdown_table
 from minari_obd.errors import SettingError, check_writable, printable
 from minari_obd.folder import METADATA_FILE
 from minari_obd.neighbours import Coverage, Nearness
@@ -29,7 +30,7 @@ class ActionError:
     constant: float
     """What the best constant action would have: the variance of the wanted actions, averaged over dimensions."""
     states: int
-    """T."""
+    """T; on students' own trajectories, of all of them together."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Diagnostics:
     is_scored: bool
     """Whether the scores are normalised; they are plain returns if the dataset has no reference scores."""
     student_score: Estimate | None
-    """Mean score of these students' episodes, and its 95% interval over students."""
+    """Mean score of these students' episodes, and its 95% interval over students (a single one's: over episodes)."""
     teacher_score: Estimate | None
     """Mean score of the teacher's episodes, and its 95% interval over episodes."""
     coverage: Coverage | None
@@ -120,9 +121,8 @@ class Diagnostics:
 
     def to_markdown(self) -> str:
         """The table as Markdown."""
-        lines = [f"| {row.name} | {row.value} | {row.beside} |" for row in self._rows()]
-        notes = [f"\n{note}" for note in self.notes]
-        return printable("\n".join([f"| {self._title} | | beside |", "|---|---|---|", *lines, *notes])) + "\n"
+        table = markdown_table([self._title, "", "beside"], [list(row) for row in self._rows()])
+        return printable("\n\n".join([table, *self.notes])) + "\n"
 
     def table(self) -> Table:
         """The table for the terminal."""

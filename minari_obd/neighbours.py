@@ -87,7 +87,7 @@ class Nearness:
     real_ratio_low: float
     """5% quantile of it."""
     copies: float
-    """Share of pairs whose state is a training state: nearer than 0.001 z-scores, which is the rounding of float32."""
+    """Share of pairs whose state is a training state: within 0.001 z-scores, as float32 rounds."""
 
     @classmethod
     def of(cls, pairs: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int) -> "Nearness":

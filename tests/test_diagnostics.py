@@ -225,7 +225,27 @@ def test_a_report_is_json_and_a_table() -> None:
     ):
         assert f"{name} | " in text
     assert "trajectories" not in text
+    hostile = replace(found, source="a | b\n# c\x1b[2J").to_markdown().splitlines()
+    assert [line.count("|") for line in hostile[:12]] == [4] * 12
+    assert "\x1b" not in hostile[0]
     assert found.table().row_count == 10
+
+
+def test_what_is_not_at_hand_is_left_out_with_a_note() -> None:
+    data = made_data()
+    few = replace(pairs_of(data, data.observations[:4], data.actions[:4]), env_id="Unheard-v0")
+    found = diagnose(few, data, teacher=LinearTeacher(), students=1)
+    assert found.coverage is found.student_score is found.teacher_score is found.error_on_own_trajectories is None
+    assert found.offline_error_to_teacher is not None
+    assert "'Unheard-v0' is not registered" in found.notes[0]
+    assert "more than 5 pairs" in found.notes[1]
+    unlike = replace(pairs_of(data, data.observations[:8] + 0.5, data.actions[:8], "random"), env_id="Hopper-v5")
+    found = diagnose(unlike, data, students=1)
+    assert found.initial_membership is None
+    assert [note.split(",")[0] for note in found.notes[1:]] == [
+        "There are no rollouts: The policy takes 3 observations and gives 2 actions",
+        "The rows that the pairs began as are too few",
+    ]
 
 
 def test_what_cannot_be_diagnosed_is_refused() -> None:
@@ -324,3 +344,12 @@ def test_the_area_under_the_curve_and_its_interval() -> None:
         area = norm.cdf(shift / np.sqrt(2))
         drawn = [estimate_auc(rng.normal(shift, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)]
         assert 0.92 < np.mean([each.low <= area <= each.high for each in drawn]) < 0.98
+
+
+def test_a_split_by_rows_at_random_tells_nothing_though_neighbours_in_time_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(400):
+        walk = rng.permutation(np.cumsum(rng.normal(size=300)))  # one episode, every row in one of the halves
+        drawn.append(estimate_auc(walk[:200], walk[200:]))
+    assert 0.92 < np.mean([each.low <= 0.5 <= each.high for each in drawn]) < 0.98
