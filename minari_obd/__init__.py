@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
     "BenchmarkDataset": "benchmark",
+    "Diagnostics": "diagnostics_report",
     "DistilledDataset": "distilled",
     "EvaluationProtocol": "protocol",
     "EvaluationReport": "evaluation",
@@ -27,6 +28,7 @@ _EXPORTS = {
     "Transitions": "distilled",
     "clone": "cloning",
     "collect": "benchmark",
+    "diagnose": "diagnostics",
     "distill": "distillation",
     "draw_reports": "finetuning_report",
     "evaluate": "evaluation",
@@ -42,6 +44,7 @@ _EXPORTS = {
 
 __all__ = [
     "BenchmarkDataset",
+    "Diagnostics",
     "DistilledDataset",
     "EvaluationProtocol",
     "EvaluationReport",
@@ -61,6 +64,7 @@ __all__ = [
     "__version__",
     "clone",
     "collect",
+    "diagnose",
     "distill",
     "draw_reports",
     "evaluate",
@@ -77,6 +81,8 @@ __all__ = [
 if TYPE_CHECKING:
     from minari_obd.benchmark import BenchmarkDataset, collect
     from minari_obd.cloning import Policy, clone, load_policy
+    from minari_obd.diagnostics import diagnose
+    from minari_obd.diagnostics_report import Diagnostics
     from minari_obd.distillation import distill
     from minari_obd.distilled import DistilledDataset, Transitions
     from minari_obd.errors import MinariObdError

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset
     from minari_obd.protocol import StudentProtocol
 
-__all__ = ["dataset_card", "minari_name"]
+__all__ = ["dataset_card", "markdown_table", "minari_name"]
 
 _PAPERS = """\
 ```bibtex
@@ -186,7 +186,7 @@ def _provenance(dataset: "DistilledDataset") -> str:
         **p.targets,
     }
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in rows.items()}
-    return _table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
+    return markdown_table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
 
 
 def _student(protocol: "StudentProtocol") -> str:
@@ -215,7 +215,7 @@ def _results(dataset: "DistilledDataset") -> str:
                 f"{line['students']} x {line['episodes']}",
             ]
         )
-    table = _table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
+    table = markdown_table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
     return f"""
 ## Results
 
@@ -225,7 +225,7 @@ In {report["env_id"]}, seed {report["seed"]}; the interval is of the mean over s
 """
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; what a cell holds cannot break out of it."""
     cells = [[" ".join(cell.replace("|", "/").split())[:300] for cell in row] for row in (header, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in cells]

@@ -1,4 +1,4 @@
-"""Commands of the command line for whole experiments: fine-tuning, benches, reports, collecting data."""
+"""Commands of the command line for experiments: diagnoses, fine-tuning, benches, reports, collecting data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,38 @@ __all__ = ["add_experiments"]
 
 def add_experiments(app: tyro.extras.SubcommandApp) -> None:
     """Add the commands to an application."""
+
+    @app.command
+    def diagnose(
+        ref: tyro.conf.Positional[str],
+        revision: str | None = None,
+        source: str | None = None,
+        teacher: Path | None = None,
+        students: int = 5,
+        episodes: int = 5,
+        seed: int = 0,
+        out: Path | None = None,
+    ) -> None:
+        """Say what is behind a distilled dataset's score: where students err, and where its pairs lie in the source.
+
+        Args:
+            ref: Folder, Minari id, or Hugging Face repository.
+            revision: Branch, tag or commit of the repository.
+            source: The offline dataset it was made from: Minari id or HDF5 file.
+            teacher: Folder of a saved teacher; the recipe's own, if it was trained here before, if not given.
+            students: Students to clone.
+            episodes: Episodes of each, and of the teacher.
+            seed: Of students, starts and draws of rows.
+            out: JSON file to write.
+        """
+        from rich.console import Console
+
+        from minari_obd.diagnostics import diagnose as diagnose_dataset
+        from minari_obd.loading import load_dataset
+
+        dataset, counts = load_dataset(ref, revision=revision), {"students": students, "episodes": episodes}
+        result = diagnose_dataset(dataset, source, teacher=teacher, **counts, seed=seed, out=out, progress=True)
+        Console(highlight=False).print(result.table())
 
     @app.command
     def finetune(

@@ -8,7 +8,7 @@ import numpy as np
 from minari_obd.densities import Density, tempered_reciprocal
 from minari_obd.errors import DataError, check_installed
 from minari_obd.offline import OfflineData
-from minari_obd.teachers import Teacher
+from minari_obd.teachers import Teacher, bounded_actions
 
 __all__ = [
     "ActionValuePolicyBehaviouralCloning",
@@ -183,13 +183,7 @@ class StateDensityWeighting:
 def _teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
     """The teacher's actions in every state, raw units, within the bounds."""
     assert teacher is not None
-    actions = np.asarray(teacher.act(data.observations))
-    if actions.shape != data.actions.shape:
-        raise DataError(
-            f"The teacher returned actions of shape {actions.shape} for {len(data)} states of '{data.dataset_id}', "
-            f"whose actions have shape {data.actions.shape}; it was made for another task."
-        )
-    return np.clip(actions, data.action_low, data.action_high)
+    return bounded_actions(teacher, data.observations, data.action_low, data.action_high)
 
 
 def _labelled(data: OfflineData, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """What one run of the outer loop is about: targets on the device, those held out, and the batches."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from minari_obd.objectives import Targets
 from minari_obd.recipe import DistillationRecipe
 
-__all__ = ["OuterData", "held_out_count"]
+__all__ = ["OuterData", "Split", "held_out_count", "initial_rows", "split_rows"]
 
 _HELD_OUT_STATES = 4_096
 
@@ -17,6 +18,25 @@ _HELD_OUT_STATES = 4_096
 def held_out_count(count: int, settings: DistillationRecipe) -> int:
     """Return how many of ``count`` states are held out."""
     return max(1, int(settings.held_out * count))
+
+
+class Split(NamedTuple):
+    """Rows of the offline data, each part in order."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+
+
+def split_rows(count: int, settings: DistillationRecipe, seed: int) -> Split:
+    """Split ``count`` rows; a twentieth of them, by default, is held out."""
+    order = np.random.default_rng([seed, 0]).permutation(count)
+    held_out = held_out_count(count, settings)
+    return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
+
+
+def initial_rows(training: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Draw the rows whose states the pairs start at, shape (size,), all different."""
+    return np.random.default_rng([seed, 1]).choice(training, size, replace=False)
 
 
 @dataclass(frozen=True)
@@ -34,11 +54,9 @@ class OuterData:
 
     @classmethod
     def of(cls, targets: Targets, settings: DistillationRecipe, seed: int, device: torch.device) -> "OuterData":
-        """Split the targets; a twentieth of them, by default, is held out."""
-        order = np.random.default_rng([seed, 0]).permutation(len(targets))
-        count = held_out_count(len(targets), settings)
-        training, held_out = np.sort(order[count:]), np.sort(order[:count])
-        held_out = torch.from_numpy(held_out[:: max(1, count // _HELD_OUT_STATES)]).to(device)
+        """Split the targets, and put them on the device."""
+        training, held_out = split_rows(len(targets), settings, seed)
+        held_out = torch.from_numpy(held_out[:: max(1, len(held_out) // _HELD_OUT_STATES)]).to(device)
         tensors = [torch.tensor(a, device=device) for a in (targets.states, targets.actions, targets.weights)]
         judged = [tensor[held_out] for tensor in tensors]
         return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged)

@@ -17,7 +17,7 @@ from minari_obd.interrupts import deferred_interrupts
 from minari_obd.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.objectives import Targets
 from minari_obd.outer_checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
-from minari_obd.outer_data import OuterData, held_out_count
+from minari_obd.outer_data import OuterData, held_out_count, initial_rows
 from minari_obd.outer_graph import StepGraphs
 from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.outer_step import (
@@ -183,7 +183,7 @@ class OuterLoop:
 
     def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
         """Begin at random states of the targets with the actions that are wanted there."""
-        chosen = [np.random.default_rng([each.seed, 1]).choice(each.training, size, replace=False) for each in work]
+        chosen = [initial_rows(each.training, size, each.seed) for each in work]
         rows = [torch.from_numpy(each).to(self.device) for each in chosen]
         states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
         tensors = OuterTensors.start(states, actions)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from minari_obd.devices import cpu_threads
-from minari_obd.environments import BatchPolicy, Episodes, make_environment, run_episodes
+from minari_obd.environments import BatchPolicy, Episodes, Step, make_environment, run_episodes
 from minari_obd.errors import MinariObdError
 
-__all__ = ["Batch", "roll_out", "worker_count"]
+__all__ = ["Batch", "Visits", "roll_out", "visit", "worker_count"]
 
 _WORTH_A_PROCESS = 4
 """Batches a process that pay for starting it."""
@@ -94,6 +94,44 @@ def roll_out(
                     found[number] = episodes
                     report(len(episodes.returns))
     return [found[number] for number in range(len(batches))]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What a policy saw and did in some episodes, T steps in all."""
+
+    observations: np.ndarray
+    """Shape (T, S), float32, raw units."""
+    actions: np.ndarray
+    """Shape (T, A), raw units."""
+    returns: np.ndarray
+    """Undiscounted return of each episode, shape (B,)."""
+
+
+def visit(env_id: str, seeds: Sequence[int], act: Callable[[np.ndarray], np.ndarray]) -> Visits:
+    """Run an episode for each reset seed, in lockstep and in this process, and keep every step.
+
+    Args:
+        env_id: a plain registered id.
+        seeds: a reset seed for each episode.
+        act: raw observations (B, S), float32, to raw actions (B, A).
+
+    Raises:
+        NotFoundError, DataError: as :func:`make_environment`.
+    """
+    environments = [make_environment(env_id) for _ in seeds]
+    steps: list[Step] = []
+    with cpu_threads(1):
+        episodes = run_episodes(
+            environments,
+            seeds,
+            lambda observations, _: np.asarray(act(observations.astype(np.float32))),
+            lambda _, step: steps.append(step),
+        )
+    for environment in environments:
+        environment.close()
+    observations, actions = np.stack([s.observation for s in steps]), np.stack([s.action for s in steps])
+    return Visits(observations.astype(np.float32), actions, episodes.returns)
 
 
 def _run(env_id: str, batches: Sequence[Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Episodes]]:

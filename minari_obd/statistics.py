@@ -13,11 +13,13 @@ __all__ = [
     "REFERENCE_SCORES",
     "Estimate",
     "ReferenceScores",
+    "estimate_auc",
     "estimate_interquartile_mean",
     "estimate_mean",
     "estimate_mean_over_tasks",
     "interquartile_mean",
     "probability_of_improvement",
+    "quartiles",
     "reference_scores",
 ]
 
@@ -148,9 +150,32 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, *, seed: in
     return _interval(float(statistic(first, second, -1)), (first, second), statistic, seed)
 
 
+def estimate_auc(members: np.ndarray, others: np.ndarray) -> Estimate:
+    """Probability that a member scores higher than another, ties as half: the area under the ROC curve.
+
+    The 95% interval is DeLong's (DeLong et al. 1988): the variance of each entry's own share of wins on either side.
+
+    Args:
+        members: scores, shape (m,), two or more.
+        others: scores, shape (n,), two or more.
+    """
+    m, n = len(members), len(others)
+    ranks = stats.rankdata(np.concatenate([members, others]))
+    wins = (ranks[:m] - stats.rankdata(members)) / n
+    losses = (ranks[m:] - stats.rankdata(others)) / m
+    area, reach = float(wins.mean()), 1.96 * float(np.sqrt(wins.var(ddof=1) / m + losses.var(ddof=1) / n))
+    return Estimate(area, max(0.0, area - reach), min(1.0, area + reach))
+
+
 def interquartile_mean(values: np.ndarray) -> float:
     """Mean of the middle half of all entries (Agarwal et al. 2021, arXiv 2108.13264)."""
     return float(stats.trim_mean(np.asarray(values, dtype=np.float64).reshape(-1), 0.25))
+
+
+def quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    """The quartiles of all entries: a quarter, a half and three quarters of them lie below."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return low, middle, high
 
 
 def _interval(value: float, samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int) -> Estimate:

@@ -30,7 +30,7 @@ LAYERS = [
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
-    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage"},
+    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage", "neighbours"},
     {
         "objectives",
         "inner_gradient",
@@ -64,6 +64,8 @@ LAYERS = [
         "pipeline",
         "listing",
         "verification",
+        "diagnostics",
+        "diagnostics_report",
         "bench",
         "bench_cell",
         "bench_ray",

@@ -18,7 +18,7 @@ from torch import Tensor
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
 from minari_obd.offline import Normaliser
 
-__all__ = ["FrozenTeacher", "Layers", "Teacher", "describe_teacher", "load_teacher"]
+__all__ = ["FrozenTeacher", "Layers", "Teacher", "bounded_actions", "describe_teacher", "load_teacher"]
 
 _FILE = "teacher.safetensors"
 _FORMAT = 1
@@ -179,6 +179,21 @@ def load_teacher(ref: str | Path) -> FrozenTeacher:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"'{path}' is not a teacher of this package: {error}.") from error
+
+
+def bounded_actions(teacher: Teacher, observations: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A teacher's actions for raw observations (B, S): raw, within the bounds (A,), shape (B, A).
+
+    Raises:
+        DataError: its actions have another shape.
+    """
+    actions = np.asarray(teacher.act(observations))
+    if actions.shape != (expected := (len(observations), len(low))):
+        raise DataError(
+            f"The teacher returned actions of shape {actions.shape} for {len(observations)} states; expected "
+            f"{expected}: it was made for another task."
+        )
+    return np.clip(actions, low, high)
 
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:
