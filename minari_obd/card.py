@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from minari_obd.distilled import DistilledDataset
     from minari_obd.protocol import StudentProtocol
 
-__all__ = ["dataset_card", "minari_name"]
+__all__ = ["dataset_card", "markdown_table", "minari_name"]
 
 _PAPERS = """\
 ```bibtex
@@ -177,7 +177,8 @@ def _provenance(dataset: "DistilledDataset") -> str:
     rows: dict[str, Any] = {
         "source": p.source,
         "source content (sha256)": p.source_sha256,
-        "teacher": f"{p.teacher.get('algorithm')}, {p.teacher.get('steps')} updates" if p.teacher else "none",
+        "teacher": _teacher(p.teacher),
+        "teacher (repository)": (p.teacher or {}).get("origin"),
         "teacher (sha256)": (p.teacher or {}).get("sha256"),
         "outer step": p.outer_step,
         "offline loss": None if p.offline_loss is None else f"{p.offline_loss:.5f}",
@@ -186,7 +187,14 @@ def _provenance(dataset: "DistilledDataset") -> str:
         **p.targets,
     }
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in rows.items()}
-    return _table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
+    return markdown_table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
+
+
+def _teacher(teacher: dict[str, Any] | None) -> str:
+    if teacher is None:
+        return "none"
+    updates = f", {teacher['steps']} updates" if "steps" in teacher else ""
+    return f"{teacher.get('algorithm')}{updates}"
 
 
 def _student(protocol: "StudentProtocol") -> str:
@@ -215,7 +223,7 @@ def _results(dataset: "DistilledDataset") -> str:
                 f"{line['students']} x {line['episodes']}",
             ]
         )
-    table = _table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
+    table = markdown_table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
     return f"""
 ## Results
 
@@ -225,8 +233,8 @@ In {report["env_id"]}, seed {report["seed"]}; the interval is of the mean over s
 """
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; what a cell holds cannot break out of it."""
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; what a cell holds cannot break out of it."""
     cells = [[" ".join(cell.replace("|", "/").split())[:300] for cell in row] for row in (header, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])

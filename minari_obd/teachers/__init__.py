@@ -1,5 +1,6 @@
 """Teachers: policies with values that are frozen before distillation starts."""
 
-from minari_obd.teachers.frozen import FrozenTeacher, Teacher, describe_teacher, load_teacher
+from minari_obd.teachers.frozen import FrozenTeacher, Teacher, describe_teacher
+from minari_obd.teachers.loading import load_teacher
 
 __all__ = ["FrozenTeacher", "Teacher", "describe_teacher", "load_teacher"]
