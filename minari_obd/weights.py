@@ -56,5 +56,5 @@ class _StandIn:
         """Forget what is handed in: nothing of it is of use."""
 
 
-# torch looks classes up by these, in every version; with its newer (class, name) pairs it would take 2.6.
-_StandIn.__module__, _StandIn.__name__ = "__main__", "Scalar"
+# torch finds a class by its own name; that a name be handed over beside the class takes version 2.6.
+_StandIn.__module__, _StandIn.__qualname__, _StandIn.__name__ = "__main__", "Scalar", "Scalar"
