@@ -29,7 +29,7 @@ def perceptron(*sizes: int, end: tuple[nn.Module, ...] = (), dropout: bool = Fal
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes[:-1]):
         layers += [nn.Linear(inputs, outputs), nn.ReLU(), *([nn.Dropout(0.1)] if dropout else [])]
-    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]), *end)
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]), *end)
 
 
 class Within(nn.Module):
@@ -314,7 +314,7 @@ def test_the_hostile_checkpoint_would_have_worked_on_a_trusting_reader() -> None
     [
         (lambda: load_teacher("a.pt"), SettingError, r"lack the normaliser .* give normaliser=\(mean, scale\)"),
         (lambda: load_teacher("a.pt", normaliser=(MEAN[:3], 1)), SettingError, r"normaliser is a pair.*shape \(5,\)"),
-        (lambda: load_teacher("a.pt", normaliser=(0,)), SettingError, "normaliser is a pair"),
+        (lambda: load_teacher("a.pt", normaliser=0), SettingError, "normaliser is a pair"),  # pyright: ignore
         (lambda: load_teacher("a.pt", normaliser=(0, 1), action_bounds=(0, 1)), SettingError, "between -m and m"),
         (lambda: load_teacher("a.pt", normaliser=(0, 1), activation="gelu"), SettingError, "activation is one of relu"),
         (lambda: load_teacher("a.pt", revision="v1"), SettingError, "has no revisions"),

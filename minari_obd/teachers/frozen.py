@@ -57,9 +57,9 @@ class FrozenTeacher:
     normaliser: Normaliser
     """Of the observations that the networks take."""
     action_low: np.ndarray
-    """Lowest action, shape (A,)."""
+    """Lowest action, shape (A,), float32."""
     action_high: np.ndarray
-    """Highest action, shape (A,)."""
+    """Highest action, shape (A,), float32."""
     details: dict[str, Any] = field(default_factory=dict)
     """How it was trained, as JSON values."""
     value_from: Literal["mean", "min"] = "mean"
@@ -75,7 +75,9 @@ class FrozenTeacher:
                 f"A teacher's activation is one of {', '.join(ACTIVATIONS)}, its value from 'mean' or 'min'; "
                 f"got {self.activation!r} and {self.value_from!r}."
             )
-        low, high = np.asarray(self.action_low), np.asarray(self.action_high)
+        for name in ("action_low", "action_high"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float32))  # as they are saved
+        low, high = self.action_low, self.action_high
         if low.ndim != 1 or low.shape != high.shape or not (np.isfinite([low, high]).all() and (low < high).all()):
             raise DataError(f"A teacher's lowest actions are finite and below its highest; got {low} and {high}.")
         object.__setattr__(self, "details", _as_json(self.details))
@@ -163,8 +165,8 @@ class FrozenTeacher:
             **{name: t for i, c in enumerate(self.critics) for name, t in _named(f"critic_{i}", c).items()},
             "normaliser/mean": torch.tensor(self.normaliser.mean),
             "normaliser/scale": torch.tensor(self.normaliser.scale),
-            "action_low": torch.tensor(np.asarray(self.action_low, dtype=np.float32)),
-            "action_high": torch.tensor(np.asarray(self.action_high, dtype=np.float32)),
+            "action_low": torch.tensor(self.action_low),
+            "action_high": torch.tensor(self.action_high),
         }
         header = {
             "format": _FORMAT,
