@@ -1,4 +1,4 @@
-"""Weights: torch checkpoints read as tensors and plain values; no name in them but one is looked up, none is run."""
+"""Weights: torch checkpoints read as tensors and plain values, with no code but torch's own that makes those."""
 
 import re
 import zipfile

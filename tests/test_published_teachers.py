@@ -6,14 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_pairs
+from conftest import make_pairs, make_teacher
 from hub_server import HubServer
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,7 +21,7 @@ import minari_obd
 from minari_obd.cli import main
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.hub import HubError
-from minari_obd.offline import Normaliser, OfflineData
+from minari_obd.offline import OfflineData
 from minari_obd.protocol import StudentProtocol
 from minari_obd.recipe import DistillationRecipe, Recipe, parse_recipe
 from minari_obd.teachers import FrozenTeacher, load_teacher
@@ -31,26 +30,6 @@ from minari_obd.teachers.repository import teacher_card
 REPO = "lab/teacher"
 KEY = f"models/{REPO}"
 FILE = "teacher.safetensors"
-
-
-def make_teacher(seed: int = 0, *, states: int = 3, **changes: Any) -> FrozenTeacher:
-    generator = torch.Generator().manual_seed(seed)
-
-    def network(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        both = pairwise(sizes)
-        return [(torch.randn(o, i, generator=generator), torch.rand(o, generator=generator)) for i, o in both]
-
-    fields: dict[str, Any] = {
-        "actor": network(states, 8, 2),
-        "critics": [network(states + 2, 8, 1), network(states + 2, 8, 8, 1)],
-        "normaliser": Normaliser(np.linspace(-1, 1, states), np.linspace(1, 2, states)),
-        "action_low": np.array([-1.0, -2.0]),
-        "action_high": np.array([1.0, 0.5]),
-        "details": {"algorithm": "calql", "steps": 500, "data": "lab/source-v0", "score": 56.4},
-        "value_from": "min",
-        "activation": "tanh",
-    }
-    return FrozenTeacher(**{**fields, **changes})
 
 
 def says(teacher: FrozenTeacher) -> bytes:
@@ -132,7 +111,9 @@ def test_the_card_says_what_the_teacher_is(hub: HubServer) -> None:
     ):
         assert part in text
     assert "No score was measured." in teacher_card(make_teacher(details={}), REPO)
-    assert load_teacher(REPO).with_details(score=60).details["score"] == 60
+    changed = load_teacher(REPO).with_details(score=60)
+    assert changed.details["score"] == 60
+    assert changed.origin is None  # no commit says this of it
 
 
 def test_a_distilled_set_names_the_commit_of_its_teacher(hub: HubServer, small_data: OfflineData) -> None:

@@ -179,7 +179,7 @@ def read_stable_baselines3(path: str | Path) -> StableBaselines3Zip:
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
     """Read the actor of a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy): its weights alone.
 
-    The zip's settings are pickled and stay unread, so the network is taken to have the activation of its
+    The zip's settings are not used, so the network is taken to have the activation of its
     algorithm's MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
 
     Raises:

@@ -129,12 +129,12 @@ class FrozenTeacher:
         return digest.hexdigest()
 
     def with_details(self, **details: Any) -> "FrozenTeacher":
-        """Return the same teacher with more said of it: ``data``, ``score``, ``algorithm``, whatever is JSON.
+        """Return the same teacher, of no ``origin``, with more said of it: ``data``, ``score``, whatever is JSON.
 
         Raises:
             DataError: a value that JSON cannot hold.
         """
-        return replace(self, details={**self.details, **details})
+        return replace(self, details={**self.details, **details}, origin=None)
 
     def _forward(self, layers: Layers, inputs: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
