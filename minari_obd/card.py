@@ -177,7 +177,8 @@ def _provenance(dataset: "DistilledDataset") -> str:
     rows: dict[str, Any] = {
         "source": p.source,
         "source content (sha256)": p.source_sha256,
-        "teacher": f"{p.teacher.get('algorithm')}, {p.teacher.get('steps')} updates" if p.teacher else "none",
+        "teacher": _teacher(p.teacher),
+        "teacher (repository)": (p.teacher or {}).get("origin"),
         "teacher (sha256)": (p.teacher or {}).get("sha256"),
         "outer step": p.outer_step,
         "offline loss": None if p.offline_loss is None else f"{p.offline_loss:.5f}",
@@ -187,6 +188,13 @@ def _provenance(dataset: "DistilledDataset") -> str:
     }
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in rows.items()}
     return markdown_table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
+
+
+def _teacher(teacher: dict[str, Any] | None) -> str:
+    if teacher is None:
+        return "none"
+    updates = f", {teacher['steps']} updates" if "steps" in teacher else ""
+    return f"{teacher.get('algorithm')}{updates}"
 
 
 def _student(protocol: "StudentProtocol") -> str:
@@ -226,7 +234,7 @@ In {report["env_id"]}, seed {report["seed"]}; the interval is of the mean over s
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; what a cell holds cannot break out of it."""
+    """Return a Markdown table; what a cell holds cannot break out of it."""
     cells = [[" ".join(cell.replace("|", "/").split())[:300] for cell in row] for row in (header, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])

@@ -105,20 +105,23 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
         revision: str | None = None,
         license: str | None = None,
     ) -> None:
-        """Publish a distilled dataset as a Hugging Face repository, with the token of `hf auth login` or HF_TOKEN.
+        """Publish a distilled dataset, or a teacher, on the Hub with the token of `hf auth login` or HF_TOKEN.
 
         Args:
-            ref: Folder, or Minari id.
+            ref: Folder or Minari id of a dataset; folder or file of a teacher.
             repo_id: `organisation/name`; made if it does not exist.
             private: Make a new repository private.
             revision: Branch to publish on, made if it does not exist.
             license: The Hub's id of the licence, such as `cc-by-4.0`; the set's own if not given.
         """
         from minari_obd.loading import load_dataset
+        from minari_obd.teachers.loading import is_teacher, load_teacher
 
-        dataset = load_dataset(ref)
-        address = dataset.push_to_hub(repo_id, private=private, revision=revision, license=license)
-        print(f"Published: {address}\nNext: minari-obd verify {repo_id}")
+        teacher = is_teacher(ref)
+        published = load_teacher(ref) if teacher else load_dataset(ref)
+        address = published.push_to_hub(repo_id, private=private, revision=revision, license=license)
+        next_step = f"distill SOURCE --teacher.algorithm {repo_id}" if teacher else f"verify {repo_id}"
+        print(f"Published: {address}\nNext: minari-obd {next_step}")
 
     @app.command
     def clone(ref: _Source, out: Path = Path("policy.safetensors"), students: int = 1, seed: int = 0) -> None:

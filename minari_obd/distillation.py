@@ -5,15 +5,14 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import minari_obd
+from minari_obd.assembly import assemble
 from minari_obd.devices import cache_root, choose_device, cpu_threads
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
@@ -23,10 +22,9 @@ from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.outer_loop import OuterLoop
 from minari_obd.outer_result import DivergedError, OuterResult
 from minari_obd.plan import PlannedTeacher, print_plan
-from minari_obd.provenance import Provenance
 from minari_obd.recipe import Recipe, source_name
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
-from minari_obd.teachers import Teacher, describe_teacher, load_teacher
+from minari_obd.teachers import FrozenTeacher, Teacher, describe_teacher, load_teacher
 
 __all__ = ["Distillation", "distill"]
 
@@ -49,8 +47,8 @@ def distill(
         source: what :func:`load_offline_data` takes; a Minari id, for instance.
         method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc`` or ``sdw`` (the default).
         size: how many pairs; 256 by default.
-        teacher: an algorithm to train (``calql`` by default), the folder of a saved teacher, or any object with
-            ``act`` and ``value`` in raw units.
+        teacher: an algorithm to train (``calql`` by default), what :func:`load_teacher` takes (a folder, a file, or a
+            Hugging Face repository ``organisation/name``), or any object with ``act`` and ``value`` in raw units.
         seed: of every random number; 0 by default.
         device: ``cpu``, ``cuda`` or ``auto`` (the default).
         out: a folder to save the result in; it is checked before any long work.
@@ -77,7 +75,8 @@ def distill(
     elif teacher is not None:
         if not isinstance(teacher, Teacher):
             raise SettingError(f"A teacher has methods act and value; {type(teacher).__name__} lacks one of them.")
-        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=describe_teacher(teacher)["algorithm"]))
+        name = getattr(teacher, "origin", None) or describe_teacher(teacher)["algorithm"]
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=name))
     return Distillation(recipe, source=source, teacher_object=teacher, progress=progress).run(out)
 
 
@@ -135,8 +134,8 @@ class Distillation:
         if out is not None:
             check_target(Path(out))
         _ = self._method, self._estimator, self._loop.precision  # each says if it is not to be had here
-        if self.needs_teacher and self.teacher_object is None:
-            self._check_teacher(self.recipe.teacher.algorithm)
+        if self.needs_teacher:
+            self._check_teacher()
         if self.recipe.size > len(self.data):
             raise DataError(
                 f"{self.recipe.size} pairs were asked for, but '{self.data.dataset_id}' has only {len(self.data)} "
@@ -151,16 +150,23 @@ class Distillation:
                     "at once; leave it out."
                 )
 
-    def _check_teacher(self, algorithm: str) -> None:
-        if algorithm in TEACHERS.names():
-            TEACHERS.get(algorithm)
-        elif Path(algorithm).exists():
-            load_teacher(algorithm)
-        else:
-            raise NotFoundError(
-                f"There is no teacher '{algorithm}': it is neither a saved teacher's folder nor an algorithm; "
-                + did_you_mean(algorithm, TEACHERS.names())
-            )
+    def _check_teacher(self) -> None:
+        teacher = self._given_teacher
+        if teacher is None:
+            TEACHERS.get(self.recipe.teacher.algorithm)
+        if isinstance(teacher, FrozenTeacher):
+            teacher.act(self.data.observations[:1])  # says if it was trained on something else
+
+    @cached_property
+    def _given_teacher(self) -> Teacher | None:
+        """The caller's own teacher, or the one that is saved somewhere; None if it is to be trained."""
+        name = self.recipe.teacher.algorithm
+        if self.teacher_object is not None or name in TEACHERS.names():
+            return self.teacher_object
+        try:
+            return load_teacher(name)
+        except NotFoundError as error:
+            raise NotFoundError(f"{error} Nor is it an algorithm; {did_you_mean(name, TEACHERS.names())}") from None
 
     @cached_property
     def data(self) -> OfflineData:
@@ -196,21 +202,18 @@ class Distillation:
     @cached_property
     def _teacher_run(self) -> Any:
         """The training to be done, or None if the teacher is there already."""
-        algorithm = self.recipe.teacher.algorithm
-        if self.teacher_object is not None or algorithm not in TEACHERS.names():
+        if self._given_teacher is not None:
             return None
         from minari_obd.teachers.d3rlpy_teacher import TeacherRun  # d3rlpy is an extra, and slow to import
 
-        device = choose_device(self.recipe.device)
-        return TeacherRun.of(self.data, algorithm, self.recipe.teacher.steps, self.recipe.seed, device)
+        recipe, device = self.recipe.teacher, choose_device(self.recipe.device)
+        return TeacherRun.of(self.data, recipe.algorithm, recipe.steps, self.recipe.seed, device)
 
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher: trained, loaded, or the caller's own."""
-        if self.teacher_object is not None:
-            return self.teacher_object
-        if self._teacher_run is None:
-            return load_teacher(self.recipe.teacher.algorithm)
+        if self._given_teacher is not None:
+            return self._given_teacher
         started = time.perf_counter()
         cached = self._teacher_run.is_cached
         teacher = self._teacher_run.train(progress=self.progress)
@@ -263,36 +266,6 @@ class Distillation:
         result: OuterResult | None = None,
         targets: Targets | None = None,
     ) -> DistilledDataset:
-        recipe, data = self.recipe, self.data
-        provenance = Provenance(
-            recipe=recipe.to_json(),
-            method=recipe.method,
-            source=data.dataset_id,
-            source_sha256=data.content_sha256,
-            source_steps=len(data),
-            seed=recipe.seed,
-            package_version=minari_obd.__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            teacher=describe_teacher(self.teacher) if self.needs_teacher else None,
-            targets=targets.details if targets is not None else {},
-            outer_step=result.step if result is not None else None,
-            offline_loss=result.offline_loss if result is not None else None,
-            stop_reason=result.reason if result is not None else None,
-            history=result.history if result is not None else [],
-            device=str(choose_device(recipe.device)),
-            threads=torch.get_num_threads(),  # a resumed run keeps those that it was begun with
-            precision=self._loop.precision if result is not None else "float32",
-        )
-        return DistilledDataset(
-            observations=observations,
-            actions=actions,
-            normaliser=data.normaliser,
-            protocol=recipe.student,
-            provenance=provenance,
-            action_low=data.action_low,
-            action_high=data.action_high,
-            env_id=data.env_id,
-            reference=data.reference,
-            license=data.license,
-            source_quantiles=data.observation_quantiles,
-        )
+        teacher = self.teacher if self.needs_teacher else None
+        precision = self._loop.precision if result is not None else "float32"
+        return assemble(observations, actions, self.recipe, self.data, teacher, result, targets, precision)

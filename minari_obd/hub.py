@@ -1,7 +1,9 @@
-"""The Hugging Face Hub: a distilled dataset's folder is its repository. The only importer of huggingface_hub."""
+"""The Hugging Face Hub: repositories of ours, pushed in one commit, pulled pinned. The only importer of its client."""
 
 import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +16,7 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.folder import METADATA_FILE, READ_FILES, WRITTEN_FILES, load_folder, save_folder
 
-__all__ = ["HubError", "fetch", "pull", "push"]
+__all__ = ["DISTILLED", "Holding", "HubError", "fetch", "publish", "pull", "push"]
 
 _MOST_BYTES = 4 * 2**30
 _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
@@ -23,6 +25,28 @@ _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
 
 class HubError(MinariObdError, OSError):
     """The Hub refused a request, or cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a repository of ours holds."""
+
+    noun: str
+    repo_type: str
+    """``dataset`` or ``model``, which on the Hub are apart: the same id may name one of each."""
+    marker: str
+    """The file without which a repository holds something else."""
+    read: tuple[str, ...]
+    """Files that are read; the others are for people, and for readers without this package."""
+    written: tuple[str, ...]
+    """Every file that may be there."""
+
+    def look(self, api: HfApi, repo_id: str, **options: Any) -> Any:
+        """What the Hub says of a repository of this type."""
+        return api.repo_info(repo_id, repo_type=self.repo_type, **options)
+
+
+DISTILLED = Holding("distilled dataset", "dataset", METADATA_FILE, READ_FILES, WRITTEN_FILES)
 
 
 def push(
@@ -54,40 +78,56 @@ def push(
         HubError: the server refused, or cannot be reached.
     """
     _check_id(repo_id)
-    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         # What can fail without the Hub does so before a repository is made.
         folder = save_folder(dataset, Path(scratch) / repo_id.split("/")[1], repo_id=repo_id)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        try:
-            present = _repository(api, repo_id, private=private, revision=revision)
-            stale = [name for name in _names(present) if name in WRITTEN_FILES and name not in files]
-            # Not upload_folder: with Xet it may spread a folder over several commits.
-            commit = api.create_commit(
-                repo_id,
-                [
-                    *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
-                    *(CommitOperationDelete(name) for name in stale),
-                ],
-                commit_message=f"{len(dataset)} pairs by {dataset.provenance.method}",
-                repo_type="dataset",
-                revision=revision,
-                parent_commit=present.sha,  # what was looked at is what is built upon, or nothing happens
-            )
-        except MinariObdError:
-            raise
-        except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
-            raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
+        title = f"{len(dataset)} pairs by {dataset.provenance.method}"
+        return publish(DISTILLED, files, repo_id, title, private=private, revision=revision, token=token)
+
+
+def publish(
+    holding: Holding,
+    files: Mapping[str, Path],
+    repo_id: str,
+    title: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload files in one commit called ``title``, and return its address; the rest is as in :func:`push`."""
+    _check_id(repo_id)
+    api = HfApi(token=token)
+    try:
+        present = _repository(api, repo_id, holding, private=private, revision=revision)
+        stale = [name for name in _names(present) if name in holding.written and name not in files]
+        # Not upload_folder: with Xet it may spread a folder over several commits.
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
+            commit_message=title,
+            repo_type=holding.repo_type,
+            revision=revision,
+            parent_commit=present.sha,  # what was looked at is what is built upon, or nothing happens
+        )
+    except MinariObdError:
+        raise
+    except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
+        raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
     return str(commit.commit_url)
 
 
-def _repository(api: HfApi, repo_id: str, *, private: bool, revision: str | None) -> Any:
+def _repository(api: HfApi, repo_id: str, holding: Holding, *, private: bool, revision: str | None) -> Any:
     """Look at the repository before it is written to, and make it or the branch if there is none."""
     try:
-        present = api.dataset_info(repo_id)
+        present = holding.look(api, repo_id)
     except RepositoryNotFoundError:
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        present = api.dataset_info(repo_id)
+        api.create_repo(repo_id, repo_type=holding.repo_type, private=private, exist_ok=True)
+        present = holding.look(api, repo_id)
     if private and not present.private:
         raise SettingError(
             f"The repository '{repo_id}' exists and is public, so nothing was uploaded; make it private in its "
@@ -95,20 +135,20 @@ def _repository(api: HfApi, repo_id: str, *, private: bool, revision: str | None
         )
     if revision is not None:
         try:
-            present = api.dataset_info(repo_id, revision=revision)
+            present = holding.look(api, repo_id, revision=revision)
         except RevisionNotFoundError:
-            _refuse_foreign(repo_id, present)  # the branch would begin as a copy of it
-            api.create_branch(repo_id, branch=revision, repo_type="dataset")
-            present = api.dataset_info(repo_id, revision=revision)
-    _refuse_foreign(repo_id, present)
+            _refuse_foreign(repo_id, present, holding)  # the branch would begin as a copy of it
+            api.create_branch(repo_id, branch=revision, repo_type=holding.repo_type)
+            present = holding.look(api, repo_id, revision=revision)
+    _refuse_foreign(repo_id, present, holding)
     return present
 
 
-def _refuse_foreign(repo_id: str, present: Any) -> None:
+def _refuse_foreign(repo_id: str, present: Any, holding: Holding) -> None:
     names = _names(present)
-    if METADATA_FILE not in names and set(names) - _FOREIGN_TO_ALL:
+    if holding.marker not in names and set(names) - _FOREIGN_TO_ALL:
         raise SettingError(
-            f"The repository '{repo_id}' holds something other than a distilled dataset, so nothing was uploaded; "
+            f"The repository '{repo_id}' holds something other than a {holding.noun}, so nothing was uploaded; "
             "choose another name."
         )
 
@@ -137,37 +177,48 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
     return load_folder(folder, origin=f"{repo_id}@{folder.name}")
 
 
-def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None, whole: bool = False) -> Path:
+def fetch(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    whole: bool = False,
+    holding: Holding = DISTILLED,
+) -> Path:
     """Download a repository and return its folder in the cache, which is named after the commit.
 
     Args:
         repo_id: ``organisation/name``.
         revision: branch, tag or commit; the newest commit if not given.
         token: for private repositories.
-        whole: also the card and the Minari rendering, not only what :func:`load_folder` reads.
+        whole: also the files that only others read, such as the card.
+        holding: what the repository is to hold.
 
     Raises:
         NotFoundError, HubError, FormatError: as :func:`pull`.
     """
     _check_id(repo_id)
     unreachable, listed = None, None
+    api = HfApi(token=token)
     try:
-        listed = HfApi(token=token).dataset_info(repo_id, revision=revision, files_metadata=True)
+        listed = holding.look(api, repo_id, revision=revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        missing = f"revision '{revision}' of" if isinstance(error, RevisionNotFoundError) else "dataset repository"
+        is_there = isinstance(error, RevisionNotFoundError)
+        missing = f"revision '{revision}' of" if is_there else f"{holding.repo_type} repository"
         raise NotFoundError(
             f"There is no {missing} '{repo_id}' on the Hub, or it is private and the token may not read it."
+            + ("" if is_there else _other_type(api, repo_id, holding))
         ) from None
     except Exception as error:  # offline by choice or by misfortune: the cache may have it
         unreachable = error
-    wanted: list[str] = [*(WRITTEN_FILES if whole else READ_FILES)]
+    wanted: list[str] = [*(holding.written if whole else holding.read)]
     if listed is not None:
-        _check_listing(repo_id, listed, wanted)
+        _check_listing(repo_id, listed, wanted, holding)
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
                 repo_id,
-                repo_type="dataset",
+                repo_type=holding.repo_type,
                 revision=revision if listed is None else listed.sha,  # the commit that was looked at, and no other
                 token=token,
                 allow_patterns=wanted,  # nothing that is not ours is ever downloaded
@@ -178,7 +229,7 @@ def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None
             _remember(folder, revision or "main")
     except Exception as error:  # as above
         if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
-            return fetch(repo_id, revision=revision, token=token)
+            return fetch(repo_id, revision=revision, token=token, holding=holding)
         raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
     return folder
 
@@ -196,8 +247,18 @@ def _remember(folder: Path, revision: str) -> None:
     temporary.replace(note)
 
 
-def _check_listing(repo_id: str, listed: Any, wanted: list[str]) -> None:
-    """Refuse a repository before anything is downloaded, if its paths or sizes are none of a distilled dataset's."""
+def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:
+    """A sentence for who looks for a teacher among datasets, or for a distilled dataset among models."""
+    other, verb = ("model", "load_teacher") if holding.repo_type == "dataset" else ("dataset", "load_dataset")
+    try:
+        is_there = api.repo_exists(repo_id, repo_type=other)
+    except Exception:  # it is only a hint
+        return ""
+    return f" There is a {other} repository of that name, which `{verb}` loads if it is ours." if is_there else ""
+
+
+def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holding) -> None:
+    """Refuse a repository before anything is downloaded, if its paths or sizes are none of ours."""
     sizes = {each.rfilename: each.size or 0 for each in listed.siblings or []}
     for name in sizes:
         path = PurePosixPath(name)
@@ -206,8 +267,8 @@ def _check_listing(repo_id: str, listed: Any, wanted: list[str]) -> None:
                 f"The repository '{repo_id}' holds a file whose path climbs out of it ({name[:100]!r}), so nothing "
                 "was downloaded; do not use it."
             )
-    if METADATA_FILE not in sizes:
-        raise FormatError(f"The repository '{repo_id}' is not a distilled dataset: it has no {METADATA_FILE}.")
+    if holding.marker not in sizes:
+        raise FormatError(f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}.")
     if sum(sizes.get(name, 0) for name in wanted) > _MOST_BYTES:
         raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
 

@@ -33,7 +33,7 @@ class TeacherRecipe:
     """The offline-RL teacher whose behaviour is distilled."""
 
     algorithm: str = "calql"
-    """Algorithm to train, or the folder of a saved teacher."""
+    """Algorithm to train, the folder of a saved teacher, or a Hub repository `organisation/name` or `...@revision`."""
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
 

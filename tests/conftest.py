@@ -4,7 +4,9 @@ import os
 import sys
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from minari_obd.protocol import StudentProtocol
 from minari_obd.provenance import Provenance
 from minari_obd.recipe import Recipe
 from minari_obd.statistics import ReferenceScores
+from minari_obd.teachers import FrozenTeacher
 
 
 def pytest_configure() -> None:
@@ -168,3 +171,24 @@ def make_full(seed: int = 0, *, size: int = 8, shape: tuple[int, int] = (3, 2)) 
             rng.normal(50, 5, (2, 3)), "Hopper-v5", 0, ReferenceScores(0.0, 99.0, "x")
         ).to_json(),
     )
+
+
+def make_teacher(seed: int = 0, *, states: int = 3, **changes: Any) -> FrozenTeacher:
+    """A teacher of random weights that has everything but the defaults."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def network(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        both = pairwise(sizes)
+        return [(torch.randn(o, i, generator=generator), torch.rand(o, generator=generator)) for i, o in both]
+
+    fields: dict[str, Any] = {
+        "actor": network(states, 8, 2),
+        "critics": [network(states + 2, 8, 1), network(states + 2, 8, 8, 1)],
+        "normaliser": Normaliser(np.linspace(-1, 1, states), np.linspace(1, 2, states)),
+        "action_low": np.array([-1.0, -2.0]),
+        "action_high": np.array([1.0, 0.5]),
+        "details": {"algorithm": "calql", "steps": 500, "data": "lab/source-v0", "score": 56.4},
+        "value_from": "min",
+        "activation": "tanh",
+    }
+    return FrozenTeacher(**{**fields, **changes})

@@ -35,6 +35,7 @@ class HubServer:
     """The server and its repositories; use as a context manager."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
+    """Datasets as ``org/name``, models as ``models/org/name``."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Uploaded large files by their sha256."""
     use_lfs: bool = False
@@ -71,6 +72,13 @@ class HubServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}"
+
+    def page(self, repo: str) -> str:
+        return (
+            f"{self.url}/{repo.removeprefix('models/')}"
+            if repo.startswith("models/")
+            else f"{self.url}/datasets/{repo}"
+        )
 
     def files(self, repo: str, revision: str = "main") -> Files:
         found = self.repositories[repo].find(revision)
@@ -127,9 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, [{"id": repo} for repo in hub.repositories if repo.startswith(f"{author}/")])
         elif parts[:2] == ["api", "datasets"]:
             self._api("/".join(parts[2:4]), parts[4:], data)
+        elif parts[:2] == ["api", "models"]:
+            self._api("/".join(parts[1:4]), parts[4:], data)
         elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
             self._resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
-        elif parts[0] == "datasets" and parts[-1] == "batch":
+        elif parts[2:3] == ["resolve"]:  # a model's address has no word before its name
+            self._resolve("/".join(["models", *parts[:2]]), parts[3], "/".join(parts[4:]))
+        elif parts[-1] == "batch":
             wanted = json.loads(data)["objects"]
             links = [{**o, "actions": {"upload": {"href": f"{hub.url}/lfs/{o['oid']}"}}} for o in wanted]
             self._answer(200, {"transfer": "basic", "objects": links})
@@ -146,13 +158,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, request: dict) -> None:
         hub = self.server_hub
-        repo = f"{request.get('organization') or 'me'}/{request['name']}"
+        name = f"{request.get('organization') or 'me'}/{request['name']}"
+        repo = name if request.get("type") == "dataset" else f"models/{name}"
         if repo in hub.repositories:
-            self._answer(409, {"error": "You already created this dataset repo", "url": f"{hub.url}/datasets/{repo}"})
+            self._answer(409, {"error": "You already created this repo", "url": hub.page(repo)})
             return
         hub.commit(repo, {".gitattributes": b""})
         hub.repositories[repo].private = request.get("visibility") == "private" or bool(request.get("private"))
-        self._answer(200, {"url": f"{hub.url}/datasets/{repo}", "name": repo, "id": repo})
+        self._answer(200, {"url": hub.page(repo), "name": name, "id": name})
 
     def _api(self, repo: str, rest: list[str], data: bytes) -> None:
         hub = self.server_hub
@@ -179,7 +192,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._commit(repo, revision, [json.loads(line) for line in data.splitlines() if line])
         elif kind == "revision":
             names = [{"rfilename": name, "size": len(body)} for name, body in files.items()]
-            self._answer(200, {"id": repo, "sha": commit, "siblings": names, "private": here.private, "tags": []})
+            self._answer(
+                200,
+                {
+                    "id": repo.removeprefix("models/"),
+                    "sha": commit,
+                    "siblings": names,
+                    "private": here.private,
+                    "tags": [],
+                },
+            )
         elif kind == "tree":
             recursive = parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower() in ("true", "1")
             self._answer(200, self._tree(here, files, "/".join(rest[2:]), recursive=recursive))
@@ -230,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = hub.blobs[value["oid"]]
                 hub.repositories[repo].lfs.add(value["path"])
         commit = hub.commit(repo, files, branch)
-        self._answer(200, {"commitUrl": f"{hub.url}/datasets/{repo}/commit/{commit}", "commitOid": commit})
+        self._answer(200, {"commitUrl": f"{hub.page(repo)}/commit/{commit}", "commitOid": commit})
 
     def _resolve(self, repo: str, revision: str, path: str) -> None:
         hub = self.server_hub

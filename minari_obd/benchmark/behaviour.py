@@ -1,6 +1,7 @@
 """Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
 import io
+import json
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,10 +23,12 @@ __all__ = [
     "CallableBehaviour",
     "GaussianMLP",
     "RandomBehaviour",
+    "StableBaselines3Zip",
     "bundled_names",
     "import_policy",
     "load_bundled",
     "load_stable_baselines3",
+    "read_stable_baselines3",
 ]
 
 _BUNDLED = ("halfcheetah", "hopper")
@@ -163,22 +166,45 @@ def import_policy(name: str) -> Any:
         raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
 
 
+@dataclass(frozen=True)
+class StableBaselines3Zip:
+    """What is read of a Stable-Baselines3 zip."""
+
+    weights: dict[str, Any]
+    """Tensors by their names, from ``policy.pth``."""
+    settings: dict[str, Any]
+    """The settings' JSON. Its values hold pickles as text, which stay text, beside what they print as."""
+
+
+def read_stable_baselines3(path: str | Path) -> StableBaselines3Zip:
+    """Read weights and printed settings of a Stable-Baselines3 zip; nothing is unpickled but tensors.
+
+    Raises:
+        FormatError: not such a zip, or larger than 1 GiB.
+    """
+    from minari_obd.weights import load_weights
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(archive.getinfo(name).file_size > 2**30 for name in ("policy.pth", "data")):
+                raise FormatError(f"'{path}' unpacks to more than 1 GiB; that is no policy.")
+            weights = load_weights(io.BytesIO(archive.read("policy.pth")), f"{path}/policy.pth")
+            return StableBaselines3Zip(weights, dict(json.loads(archive.read("data"))))
+    except Exception as error:  # damaged bytes make zipfile and json raise nearly anything
+        problem = str(error)[:500].rstrip(".")
+        raise FormatError(f"'{path}' is not a Stable-Baselines3 zip with readable weights: {problem}.") from error
+
+
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
     """Read the actor of a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy): its weights alone.
 
-    The zip's settings are pickled and stay unread, so the network is taken to have the activation of its
+    The zip's settings are not used, so the network is taken to have the activation of its
     algorithm's MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
 
     Raises:
         FormatError: not such a zip, or weights of another kind of network.
     """
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, key, and torch's own errors all mean the same to the user
-        raise FormatError(f"'{path}' is not a Stable-Baselines3 zip with readable weights: {error}") from error
+    state = read_stable_baselines3(path).weights
 
     def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
         names = [k.removesuffix(".weight") for k in state if k.startswith(prefix) and k.endswith(".weight")]

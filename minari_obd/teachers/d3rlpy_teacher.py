@@ -20,7 +20,8 @@ from minari_obd.errors import DataError, MinariObdError, SettingError, check_ins
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
-from minari_obd.teachers.frozen import FrozenTeacher, Layers, load_teacher
+from minari_obd.teachers.frozen import FrozenTeacher, Layers
+from minari_obd.teachers.loading import load_teacher
 
 check_installed("d3rlpy", "distill")
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,17 +15,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
+from minari_obd.errors import DataError, FormatError, SettingError, check_writable
 from minari_obd.offline import Normaliser
 
-__all__ = ["FrozenTeacher", "Layers", "Teacher", "bounded_actions", "describe_teacher", "load_teacher"]
+__all__ = ["ACTIVATIONS", "TEACHER_FILE", "FrozenTeacher", "Layers", "Teacher", "describe_teacher", "read_teacher"]
 
-_FILE = "teacher.safetensors"
-_FORMAT = 1
+TEACHER_FILE = "teacher.safetensors"
+_FORMAT = 2
+_MOST_DETAILS = 64 * 2**10
 _ROWS_AT_ONCE = 16_384
 
 Layers = list[tuple[Tensor, Tensor]]
-"""Weight (out, in) and bias (out,) of each layer of a ReLU network."""
+"""Weight (out, in) and bias (out,) of each layer, float32."""
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "elu": torch.nn.functional.elu}
+"""Between a network's layers, by name."""
 
 
 @runtime_checkable
@@ -41,39 +45,58 @@ class Teacher(Protocol):
         ...
 
 
-def _forward(layers: Layers, inputs: Tensor) -> Tensor:
-    for weight, bias in layers[:-1]:
-        inputs = torch.relu(torch.nn.functional.linear(inputs, weight, bias))
-    return torch.nn.functional.linear(inputs, *layers[-1])
-
-
 @dataclass(frozen=True)
 class FrozenTeacher:
-    """A trained teacher: pi(s) = tanh(actor(s)) and q(s, a), the mean of its critics."""
+    """A trained teacher: pi(s) = tanh(actor(s)) and q(s, a), the mean or the least of its critics.
+
+    Networks take normalised observations and actions on [-1, 1]; ``act`` and ``value`` take and give raw units.
+    """
 
     actor: Layers
     critics: list[Layers]
     normaliser: Normaliser
     """Of the observations that the networks take."""
     action_low: np.ndarray
-    """Lowest action, shape (A,)."""
+    """Lowest action, shape (A,), float32."""
     action_high: np.ndarray
-    """Highest action, shape (A,)."""
+    """Highest action, shape (A,), float32."""
     details: dict[str, Any] = field(default_factory=dict)
     """How it was trained, as JSON values."""
+    value_from: Literal["mean", "min"] = "mean"
+    """Of the critics: their mean, as d3rlpy's ``predict_value``, or the least, as in the targets of TD3 and SAC."""
+    activation: str = "relu"
+    """Between the layers of every network: ``relu``, ``tanh`` or ``elu``."""
+    origin: str | None = None
+    """``organisation/name@commit`` of a teacher from the Hub."""
 
     def __post_init__(self) -> None:
-        states, actions = self.normaliser.mean.size, np.asarray(self.action_low).size
+        if self.activation not in ACTIVATIONS or self.value_from not in ("mean", "min"):
+            raise SettingError(
+                f"A teacher's activation is one of {', '.join(ACTIVATIONS)}, its value from 'mean' or 'min'; "
+                f"got {self.activation!r} and {self.value_from!r}."
+            )
+        for name in ("action_low", "action_high"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float32))  # as they are saved
+        low, high = self.action_low, self.action_high
+        if low.ndim != 1 or low.shape != high.shape or not (np.isfinite([low, high]).all() and (low < high).all()):
+            raise DataError(f"A teacher's lowest actions are finite and below its highest; got {low} and {high}.")
+        object.__setattr__(self, "details", _as_json(self.details))
+        if not self.critics:
+            raise DataError("The teacher has no critic, and so no value.")
+        states, actions = self.normaliser.mean.size, low.size
         sizes = [
             ("actor", self.actor, states, actions),
             *(("critic", critic, states + actions, 1) for critic in self.critics),
         ]
         for name, layers, inputs, outputs in sizes:
-            chain = [inputs, *(len(bias) for _, bias in layers)]
-            fits = all(w.shape == (o, i) for (w, _), i, o in zip(layers, chain[:-1], chain[1:], strict=True))
+            chain = [inputs, *(bias.numel() for _, bias in layers)]
+            fits = all(
+                w.shape == (o, i) and b.shape == (o,) and w.dtype == b.dtype == torch.float32
+                for (w, b), i, o in zip(layers, chain[:-1], chain[1:], strict=True)
+            )
             if not layers or not fits or chain[-1] != outputs:
                 raise DataError(
-                    f"The teacher's {name} does not map {inputs} inputs to {outputs} outputs; "
+                    f"The teacher's {name} does not map {inputs} inputs to {outputs} outputs in float32; "
                     f"its layers have shapes {[tuple(w.shape) for w, _ in layers]}."
                 )
             if not all(torch.isfinite(part).all() for layer in layers for part in layer):
@@ -81,14 +104,16 @@ class FrozenTeacher:
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Greedy actions (B, A) for raw observations (B, S)."""
-        scaled = self._batched(lambda s: torch.tanh(_forward(self.actor, s)), self._inputs(states))
+        scaled = self._batched(lambda s: torch.tanh(self._forward(self.actor, s)), self._inputs(states))
         return (self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)).astype(np.float32)
 
     def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Mean of the critics, shape (B,)."""
+        """Values (B,) of raw actions (B, A) in raw observations (B, S)."""
         scaled = 2.0 * (np.asarray(actions) - self.action_low) / (self.action_high - self.action_low) - 1.0
         inputs = np.concatenate([self._inputs(states), scaled.astype(np.float32)], axis=1)
-        return self._batched(lambda x: torch.stack([_forward(c, x)[:, 0] for c in self.critics]).mean(dim=0), inputs)
+        reduce = torch.mean if self.value_from == "mean" else torch.amin
+        critics = self.critics
+        return self._batched(lambda x: reduce(torch.stack([self._forward(c, x)[:, 0] for c in critics]), 0), inputs)
 
     @cached_property
     def sha256(self) -> str:
@@ -99,7 +124,23 @@ class FrozenTeacher:
         for layers in (self.actor, *self.critics):
             for part in (tensor for layer in layers for tensor in layer):
                 digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        if (self.value_from, self.activation) != ("mean", "relu"):  # all that a teacher of format 1 can be
+            digest.update(f"{self.value_from} {self.activation}".encode())
         return digest.hexdigest()
+
+    def with_details(self, **details: Any) -> "FrozenTeacher":
+        """Return the same teacher, of no ``origin``, with more said of it: ``data``, ``score``, whatever is JSON.
+
+        Raises:
+            DataError: a value that JSON cannot hold.
+        """
+        return replace(self, details={**self.details, **details}, origin=None)
+
+    def _forward(self, layers: Layers, inputs: Tensor) -> Tensor:
+        activation = ACTIVATIONS[self.activation]
+        for weight, bias in layers[:-1]:
+            inputs = activation(torch.nn.functional.linear(inputs, weight, bias))
+        return torch.nn.functional.linear(inputs, *layers[-1])
 
     def _inputs(self, states: np.ndarray) -> np.ndarray:
         states = np.asarray(states)
@@ -118,20 +159,76 @@ class FrozenTeacher:
     def save(self, folder: str | Path) -> Path:
         """Write ``teacher.safetensors`` into ``folder`` and return the folder."""
         folder = Path(folder)
-        target = check_writable(folder / _FILE)
+        target = check_writable(folder / TEACHER_FILE)
         tensors = {
             **_named("actor", self.actor),
             **{name: t for i, c in enumerate(self.critics) for name, t in _named(f"critic_{i}", c).items()},
             "normaliser/mean": torch.tensor(self.normaliser.mean),
             "normaliser/scale": torch.tensor(self.normaliser.scale),
-            "action_low": torch.tensor(np.asarray(self.action_low, dtype=np.float32)),
-            "action_high": torch.tensor(np.asarray(self.action_high, dtype=np.float32)),
+            "action_low": torch.tensor(self.action_low),
+            "action_high": torch.tensor(self.action_high),
         }
-        header = {"format": _FORMAT, "critics": len(self.critics), "details": self.details}
+        header = {
+            "format": _FORMAT,
+            "critics": len(self.critics),
+            "value_from": self.value_from,
+            "activation": self.activation,
+            "details": self.details,
+            "sha256": _seal(self),
+        }
         temporary = target.with_suffix(f".{os.getpid()}")
-        save_file(tensors, temporary, metadata={"minari_obd_teacher": json.dumps(header)})
-        temporary.replace(target)
+        try:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        license: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Publish as a Hugging Face model repository, a file and a card in one commit; return the commit's address.
+
+        Args:
+            repo_id: ``organisation/name``; made if it does not exist.
+            private: make a new repository private.
+            revision: branch to publish on, made if it does not exist; the main one if not given.
+            license: the Hub's id of the licence, such as ``cc-by-4.0``.
+            token: a Hugging Face token; that of ``hf auth login`` or ``HF_TOKEN`` if not given.
+
+        Raises:
+            SettingError: a malformed id or licence, or a repository that holds something else.
+            HubError: the server refused, or cannot be reached.
+        """
+        from minari_obd.teachers.repository import push_teacher
+
+        return push_teacher(self, repo_id, private=private, revision=revision, license=license, token=token)
+
+
+_KEY = "minari_obd_teacher"
+
+
+def _as_json(details: dict[str, Any]) -> dict[str, Any]:
+    """What JSON gives back of the details, so that a saved teacher says what this one does."""
+    try:
+        text = json.dumps(details, allow_nan=False)
+        if len(text) > _MOST_DETAILS or not isinstance(details.get("algorithm", ""), str):
+            raise ValueError(f"more than {_MOST_DETAILS // 2**10} KiB, or an algorithm that is no name")
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"A teacher's details are JSON values: {error}.") from error
+
+
+def _seal(teacher: FrozenTeacher) -> str:
+    """Hash of all that a file says: the networks, and the details."""
+    details = json.dumps(teacher.details, sort_keys=True)
+    return hashlib.sha256(f"{teacher.sha256} {details}".encode()).hexdigest()
 
 
 def _named(prefix: str, layers: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -142,62 +239,58 @@ def _named(prefix: str, layers: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Te
     }
 
 
-def load_teacher(ref: str | Path) -> FrozenTeacher:
-    """Load a teacher that :meth:`FrozenTeacher.save` wrote: tensors and JSON, nothing is unpickled.
+def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
+    """Read a file that :meth:`FrozenTeacher.save` wrote: tensors and JSON, nothing is unpickled.
 
     Args:
-        ref: the folder, or its ``teacher.safetensors``.
+        path: the file.
+        origin: ``organisation/name@commit`` of a downloaded one.
 
     Raises:
-        NotFoundError: nothing there.
-        FormatError: not such a file, a newer format, or missing tensors.
+        FormatError: not such a file, damaged, or of a newer format.
     """
-    path = Path(ref)
-    path = path / _FILE if path.is_dir() else path
-    if not path.is_file():
-        raise NotFoundError(f"There is no teacher at '{ref}'; give a folder that holds {_FILE}.")
+    where = origin or str(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["minari_obd_teacher"])
+            text = (file.metadata() or {})[_KEY]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+        header = json.loads(text)
         if header["format"] > _FORMAT:
-            raise FormatError(f"'{path}' has teacher format {header['format']}; this version reads up to {_FORMAT}.")
+            raise FormatError(
+                f"'{where}' has teacher format {header['format']}, and this version of minari-obd reads up to "
+                f"{_FORMAT}; upgrade it with `pip install --upgrade minari-obd`."
+            )
 
         def layers(prefix: str) -> Layers:
             count = sum(name.startswith(f"{prefix}/") and name.endswith("/weight") for name in tensors)
             return [(tensors[f"{prefix}/{i}/weight"], tensors[f"{prefix}/{i}/bias"]) for i in range(count)]
 
-        return FrozenTeacher(
+        teacher = FrozenTeacher(
             actor=layers("actor"),
-            critics=[layers(f"critic_{i}") for i in range(int(header["critics"]))],
+            critics=[layers(f"critic_{i}") for i in range(min(int(header["critics"]), len(tensors)))],
             normaliser=Normaliser(tensors["normaliser/mean"].numpy(), tensors["normaliser/scale"].numpy()),
             action_low=tensors["action_low"].numpy(),
             action_high=tensors["action_high"].numpy(),
             details=dict(header["details"]),
+            value_from=header.get("value_from", "mean"),
+            activation=header.get("activation", "relu"),
+            origin=origin,
         )
-    except (SafetensorError, KeyError, TypeError, ValueError, SettingError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"'{path}' is not a teacher of this package: {error}.") from error
-
-
-def bounded_actions(teacher: Teacher, observations: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """A teacher's actions for raw observations (B, S): raw, within the bounds (A,), shape (B, A).
-
-    Raises:
-        DataError: its actions have another shape.
-    """
-    actions = np.asarray(teacher.act(observations))
-    if actions.shape != (expected := (len(observations), len(low))):
-        raise DataError(
-            f"The teacher returned actions of shape {actions.shape} for {len(observations)} states; expected "
-            f"{expected}: it was made for another task."
+        stated = header["sha256"] if header["format"] > 1 else None
+    except FormatError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+        raise FormatError(f"'{where}' is not a teacher of this package, or damaged: {str(error)[:300]}.") from error
+    if stated is not None and stated != _seal(teacher):
+        raise FormatError(
+            f"What is in '{where}' does not match its hash; the copy is damaged or was changed, fetch it again."
         )
-    return np.clip(actions, low, high)
+    return teacher
 
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:
     """Return what the provenance says of a teacher, as JSON values."""
     if isinstance(teacher, FrozenTeacher):
-        return {**teacher.details, "sha256": teacher.sha256}
+        origin = {} if teacher.origin is None else {"origin": teacher.origin}
+        return {"algorithm": "unknown", **teacher.details, "sha256": teacher.sha256, **origin}
     return {"algorithm": f"{type(teacher).__module__}.{type(teacher).__qualname__}"}
