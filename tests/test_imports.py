@@ -29,7 +29,16 @@ LAYERS = [
     {"minari_storage"},
     {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
     {"offline", "offline_formats"},
-    {"teachers", "teachers.frozen", "densities", "students", "distilled", "card", "coverage"},
+    {"teachers", "teachers.frozen", "students", "distilled", "card", "coverage"},
+    {
+        "densities",
+        "densities.base",
+        "densities.flow",
+        "densities.mixture",
+        "densities.neighbours",
+        "densities.picture",
+        "densities.weights",
+    },
     {"objectives", "inner_gradient", "mlp_gradient", "inner_optimisers", "inner_loop", "cloning", "metadata", "folder"},
     {
         "outer_data",
