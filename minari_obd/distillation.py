@@ -59,7 +59,7 @@ def distill(
         NotFoundError: an unknown dataset, method or teacher.
         DataError: the data cannot be used, or is smaller than the size.
         SettingError: settings that make no sense, or an output path that cannot be written.
-        MissingExtraError: d3rlpy or scikit-learn is needed and not installed.
+        MissingExtraError: d3rlpy, scikit-learn or zuko is needed and not installed.
         DivergedError: the pairs' gradient could not be used many times in a row; its ``dataset`` holds the best pairs.
     """
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
@@ -176,9 +176,10 @@ class Distillation:
     @cached_property
     def _method(self) -> Any:
         method = OBJECTIVES.get(self.recipe.method)
-        # A method that weights by density takes the temper; the others have no settings.
+        # A method that weights by density takes what decides the weights; the others have no settings.
         if getattr(method, "needs_density", False):
-            return method(effective_fraction=self.recipe.density.effective_fraction)
+            density = self.recipe.density
+            return method(effective_fraction=density.effective_fraction, with_values=density.with_values)
         return method()
 
     @cached_property
@@ -257,7 +258,7 @@ class Distillation:
         if not self._is_selection:
             sizes = self.data.observations.shape[1], self.data.actions.shape[1]
             seconds = self._loop.seconds_per_step(*sizes, self.recipe.size) * self.recipe.distillation.steps
-        print_plan(self.recipe, repr(self.data), teacher, seconds)
+        print_plan(self.recipe, repr(self.data), teacher, self._estimator, seconds)
 
     def _dataset(
         self,

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minari_obd.densities import Density, tempered_reciprocal
+from minari_obd.densities import Density, describe_density, tempered_reciprocal
+from minari_obd.densities.weights import CLIP_PERCENTILES, effective_sample_fraction
 from minari_obd.errors import DataError, check_installed
 from minari_obd.offline import OfflineData
 from minari_obd.teachers import Teacher, bounded_actions
@@ -155,28 +156,34 @@ class StateDensityWeighting:
     """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha ‖pi(s) - pi*(s)‖².
 
     Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
-    :func:`~minari_obd.densities.tempered_reciprocal`.
+    :func:`~minari_obd.densities.tempered_reciprocal`. Without values it is PBC with reciprocal state density.
     """
 
     effective_fraction: float = 0.5
+    with_values: bool = True
     needs_teacher: bool = True
     needs_density: bool = True
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
-        """Take the teacher's actions, weighted by value and rarity."""
+        """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
         assert density is not None
         wanted = _teacher_actions(data, teacher)
         states, actions = _labelled(data, wanted)
         rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
-        values = _values(data, teacher, wanted)
-        weights = _value_weights(values) * rarity.weights
-        weights = weights / weights.mean()
         details = {
-            "mean_value": float(values.mean()),
+            **describe_density(density),
+            "density_clip_percentiles": list(CLIP_PERCENTILES),
+            "density_clip": list(rarity.clip),
             "alpha": rarity.alpha,
             "density_effective_fraction": rarity.effective_fraction,
-            "effective_fraction": float(weights.sum() ** 2 / (len(weights) * (weights**2).sum())),
         }
+        weights = rarity.weights
+        if self.with_values:
+            values = _values(data, teacher, wanted)
+            weights = weights * _value_weights(values)
+            weights = weights / weights.mean()
+            details["mean_value"] = float(values.mean())
+        details["effective_fraction"] = effective_sample_fraction(weights)
         return Targets(states, actions, weights, details)
 
 

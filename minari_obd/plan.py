@@ -21,7 +21,9 @@ class PlannedTeacher:
     """Estimate of the training; zero if it was done before."""
 
 
-def print_plan(recipe: Recipe, data: str, teacher: PlannedTeacher | None, distillation_seconds: float | None) -> None:
+def print_plan(
+    recipe: Recipe, data: str, teacher: PlannedTeacher | None, density: Any, distillation_seconds: float | None
+) -> None:
     """Print to standard error; parts that the method does not need are None."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from", end=" ")
@@ -32,6 +34,8 @@ def print_plan(recipe: Recipe, data: str, teacher: PlannedTeacher | None, distil
         what = f"{teacher.run.algorithm.name}, {teacher.run.steps:,} updates"
         how = f"about {_duration(teacher.seconds)}" if teacher.seconds else "trained before, loaded"
         console.print(f"  teacher      {what}: {how}")
+    if density is not None:
+        console.print(f"  density      {density!r}", markup=False)
     if distillation_seconds is not None:
         console.print(
             f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "

@@ -48,9 +48,11 @@ class DensityRecipe:
     """The state density behind `sdw`'s weights."""
 
     estimator: str = "knn"
-    """Name of the density estimator."""
+    """`knn` (k nearest neighbours), `maf` (masked autoregressive flow, the paper's) or `gmm` (Gaussian mixture)."""
     effective_fraction: float = 0.5
     """Effective sample fraction (sum w)^2 / (N sum w^2) that the tempered weights are to have."""
+    with_values: bool = True
+    """Whether the weights are also proportional to the teacher's value; if not, density alone makes them."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

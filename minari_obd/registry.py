@@ -68,7 +68,15 @@ TEACHERS = Registry(
         "calql": "minari_obd.teachers.d3rlpy_teacher:CAL_QL",
     },
 )
-DENSITIES = Registry("density estimator", "minari_obd.densities", {"knn": "minari_obd.densities:KNearestNeighbours"})
+DENSITIES = Registry(
+    "density estimator",
+    "minari_obd.densities",
+    {
+        "knn": "minari_obd.densities:KNearestNeighbours",
+        "maf": "minari_obd.densities:MaskedAutoregressiveFlow",
+        "gmm": "minari_obd.densities:GaussianMixture",
+    },
+)
 STUDENTS = Registry(
     "student network",
     "minari_obd.students",

@@ -104,7 +104,7 @@ def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
     for text in (
         "av_pbc",
         "td3_bc",
-        "knn",
+        "knn, maf, gmm",
         "mlp",
         "hopper-240000",
         "lab/zero-v0 (here)",

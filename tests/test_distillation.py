@@ -52,6 +52,17 @@ def test_every_method_makes_pairs_that_say_where_they_come_from(method: str, sma
     assert loaded.provenance == provenance
 
 
+def test_sdw_by_another_density_alone_says_so(small_data: OfflineData) -> None:
+    recipe = replace(QUICK, density=DensityRecipe("gmm", 0.6, with_values=False))
+    made = minari_obd.distill(small_data, "sdw", teacher=RuleTeacher(), recipe=recipe, out="made", progress=False)
+    said = made.provenance.targets
+    assert said["density_estimator"].startswith("GaussianMixture(")
+    assert said["density_components"] == 1  # the states are drawn from a normal distribution
+    assert said["effective_fraction"] == said["density_effective_fraction"] == pytest.approx(0.6)
+    assert "mean_value" not in said
+    assert minari_obd.load_dataset("made").provenance == made.provenance
+
+
 @pytest.mark.parametrize("method", ["random", "sdw"])
 def test_the_same_seed_gives_the_same_pairs_to_the_bit(method: str, small_data: OfflineData) -> None:
     first, second = quick(small_data, method), quick(small_data, method)

@@ -7,7 +7,7 @@ from scipy import stats
 
 from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
 from minari_obd.errors import DataError, NotFoundError
-from minari_obd.objectives import Targets
+from minari_obd.objectives import StateDensityWeighting, Targets
 from minari_obd.offline import OfflineData
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 
@@ -60,6 +60,26 @@ def test_sdw_with_constant_values_is_the_tempered_density(small_data: OfflineDat
     assert rank_correlation(made.weights, -log_density) > 0.999
     assert made.details["density_effective_fraction"] == pytest.approx(0.5, abs=1e-3)
     assert 0 < made.details["alpha"] < 1
+    assert made.details["density_estimator"] == "KNearestNeighbours(resolution=0.01, neighbours=10, references=20000)"
+    assert made.details["density_held_out_log_likelihood"] < 0
+    assert made.details["density_clip_percentiles"] == [0.1, 99.9]
+    assert made.details["density_clip"] == pytest.approx(np.percentile(log_density, [0.1, 99.9]))
+
+
+def test_sdw_is_values_times_rarity_or_rarity_alone(small_data: OfflineData) -> None:
+    density = KNearestNeighbours().fit(small_data.normaliser.normalise(small_data.observations))
+    alone = StateDensityWeighting(with_values=False).targets(small_data, RuleTeacher(), density)
+    both = StateDensityWeighting().targets(small_data, RuleTeacher(), density)
+    values = targets("av_pbc", small_data, RuleTeacher()).weights
+    expected = alone.weights * values / np.mean(alone.weights * values)
+    np.testing.assert_allclose(both.weights, expected, rtol=1e-5)
+    assert both.details["alpha"] == alone.details["alpha"]
+    assert alone.details["effective_fraction"] == pytest.approx(0.5, abs=1e-3)
+    assert both.details["effective_fraction"] == pytest.approx(1 / np.mean(both.weights**2), rel=1e-4)
+    assert "mean_value" in both.details
+    # Values that could not weight anything are not even asked for.
+    worthless = StateDensityWeighting(with_values=False).targets(small_data, RuleTeacher(value=-1.0), density)
+    np.testing.assert_array_equal(worthless.weights, alone.weights)
 
 
 def test_a_teacher_of_another_task_is_refused(small_data: OfflineData) -> None:

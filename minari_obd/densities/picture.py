@@ -1,0 +1,79 @@
+"""A picture of where the weights of a dataset's states are large."""
+
+import io
+
+import numpy as np
+
+from minari_obd.errors import DataError
+
+__all__ = ["draw_weights"]
+
+_COMMON, _RARE = "#1f4e79", "#d1495b"
+
+
+def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
+    """Draw how many states there are, and their mean weight, over their first two principal components, as a PNG.
+
+    The same states and weights give the same bytes with the same version of matplotlib.
+
+    Args:
+        states: normalised states, shape (N, S), such as :attr:`Targets.states`.
+        weights: not negative, with mean 1, shape (N,), such as :attr:`Targets.weights`.
+
+    Raises:
+        DataError: other shapes, numbers that are not finite, or negative weights.
+    """
+    if states.ndim != 2 or not len(states) or weights.shape != (len(states),):
+        raise DataError(f"A picture needs one weight a state; got {states.shape} and {weights.shape}.")
+    if not (np.isfinite(states).all() and np.isfinite(weights).all() and (weights >= 0).all()):
+        raise DataError("A picture needs finite states, and finite weights that are not negative.")
+    from matplotlib.style import context
+
+    with context("default", after_reset=True):  # and not as the user's own settings would have it
+        return _draw(*_principal_components(states), weights)
+
+
+def _draw(places: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    low, high = np.percentile(places, [0.1, 99.9], axis=0)
+    margin = 0.05 * (high - low) + 1e-3
+    (left_end, bottom), (right_end, top) = low - margin, high + margin
+    grid = {"gridsize": 50, "extent": (left_end, right_end, bottom, top), "linewidths": 0.1, "mincnt": 1}
+    inside = ((places >= low - margin) & (places <= high + margin)).all(axis=1)  # the few others would stretch the grid
+    x, y = places[inside].T
+    counts = left.hexbin(x, y, bins="log", cmap=LinearSegmentedColormap.from_list("", ["#e8f0f7", _COMMON]), **grid)
+    figure.colorbar(counts, ax=left, label="states")
+    colours = LinearSegmentedColormap.from_list("", [_COMMON, "#f2f2f2", _RARE])
+    means = right.hexbin(x, y, C=weights[inside], reduce_C_function=np.mean, cmap=colours, **grid)
+    shown = np.maximum(np.asarray(means.get_array()), 1e-3)
+    means.set_array(shown)
+    limit = max(2.0, float(np.exp(np.abs(np.log(shown)).max())))
+    means.set_norm(LogNorm(1 / limit, limit))
+    figure.colorbar(means, ax=right, label="mean weight")
+    for axes, title in ((left, f"{len(places):,} states"), (right, "their weights")):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+        axes.set(title=title, xlabel=f"first principal component ({shares[0]:.0%} of the variance)")
+    left.set_ylabel(f"second ({shares[1]:.0%})")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _principal_components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of states (N, S) on the first two axes, shape (N, 2), and the two shares of the variance."""
+    centred = states - states.mean(axis=0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(states))
+    variances, axes = np.maximum(variances[::-1], 0.0), axes[:, ::-1]
+    if len(variances) == 1:
+        variances, axes = np.array([variances[0], 0.0]), np.array([[1.0, 0.0]])
+    first = axes[:, :2]
+    # An axis has no sign of its own: its largest entry is to be positive.
+    first = first * np.sign(first[np.abs(first).argmax(axis=0), [0, 1]] + 1e-300)
+    return centred @ first, variances[:2] / max(variances.sum(), 1e-300)
