@@ -109,16 +109,18 @@ def add_experiments(app: tyro.extras.SubcommandApp) -> None:
         print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
 
     @app.command
-    def report(results: tyro.conf.Positional[Path], command: str | None = None) -> None:
+    def report(results: tyro.conf.Positional[Path], command: str | None = None, diagnose: bool = False) -> None:
         """Make a page of a bench's results: tables, learning curves, where the pairs lie, what they look like.
 
         Args:
             results: The folder that `bench` wrote.
             command: The command that made them, to be shown.
+            diagnose: Diagnose the first seed's distilled datasets too, some ten seconds each.
         """
         from minari_obd.report import write_report
 
-        print(f"Written: {write_report(results, command=command)}, with its figures in {results / 'figures'}")
+        page = write_report(results, command=command, diagnose=diagnose)
+        print(f"Written: {page}, with its figures in {results / 'figures'}")
 
     @app.command
     def collect(

@@ -18,15 +18,18 @@ from minari_obd.loading import load_dataset
 from minari_obd.minari_storage import has_local_dataset
 from minari_obd.offline import load_offline_data
 from minari_obd.progress import progress_bar
+from minari_obd.report_diagnostics import HEAD, diagnose_sets, diagnostics_rows
 from minari_obd.report_figures import draw_frames, draw_learning, draw_projection, draw_protocols, draw_sizes
 from minari_obd.report_page import PAGE
 
 __all__ = ["write_report"]
 
-_SECTIONS = 9
+_SECTIONS = 10
 
 
-def write_report(results: str | Path, *, command: str | None = None, progress: bool = True) -> Path:
+def write_report(
+    results: str | Path, *, command: str | None = None, diagnose: bool = False, progress: bool = True
+) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into a bench's folder, and return the page's path.
 
     What cannot be drawn here (a source that is not on this machine, no OpenGL) is said in its place.
@@ -34,11 +37,14 @@ def write_report(results: str | Path, *, command: str | None = None, progress: b
     Args:
         results: the folder that ``bench`` wrote.
         command: the command that made the results, to be shown.
+        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each; what was diagnosed is
+            shown in any case. Their sources have to be on this machine.
         progress: show a bar.
 
     Raises:
         NotFoundError: the folder has no results.
         FormatError: a result is damaged.
+        MinariObdError: a dataset cannot be diagnosed.
     """
     folder = Path(results)
     found = load_results(folder)
@@ -47,6 +53,8 @@ def write_report(results: str | Path, *, command: str | None = None, progress: b
             f"There are no results in '{folder}'; `minari-obd bench GRID.toml --out {folder}` makes some."
         )
     page = _Page(folder, found)
+    if diagnose:
+        diagnose_sets(folder, page.first_sets(), progress=progress)
     path = check_writable(folder / "report.html")
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
@@ -84,6 +92,7 @@ class _Page:
         yield "Other students, cloned from the same pairs", self.protocols()
         yield "Scores against the number of pairs", self.each(lambda d: draw_sizes(self.table, d), "sizes")
         yield "Distillation", self.each(self.learning, "learning")
+        yield "What is behind the scores", self.diagnostics()
         yield "What a policy costs", self.costs()
         yield "Where the pairs lie", self.each(self.projection, "pairs")
         yield "Distilled states, and one step from them", self.each(self.frames, "frames")
@@ -133,6 +142,22 @@ class _Page:
         )
         table = _table(["pairs of", "pairs", OWN, *self.table.protocols], [_fields(line) for line in lines])
         return note + table + self.each(lambda d: draw_protocols(self.table, d), "students")
+
+    def diagnostics(self) -> str:
+        """What was measured of the pairs besides scores, a table for each dataset."""
+        tables = []
+        for dataset in self.table.datasets:
+            if rows := diagnostics_rows(self.folder, self.first_sets(dataset)):
+                tables.append(f"<h3><code>{html.escape(dataset)}</code></h3>" + _table(HEAD, rows))
+        note = (
+            "<p>Of the first seed's pairs. Errors: mean squared difference to the teacher's actions, on [-1, 1], with "
+            "the interval over students; on held-out states, along the teacher's own trajectories, and where the students "
+            "themselves go. Coverage of held-out states (Naeem et al. 2020). Distance of a pair to the nearest real "
+            "state, in units of that between real states (median), and exact copies of real states. Initial rows: how "
+            "well the real rows that the pairs began as are told from held-out ones by their distance to the pairs, "
+            "0.5 being chance.</p>"
+        )
+        return note + "".join(tables) if tables else ""
 
     def costs(self) -> str:
         """Seconds and steps of a policy, from pairs and from the whole data."""
@@ -214,11 +239,12 @@ class _Page:
         chosen = next((r for r in sets if r.method == "sdw"), sets[-1] if sets else None)
         return None if chosen is None else draw_frames(render_pairs(self.load(chosen)))
 
-    def first_sets(self, dataset: str) -> Iterator[CellResult]:
-        """The largest set of each method, of its first seed."""
-        for method, size in self.table.groups:
-            if size is not None and size == self.sizes[0]:
-                yield from self.table.of(method, size, dataset)[:1]
+    def first_sets(self, dataset: str | None = None) -> Iterator[CellResult]:
+        """The largest set of each method, of its first seed; on all datasets if none is named."""
+        for name in self.table.datasets if dataset is None else [dataset]:
+            for method, size in self.table.groups:
+                if size is not None and size == self.sizes[0]:
+                    yield from self.table.of(method, size, name)[:1]
 
     def load(self, result: CellResult) -> DistilledDataset:
         """The pairs behind a result."""

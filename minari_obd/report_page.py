@@ -15,6 +15,7 @@ body {{
 }}
 h1 {{ font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .6rem; }}
 h2 {{ font-size: 1.2rem; margin: 2.2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid #dfe5ec; }}
+h3 {{ font-size: .95rem; margin: 1rem 0 .2rem; }}
 p {{ max-width: 46rem; margin: .4rem 0 .8rem; }}
 code {{ font-size: .88em; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}

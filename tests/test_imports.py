@@ -95,6 +95,7 @@ LAYERS = [
         "frames",
         "report",
         "report_figures",
+        "report_diagnostics",
         "report_page",
         "finetuning_grid",
     },

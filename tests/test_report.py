@@ -43,7 +43,7 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", "none")  # a renderer that does not exist
-    main(["report", "out", "--command", "minari-obd bench <grid>"])
+    main(["report", "out", "--diagnose", "--command", "minari-obd bench <grid>"])
     assert "Written: out/report.html" in capsys.readouterr().out
     page = (results / "report.html").read_text()
     shown = images(page)
@@ -56,6 +56,10 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     for word in ("random", "dbc", "behavioural cloning, whole data", "fast", "seconds to clone", "mujoco"):
         assert word in page
+    assert "What is behind the scores" in page
+    assert "<th>random, 16</th>" in page
+    assert "100%" in page  # copies: random pairs are real rows
+    assert len(list((results / "diagnostics").glob("*.json"))) == 2
     first = page
     write_report(results, command="minari-obd bench <grid>", progress=False)
     assert (results / "report.html").read_text() == first  # the same results, the same page
