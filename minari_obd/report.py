@@ -151,11 +151,11 @@ class _Page:
                 tables.append(f"<h3><code>{html.escape(dataset)}</code></h3>" + _table(HEAD, rows))
         note = (
             "<p>Of the first seed's pairs. Errors: mean squared difference to the teacher's actions, on [-1, 1], with "
-            "the interval over students; on held-out states, along the teacher's own trajectories, and where the students "
-            "themselves go. Coverage of held-out states (Naeem et al. 2020). Distance of a pair to the nearest real "
-            "state, in units of that between real states (median), and exact copies of real states. Initial rows: how "
-            "well the real rows that the pairs began as are told from held-out ones by their distance to the pairs, "
-            "0.5 being chance.</p>"
+            "the interval over students; on held-out states, along the teacher's own trajectories, and where the "
+            "students themselves go. Coverage of held-out states (Naeem et al. 2020). Distance of a pair to the "
+            "nearest real state, in units of that between real states (median), and exact copies of real states. "
+            "Initial rows: how well the real rows that the pairs began as are told from held-out ones by their "
+            "distance to the pairs, 0.5 being chance.</p>"
         )
         return note + "".join(tables) if tables else ""
 
