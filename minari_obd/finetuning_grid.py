@@ -1,15 +1,19 @@
 """Grid of fine-tuning: several ways to begin (arms) times seeds, from one TOML file; what has a report is not run."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 import minari_obd
 from minari_obd.distillation import Distillation
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import SettingError, check_writable
+from minari_obd.evaluation import EvaluationReport, evaluate
 from minari_obd.finetuning import Finetuning
 from minari_obd.finetuning_recipe import FinetuningRecipe
 from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve, write_text
@@ -50,11 +54,15 @@ class FinetuningGrid:
     """Of clones, learners and episodes; not of the pairs."""
     finetuning: dict[str, Any] = field(default_factory=dict)
     """Settings of every arm."""
+    target: float | None = None
+    """Score to be reached; that of the recipe's teacher over 100 episodes if not given."""
+    budget: int | None = None
+    """Environment steps after which arms are compared besides the end; a quarter of all if not given."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        check_positive("grid", steps=self.steps)
+        check_positive("grid", steps=self.steps, budget=self.budget)
         if not self.arms or not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise SettingError(f"A grid needs an arm and seeds, each once; got {list(self.arms)} and {self.seeds}.")
 
@@ -129,8 +137,12 @@ def run_arms(
                     continue
                 run.run(place, progress=progress)
             reports.append(replace(FinetuneReport.read(place), label=name))
-    _write(reports, folder)
-    return arms_table(reports)
+    target = grid.target
+    if target is None:
+        target = _teacher_score(next(iter(recipes.values())), data, folder)
+    table = arms_table(reports, budget=grid.budget or grid.steps // 4, target=target)
+    _write(reports, table, folder)
+    return table
 
 
 def _pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
@@ -140,20 +152,54 @@ def _pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> D
     return Distillation(recipe, source=data, progress=progress).run(place)
 
 
-def arms_table(reports: Sequence[FinetuneReport]) -> str:
-    """Return the mean over seeds, with its 95% interval, of what is read from each arm's curves, as Markdown."""
+def _teacher_score(recipe: Recipe, data: OfflineData, folder: Path) -> float | None:
+    """Mean score (return, without reference scores) of the teacher behind the pairs; None if they have none."""
+    run = Distillation(recipe, source=data, progress=False)
+    if not run.needs_teacher:
+        return None
+    path = folder / f"teacher-{Cell(recipe, 'teacher').key(data.content_sha256, minari_obd.__version__)}.json"
+    if not path.is_file():
+        report = evaluate(run.teacher, env=data.env_id, episodes=100, seed=recipe.seed)
+        write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
+    report = EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return (report.mean_return if report.reference is None else report.score).mean
+
+
+def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float | None = None) -> str:
+    """Return the mean over seeds, with its 95% interval, of what is read from each arm's curves, as Markdown.
+
+    Args:
+        reports: of all arms and seeds.
+        budget: environment steps after which they are compared besides the end.
+        target: score (return, without reference scores) to be reached first; no column without one.
+    """
     unit = "return" if reports[0].reference is None else "score"
-    lines = [f"| arm | seeds | {unit} at the start | at the end | largest drop |", "|---|---|---|---|---|"]
+    names = ["arm", "seeds", f"{unit} at the start", f"after {budget:,} steps", "at the end", "largest drop"]
+    if target is not None:
+        names.append(f"steps to {target:.1f}")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for label in dict.fromkeys(report.label for report in reports):
         group = [report for report in reports if report.label == label]
-        _, estimates = mean_curve(group)
+        steps, estimates = mean_curve(group)
+        within = estimates[int(np.searchsorted(steps, budget, side="right")) - 1]
         drop = sum(report.largest_drop for report in group) / len(group)
-        lines.append(f"| {label} | {len(group)} | {estimates[0]} | {estimates[-1]} | {drop:.1f} |")
+        fields = [label, str(len(group)), *map(str, (estimates[0], within, estimates[-1])), f"{drop:.1f}"]
+        if target is not None:
+            fields.append(_steps_text([report.steps_to(target) for report in group]))
+        lines.append(f"| {' | '.join(fields)} |")
     return "\n".join(lines) + "\n"
 
 
-def _write(reports: Sequence[FinetuneReport], folder: Path) -> None:
-    write_text(folder / "table.md", arms_table(reports))
+def _steps_text(steps: Sequence[int | None]) -> str:
+    """Mean of the seeds that got there, and how many they are."""
+    there = [each for each in steps if each is not None]
+    if not there:
+        return f"never (0 of {len(steps)})"
+    return f"{sum(there) / len(there):,.0f} ({len(there)} of {len(steps)})"
+
+
+def _write(reports: Sequence[FinetuneReport], table: str, folder: Path) -> None:
+    write_text(folder / "table.md", table)
     temporary = folder / f".curves.{os.getpid()}.png"
     temporary.write_bytes(draw_reports(reports))
     temporary.replace(folder / "curves.png")

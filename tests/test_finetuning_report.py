@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import minari_obd
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.finetuning_grid import load_arms, run_arms
+from minari_obd.evaluation import EvaluationReport
+from minari_obd.finetuning_grid import arms_table, load_arms, run_arms
 from minari_obd.finetuning_recipe import FinetuningRecipe
 from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve
 from minari_obd.statistics import ReferenceScores
@@ -163,8 +165,32 @@ def test_a_grid_runs_what_has_no_report(capsys: pytest.CaptureFixture[str]) -> N
     assert Path("made/table.md").read_text() == table
     assert Path("made/curves.png").read_bytes().startswith(b"\x89PNG")
     assert "| scratch | 1 |" in capsys.readouterr().out
+    assert "after 12 steps" in table
+    assert "steps to" not in table  # random pairs have no teacher
     with pytest.raises(SettingError, match="not all among"):
         run_arms("grid.toml", "made", seeds=[5])
+
+
+def test_arms_are_compared_at_a_budget_and_by_steps_to_the_target() -> None:
+    curves = {"fast": [[20.0, 60.0, 80.0], [20.0, 20.0, 60.0]], "slow": [[0.0, 10.0, 80.0], [0.0, 10.0, 20.0]]}
+    reports = [make_report(c, seed=i, label=name) for name, each in curves.items() for i, c in enumerate(each)]
+    fast, slow = (line.split(" | ") for line in arms_table(reports, budget=150, target=30.0).splitlines()[2:])
+    assert fast[3].startswith("20.0 [")  # after 100 steps, the last evaluation within 150: scores 30 and 10
+    assert fast[-1] == "150 (2 of 2) |"
+    assert slow[-1] == "200 (1 of 2) |"
+    assert arms_table(reports, budget=150, target=99.0).endswith("never (0 of 2) |\n")
+
+
+def test_the_target_is_the_teachers_own_score() -> None:
+    BENCHMARK["obd-bench/hopper/medium-v0"].build(steps=600, progress=False)
+    teacher = '[recipe.teacher]\nalgorithm = "td3_bc"\nsteps = 5\n'
+    distilled = GRID.replace('method = "random"', 'method = "pbc"').replace("[finetuning]", f"{teacher}[finetuning]", 1)
+    distilled = distilled.replace("[recipe.teacher]", "[recipe.distillation]\nsteps = 2\n[recipe.teacher]")
+    Path("grid.toml").write_text(distilled[: distilled.index('[arms."random pairs"]')].replace("[0, 1]", "[0]"))
+    table = run_arms("grid.toml", "made", progress=False)
+    (kept,) = Path("made").glob("teacher-*.json")
+    score = EvaluationReport.from_json(json.loads(kept.read_text())).score.mean
+    assert f"steps to {score:.1f}" in table
 
 
 def test_wrong_grids_are_named() -> None:
