@@ -14,8 +14,9 @@ import minari_obd
 from minari_obd.cloning import clone
 from minari_obd.devices import cpu_threads
 from minari_obd.distillation import Distillation
-from minari_obd.errors import DataError, FormatError, check_writable
+from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation import EvaluationReport, evaluate
+from minari_obd.files import write_text
 from minari_obd.grid import Cell
 from minari_obd.loading import load_dataset
 from minari_obd.offline import OfflineData, load_offline_data
@@ -123,10 +124,7 @@ def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
             result = _judge_teacher(task, data, folder, workers)
         else:
             result = _judge_pairs(task, data, folder, workers)
-    path = check_writable(task.result_file(folder))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(task.result_file(folder), json.dumps(result.to_json(), indent=1) + "\n")
 
 
 def _result(task: Task, report: EvaluationReport, made: float = 0.0, cloned: float = 0.0, **known: Any) -> CellResult:

@@ -13,6 +13,7 @@ from typing import Any
 
 from minari_obd.bench_cell import Task, last_line, start_process
 from minari_obd.errors import SettingError, check_installed
+from minari_obd.files import write_bytes
 
 __all__ = ["RayRunner"]
 
@@ -70,7 +71,7 @@ class RayRunner:
                 problem, files = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}", {}
             # The result comes last: it says that all the rest is there.
             for name in sorted(files, key=lambda name: name.startswith("cells/")):
-                _write(self._folder / name, files[name])
+                write_bytes(self._folder / name, files[name])
             ended[task.key] = problem
         return ended
 
@@ -98,7 +99,7 @@ def _work(given: dict[str, Any], files: _Files) -> tuple[str | None, _Files]:
     with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
         folder = Path(name)
         for path, content in files.items():
-            _write(folder / path, content)
+            write_bytes(folder / path, content)
         log = folder / "log"
         with log.open("wb") as said:
             process = start_process(Task.from_json(given), folder, said)
@@ -121,10 +122,3 @@ def _read(folder: Path, place: str) -> _Files:
     """Return the files below ``folder / place`` by their paths in ``folder``."""
     files = (path for path in (folder / place).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

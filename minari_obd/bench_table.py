@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minari_obd.bench_cell import CellResult
+from minari_obd.files import write_text
 from minari_obd.published import published_score
 from minari_obd.statistics import Estimate, estimate_mean, estimate_mean_over_tasks, probability_of_improvement
 
@@ -172,9 +173,7 @@ def write_results(results: Sequence[CellResult], folder: Path) -> None:
     temporary = folder / ".results.parquet"
     pq.write_table(pa.table(rows, schema=_COLUMNS), temporary)
     temporary.replace(folder / "results.parquet")
-    temporary = folder / ".table.md"
-    temporary.write_text(BenchTable(results).to_markdown(), encoding="utf-8")
-    temporary.replace(folder / "table.md")
+    write_text(folder / "table.md", BenchTable(results).to_markdown())
 
 
 _OF_RESULT = {

@@ -1,7 +1,6 @@
 """The report of a diagnosis: its quantities by definition, and a table that sets each beside what to judge it by."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from minari_obd.card import markdown_table
 from minari_obd.errors import SettingError, check_writable, printable
+from minari_obd.files import write_text
 from minari_obd.folder import METADATA_FILE
 from minari_obd.neighbours import Coverage, Nearness
 from minari_obd.statistics import Estimate
@@ -114,9 +114,7 @@ class Diagnostics:
             SettingError: as :func:`check_report`.
         """
         path = check_report(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
         return path
 
     def to_markdown(self) -> str:

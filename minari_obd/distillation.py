@@ -21,10 +21,11 @@ from minari_obd.objectives import Targets
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.outer_loop import OuterLoop
 from minari_obd.outer_result import DivergedError, OuterResult
-from minari_obd.plan import PlannedTeacher, print_plan
+from minari_obd.plan import PlannedTeacher, print_plan, print_values
 from minari_obd.recipe import Recipe, source_name
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.teachers import FrozenTeacher, Teacher, describe_teacher, load_teacher
+from minari_obd.teachers.calibration import calibrate
 
 __all__ = ["Distillation", "distill"]
 
@@ -234,7 +235,13 @@ class Distillation:
         if self._method.needs_density:
             states = self.data.normaliser.normalise(self.data.observations)
             density = self._estimator.fit(states, seed=self.recipe.seed)
-        return self._method.targets(self.data, teacher, density)
+        targets = self._method.targets(self.data, teacher, density)
+        if teacher is None or "mean_value" not in targets.details:
+            return targets
+        calibration = calibrate(teacher, self.data)
+        if self.progress:
+            print_values(calibration)
+        return replace(targets, details={**targets.details, "value_calibration": calibration.to_json()})
 
     def _checkpoint(self, targets: Targets) -> Path:
         """A file named after everything that decides the result, so that only the same run resumes from it."""

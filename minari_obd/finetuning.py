@@ -21,9 +21,10 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.environments import make_environment
 from minari_obd.errors import DataError, SettingError, check_installed, check_writable
 from minari_obd.evaluation import check_fit, evaluate, known_reference
+from minari_obd.files import write_text
 from minari_obd.finetuning_checkpoint import RunRecord, read_checkpoint, write_checkpoint
 from minari_obd.finetuning_recipe import FinetuningRecipe
-from minari_obd.finetuning_report import FinetuneReport, check_no_report, write_text
+from minari_obd.finetuning_report import FinetuneReport, check_no_report
 from minari_obd.interrupts import deferred_interrupts
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.progress import progress_bar

@@ -1,7 +1,6 @@
 """Grid of fine-tuning: several ways to begin (arms) times seeds, from one TOML file; what has a report is not run."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from minari_obd.distillation import Distillation
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import SettingError, check_writable
 from minari_obd.evaluation import EvaluationReport, evaluate
+from minari_obd.files import write_bytes, write_text
 from minari_obd.finetuning import Finetuning
 from minari_obd.finetuning_recipe import FinetuningRecipe
-from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve, write_text
+from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve
 from minari_obd.folder import load_folder
 from minari_obd.grid import Cell, parse_settings
 from minari_obd.offline import OfflineData, load_offline_data
@@ -200,6 +200,4 @@ def _steps_text(steps: Sequence[int | None]) -> str:
 
 def _write(reports: Sequence[FinetuneReport], table: str, folder: Path) -> None:
     write_text(folder / "table.md", table)
-    temporary = folder / f".curves.{os.getpid()}.png"
-    temporary.write_bytes(draw_reports(reports))
-    temporary.replace(folder / "curves.png")
+    write_bytes(folder / "curves.png", draw_reports(reports))

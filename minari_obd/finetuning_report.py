@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, check_writable
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.files import write_text
 from minari_obd.finetuning_recipe import FinetuningRecipe
 from minari_obd.statistics import Estimate, ReferenceScores, estimate_mean
 
 if TYPE_CHECKING:
     from minari_obd.cloning import Policy
 
-__all__ = ["FinetuneReport", "check_no_report", "draw_reports", "mean_curve", "write_text"]
+__all__ = ["FinetuneReport", "check_no_report", "draw_reports", "mean_curve"]
 
 _FORMAT = 1
 
@@ -188,13 +188,6 @@ def check_no_report(folder: Path) -> None:
     """
     if (folder / "report.json").exists():
         raise SettingError(f"'{folder}' holds a report already; give another folder, or delete that one.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    temporary = check_writable(path).with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def mean_curve(reports: Sequence[FinetuneReport]) -> tuple[np.ndarray, list[Estimate]]:

@@ -7,8 +7,9 @@ import torch
 from rich.console import Console
 
 from minari_obd.recipe import Recipe
+from minari_obd.teachers.calibration import Calibration
 
-__all__ = ["PlannedTeacher", "print_plan"]
+__all__ = ["PlannedTeacher", "print_plan", "print_values"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ def print_plan(
             f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
             f"steps of cloning: about {_duration(distillation_seconds)} on {torch.get_num_threads()} thread(s)"
         )
+
+
+def print_values(calibration: Calibration) -> None:
+    """Print how a teacher's values lie beside the data's returns, in red if they are not to be trusted."""
+    style = "red" if calibration.problem else None
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"  values       {calibration}", style=style)
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from minari_obd.bench_cell import CellResult, load_results
 from minari_obd.bench_table import OWN, PUBLISHED_NOTE, BenchTable, Line, text_of
 from minari_obd.distilled import DistilledDataset
-from minari_obd.errors import MinariObdError, NotFoundError, check_writable
+from minari_obd.errors import MinariObdError, NotFoundError
+from minari_obd.files import write_bytes, write_text
 from minari_obd.frames import render_pairs
 from minari_obd.loading import load_dataset
 from minari_obd.minari_storage import has_local_dataset
@@ -55,12 +56,10 @@ def write_report(
     page = _Page(folder, found)
     if diagnose:
         diagnose_sets(folder, page.first_sets(), progress=progress)
-    path = check_writable(folder / "report.html")
+    path = folder / "report.html"
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
     return path
 
 
@@ -204,10 +203,7 @@ class _Page:
                 continue
             if picture is None:
                 continue
-            file = check_writable(self.folder / "figures" / f"{name}-{dataset.strip('/').replace('/', '-')}.png")
-            temporary = file.with_name(f".{file.name}")
-            temporary.write_bytes(picture)
-            temporary.replace(file)
+            write_bytes(self.folder / "figures" / f"{name}-{dataset.strip('/').replace('/', '-')}.png", picture)
             source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
             label = html.escape(dataset)
             caption = f"<figcaption>{label}</figcaption>"

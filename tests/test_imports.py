@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point upwards in this list and never down: a module imports only from rows before its own, or its own row.
 LAYERS = [
-    {"errors", "interrupts", "progress"},
+    {"errors", "files", "interrupts", "progress"},
     {
         "registry",
         "statistics",
@@ -37,6 +37,9 @@ LAYERS = [
         "teachers.foreign",
         "teachers.loading",
         "teachers.actions",
+        "teachers.calibration",
+        "teachers.training",
+        "teachers.transitions",
         "students",
         "distilled",
         "card",

@@ -19,7 +19,7 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.minari_bridge import from_minari, to_minari
 from minari_obd.offline import load_offline_data
-from minari_obd.teachers.d3rlpy_teacher import _transitions
+from minari_obd.teachers.transitions import transitions
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
@@ -55,7 +55,7 @@ def test_each_pair_is_a_terminated_episode_of_one_step() -> None:
     assert dataset.storage.metadata["ref_max_score"] == 100.0
     assert dataset.recover_environment(eval_env=True).spec.id == "Hopper-v5"  # pyright: ignore
     # A learner of transitions keeps every pair and bootstraps through none.
-    table = _transitions(load_offline_data("obd-test/pairs-v0"), gamma=0.99)
+    table = transitions(load_offline_data("obd-test/pairs-v0"), gamma=0.99)
     assert len(table["terminals"]) == 8
     assert (table["terminals"] == 1).all()
 

@@ -1,6 +1,8 @@
 """Teachers: aligned transitions, a task with a known answer, exact copies of what d3rlpy trained."""
 
 import logging
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from safetensors.torch import save_file
 
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
 from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
-from minari_obd.teachers.d3rlpy_teacher import TeacherRun, _transitions, train_teacher
+from minari_obd.teachers import FrozenTeacher, Teacher, d3rlpy_teacher, load_teacher
+from minari_obd.teachers.d3rlpy_teacher import TeacherRun, train_teacher
+from minari_obd.teachers.transitions import transitions
 
 LENGTHS = [4, 1, 7, 2]
 ALGORITHMS = ["td3_bc", "iql", "cql", "calql"]
@@ -21,7 +24,7 @@ ALGORITHMS = ["td3_bc", "iql", "cql", "calql"]
 
 def test_transitions_stay_aligned_over_unequal_episodes() -> None:
     data = load_offline_data(make_arrays(LENGTHS))
-    table = _transitions(data, gamma=0.5)
+    table = transitions(data, gamma=0.5)
     raw = {name: data.normaliser.denormalise(table[name])[:, 0] for name in ("observations", "next_observations")}
     steps = np.concatenate([1000 * e + np.arange(n) for e, n in enumerate(LENGTHS)])
     np.testing.assert_allclose(raw["observations"], steps, atol=1e-2)
@@ -40,11 +43,11 @@ def test_transitions_stay_aligned_over_unequal_episodes() -> None:
 def test_truncated_steps_without_successor_are_left_out() -> None:
     arrays = make_arrays(LENGTHS)
     del arrays["next_observations"]
-    table = _transitions(load_offline_data(arrays), gamma=0.99)
+    table = transitions(load_offline_data(arrays), gamma=0.99)
     assert len(table["rewards"]) == 12  # two of four episodes are truncated
     one = {name: value[:1] for name, value in make_arrays([4]).items() if name != "next_observations"}
     with pytest.raises(DataError, match="no step with a known successor"):
-        _transitions(load_offline_data(one), gamma=0.99)
+        transitions(load_offline_data(one), gamma=0.99)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -153,12 +156,43 @@ def test_divergence_is_noticed(small_data: OfflineData) -> None:
     run = TeacherRun.of(small_data, "td3_bc", 3, 0, torch.device("cpu"))
     batches = run._batches
 
-    def poisoned(algo):
-        for batch in batches(algo):
+    def poisoned(algo, rng):
+        for batch in batches(algo, rng):
             batch.rewards[:] = float("nan")
             yield batch
 
     object.__setattr__(run, "_batches", poisoned)
-    with pytest.raises(MinariObdError, match="diverged at update 0"):
+    with pytest.raises(MinariObdError, match="diverged at update 1"):
         run.train(progress=False)
     assert not run.is_cached
+
+
+@pytest.mark.parametrize("algorithm", ["td3_bc", "calql"])
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    algorithm: str, small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(d3rlpy_teacher, "_LOOK_EVERY", 4)
+    run = TeacherRun.of(small_data, algorithm, 14, 3, torch.device("cpu"))
+    whole = run.train(progress=False)
+    log = (run.cache_folder / "training.csv").read_text()
+    assert [line.split(",")[0] for line in log.splitlines()] == ["update", "4", "8", "12", "14"]
+    shutil.rmtree(run.cache_folder)
+    batches = TeacherRun._batches
+
+    def cut(self: TeacherRun, algo, rng):
+        for number, batch in enumerate(batches(self, algo, rng)):
+            if number == 9:
+                signal.raise_signal(signal.SIGINT)  # noted; the update is finished first
+            yield batch
+
+    with monkeypatch.context() as context:
+        context.setattr(TeacherRun, "_batches", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(progress=False)
+    assert run.checkpoint.is_file()
+    assert not run.is_cached
+    torch.rand(3)  # what happens in between is of no account
+    resumed = run.train(progress=False)
+    assert resumed.sha256 == whole.sha256
+    assert (run.cache_folder / "training.csv").read_text() == log
+    assert not run.checkpoint.exists()

@@ -16,14 +16,22 @@ import numpy as np
 import torch
 
 from minari_obd.devices import cache_root, choose_device
-from minari_obd.errors import DataError, MinariObdError, SettingError, check_installed
+from minari_obd.errors import MinariObdError, SettingError, check_installed
+from minari_obd.files import write_text
+from minari_obd.interrupts import deferred_interrupts
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
 from minari_obd.teachers.frozen import FrozenTeacher, Layers
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.training import TrainingRecord, generator_of, log_text, read_training, write_training
+from minari_obd.teachers.transitions import transitions
 
 check_installed("d3rlpy", "distill")
+
+_CHECKPOINT_SECONDS = 120.0
+_LOOK_EVERY = 500  # updates
+_LOOKED_AT = 1_000  # states
 
 __all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "TeacherRun", "train_teacher"]
 
@@ -119,15 +127,23 @@ class TeacherRun:
             return 0.0
         with _contained(self.seed, self.device):
             algo = self._create()
-            batches = self._batches(algo)
+            batches = self._batches(algo, generator_of(self.seed, TrainingRecord()))
             algo.impl.update(next(batches), 0)  # the first update warms caches up
             start = time.perf_counter()
             for step in range(1, steps + 1):
                 algo.impl.update(next(batches), step)
             return (time.perf_counter() - start) / steps * self.steps
 
+    @property
+    def checkpoint(self) -> Path:
+        """The file that an interrupted training goes on from."""
+        return cache_root() / "checkpoints" / f"teacher-{self.cache_folder.name}.safetensors"
+
     def train(self, *, progress: bool = True) -> FrozenTeacher:
         """Train, or load what an earlier call with the same data and settings trained.
+
+        An interrupted training goes on from its checkpoint, and ends with the same bits on the CPU. Beside the
+        teacher, ``training.csv`` holds its losses and the mean value of its actions.
 
         Raises:
             MinariObdError: the training diverged.
@@ -136,20 +152,49 @@ class TeacherRun:
             return load_teacher(self.cache_folder)
         with _contained(self.seed, self.device):
             algo = self._create()
-            batches = self._batches(algo)
-            title = f"training {self.algorithm.name}"
-            with progress_bar(self.steps, title, unit="update", show=progress) as bar:
-                for step in range(self.steps):
-                    losses = algo.impl.update(next(batches), step)
-                    bar.update()
-                    if step % 100 == 0 and not all(np.isfinite(loss) for loss in losses.values()):
-                        raise MinariObdError(
-                            f"The training of {self.algorithm.name} diverged at update {step}: {losses}; "
-                            "try another teacher algorithm, or check the scale of the rewards."
-                        )
+            modules = algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules
+            record = TrainingRecord()
+            if self.checkpoint.is_file():
+                record = read_training(self.checkpoint, modules, self.device)
+                torch.set_num_threads(record.threads)
+            self._update(algo, modules, record, progress)
         teacher = self._freeze(algo)
+        write_text(self.cache_folder / "training.csv", log_text(record.log))
         teacher.save(self.cache_folder)
+        self.checkpoint.unlink(missing_ok=True)
         return teacher
+
+    def _update(self, algo: Any, modules: Any, record: TrainingRecord, progress: bool) -> None:
+        """Make the updates that are missing, and write checkpoints."""
+        rng = generator_of(self.seed, record)
+        batches = self._batches(algo, rng)
+        some = self.data.observations[:: 1 + len(self.data) // _LOOKED_AT]
+        states = self.data.normaliser.normalise(some)
+        saved, title = time.monotonic(), f"training {self.algorithm.name}"
+        bar = progress_bar(self.steps, title, unit="update", show=progress)
+        with bar, deferred_interrupts() as is_interrupted:
+            bar.update(record.step)
+            while record.step < self.steps:
+                losses = algo.impl.update(next(batches), record.step)
+                record.step += 1
+                bar.update()
+                is_look = record.step % _LOOK_EVERY == 0 or record.step == self.steps
+                if is_look:
+                    value = float(algo.predict_value(states, algo.predict(states)).mean())
+                    row = {name: float(loss) for name, loss in losses.items()}
+                    record.log.append({"update": record.step, **row, "mean_value": value})
+                    bar.set_postfix_str(f"mean value {value:.3g}")
+                if (is_look or record.step % 100 == 1) and not all(np.isfinite(loss) for loss in losses.values()):
+                    raise MinariObdError(
+                        f"The training of {self.algorithm.name} diverged at update {record.step}: {losses}; "
+                        "try another teacher algorithm, or check the scale of the rewards."
+                    )
+                if is_interrupted() or time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    record.rng = dict(rng.bit_generator.state)
+                    write_training(self.checkpoint, modules, self.device, record)
+                    saved = time.monotonic()
+                    if is_interrupted():
+                        raise KeyboardInterrupt
 
     def _create(self) -> Any:
         d3rlpy = import_d3rlpy()
@@ -158,15 +203,14 @@ class TeacherRun:
         algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
         return algo
 
-    def _batches(self, algo: Any) -> Iterator[Any]:
+    def _batches(self, algo: Any, rng: np.random.Generator) -> Iterator[Any]:
         """Minibatches of transitions, drawn with replacement; d3rlpy's own sampler takes as long as an update."""
         from d3rlpy.torch_utility import TorchMiniBatch
 
-        table = _transitions(self.data, algo.config.gamma)
+        table = transitions(self.data, algo.config.gamma)
         size, device = algo.config.batch_size, self.device
         columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
         ones = torch.ones(size, 1, device=device)
-        rng = np.random.default_rng([self.seed, 4])
         while True:
             rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=size)).to(device)
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
@@ -211,44 +255,6 @@ def _linear_layers(module: torch.nn.Module) -> Layers:
         for name, layer in module.named_modules()
         if isinstance(layer, torch.nn.Linear) and not name.endswith("_logstd")
     ]
-
-
-def _transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
-    """Aligned transitions in normalised units, every column float32 with rows first.
-
-    The observation after a step is the next row's, except at an episode's end, where it is the recorded final one.
-    Truncated steps whose final observation is unknown have no successor and are left out. Terminated ones need none.
-    """
-    observations = data.normaliser.normalise(data.observations)
-    actions = data.scaled_actions()
-    ends = np.flatnonzero(data.terminations | data.truncations)
-    following = np.roll(observations, -1, axis=0)
-    final = data.normaliser.normalise(data.final_observations)
-    unknown = ~np.isfinite(final).all(axis=1)
-    final[unknown] = 0.0
-    following[ends] = final
-    next_actions = np.roll(actions, -1, axis=0)
-    next_actions[ends] = 0.0
-    keep = np.ones(len(data), dtype=bool)
-    keep[ends[unknown & data.truncations[ends]]] = False
-    if not keep.any():
-        raise DataError(f"'{data.dataset_id}' has no step with a known successor; a teacher cannot be trained on it.")
-    returns = np.zeros(len(data))
-    running = 0.0
-    for row in range(len(data) - 1, -1, -1):
-        done = data.terminations[row] or data.truncations[row]
-        running = float(data.rewards[row]) + gamma * (0.0 if done else running)
-        returns[row] = running
-    columns = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": data.rewards[:, None],
-        "next_observations": following,
-        "next_actions": next_actions,
-        "returns_to_go": returns[:, None],
-        "terminals": data.terminations[:, None],
-    }
-    return {name: np.ascontiguousarray(column[keep], dtype=np.float32) for name, column in columns.items()}
 
 
 def train_teacher(
