@@ -11,6 +11,7 @@ import minari_obd
 from minari_obd.bench_cell import CellResult, Task, last_line, run_task, start_process
 from minari_obd.errors import MinariObdError, check_writable
 from minari_obd.grid import Cell, Grid, load_grid
+from minari_obd.interrupts import interrupted_by_termination
 from minari_obd.offline import load_offline_data
 from minari_obd.progress import progress_bar
 from minari_obd.protocol import check_positive
@@ -111,20 +112,21 @@ class Runner(Protocol):
 def _run_by(runner: Runner, missing: dict[str, Task], bar: Any) -> list[str]:
     """Run cells beside one another, none before what it needs is there, and return what failed."""
     waiting, running, failed = dict(missing), dict[str, Task](), list[str]()
-    try:
-        while waiting or running:
-            for key, task in list(waiting.items()):
-                unfinished = (each.cell for each in (*running.values(), *waiting.values()))
-                if len(running) < runner.slots and not _waits(task.cell, unfinished):
-                    running[key] = waiting.pop(key)
-                    runner.start(task)
-            for key, problem in runner.finished().items():
-                label = running.pop(key).cell.label
-                if problem is not None:
-                    failed.append(f"{label}: {problem}")
-                bar.update()
-    finally:
-        runner.stop()
+    with interrupted_by_termination():
+        try:
+            while waiting or running:
+                for key, task in list(waiting.items()):
+                    unfinished = (each.cell for each in (*running.values(), *waiting.values()))
+                    if len(running) < runner.slots and not _waits(task.cell, unfinished):
+                        running[key] = waiting.pop(key)
+                        runner.start(task)
+                for key, problem in runner.finished().items():
+                    label = running.pop(key).cell.label
+                    if problem is not None:
+                        failed.append(f"{label}: {problem}")
+                    bar.update()
+        finally:
+            runner.stop()
     return failed
 
 

@@ -138,6 +138,20 @@ def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
     assert all(Path("cut/cells", name).stat().st_mtime_ns == when for name, when in kept.items())
 
 
+def test_a_run_that_is_terminated_leaves_no_process_behind(grid: Path) -> None:
+    Path("long.toml").write_text(TINY.replace("steps = 5\n", "steps = 100_000\n", 1))
+    command = [sys.executable, "-c", "from minari_obd.bench import run_grid; run_grid('long.toml', 'cut', jobs=2)"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        while len(list(Path("cut").glob("logs/*.log"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(60) != 0
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(jobs: int, grid: Path) -> None:
     broken = replace(load_grid(grid), methods=["random"], sizes=[100_000, 8], seeds=[0])
