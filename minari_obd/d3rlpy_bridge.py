@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minari_obd.distilled import DistilledDataset
-from minari_obd.teachers.d3rlpy_teacher import import_d3rlpy
+from minari_obd.teachers.algorithms import import_d3rlpy
 
 if TYPE_CHECKING:
     from d3rlpy.dataset import MDPDataset

@@ -110,7 +110,9 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> "FrozenTeach
     from minari_obd.devices import choose_device
     from minari_obd.teachers import load_teacher
 
-    run = TeacherRun.of(data, recipe.teacher.algorithm, recipe.teacher.steps, recipe.seed, choose_device("cpu"))
+    teacher = recipe.teacher
+    device = choose_device("cpu")
+    run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, teacher.options)
     if not run.is_cached:
         return None
     teacher = load_teacher(run.cache_folder)

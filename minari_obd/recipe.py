@@ -36,6 +36,8 @@ class TeacherRecipe:
     """Algorithm to train, the folder of a saved teacher, or a Hub repository `organisation/name` or `...@revision`."""
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Settings of d3rlpy's configuration of the algorithm that are to differ, such as `conservative_weight`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

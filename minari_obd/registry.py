@@ -62,10 +62,10 @@ TEACHERS = Registry(
     "teacher algorithm",
     "minari_obd.teachers",
     {
-        "td3_bc": "minari_obd.teachers.d3rlpy_teacher:TD3_BC",
-        "iql": "minari_obd.teachers.d3rlpy_teacher:IQL",
-        "cql": "minari_obd.teachers.d3rlpy_teacher:CQL",
-        "calql": "minari_obd.teachers.d3rlpy_teacher:CAL_QL",
+        "td3_bc": "minari_obd.teachers.algorithms:TD3_BC",
+        "iql": "minari_obd.teachers.algorithms:IQL",
+        "cql": "minari_obd.teachers.algorithms:CQL",
+        "calql": "minari_obd.teachers.algorithms:CAL_QL",
     },
 )
 DENSITIES = Registry(

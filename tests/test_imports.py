@@ -77,6 +77,7 @@ LAYERS = [
         "minari_bridge",
         "d3rlpy_bridge",
         "simulation",
+        "teachers.algorithms",
         "teachers.d3rlpy_teacher",
         "teachers.repository",
         "evaluation",
@@ -116,7 +117,7 @@ HAND_OVERS = {
     ("teachers.loading", "teachers.repository"),
 }
 ONLY_IN = {
-    "d3rlpy": {"teachers.d3rlpy_teacher"},
+    "d3rlpy": {"teachers.algorithms", "teachers.d3rlpy_teacher"},
     "huggingface_hub": {"hub"},
     "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
     "tyro": {"cli", "cli_experiments"},

@@ -47,7 +47,7 @@ def test_json_round_trip() -> None:
         ("source = 'a'\nsise = 3", "no setting 'sise' .did you mean 'size'"),
         ("source = 'a'\n[teacher]\nalgoritm = 'iql'", "no setting 'teacher.algoritm' .did you mean 'algorithm'"),
         ("source = 'a'\nsize = '3'", "size: Input should be a valid integer"),
-        ("source = 'a'\n[student]\noptimiser = 'lion'", "student.optimiser: Input should be 'sgd' or 'adam'"),
+        ("source = 'a'\n[student]\noptimiser = 'lion'", "student.optimiser: Input should be 'sgd', 'adam' or 'adamw'"),
         ("source = 'a'\nsize = 0", "recipe.size is 0; it must be above zero"),
         ("source = ", "is not TOML"),
     ],

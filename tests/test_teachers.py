@@ -12,12 +12,14 @@ import torch
 from conftest import make_arrays
 from safetensors.torch import save_file
 
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.recipe import load_recipe
 from minari_obd.teachers import FrozenTeacher, Teacher, d3rlpy_teacher, load_teacher
 from minari_obd.teachers.d3rlpy_teacher import TeacherRun, train_teacher
 from minari_obd.teachers.transitions import transitions
 
+RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]
 ALGORITHMS = ["td3_bc", "iql", "cql", "calql"]
 
@@ -196,3 +198,28 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     assert resumed.sha256 == whole.sha256
     assert (run.cache_folder / "training.csv").read_text() == log
     assert not run.checkpoint.exists()
+
+
+def test_options_reach_the_algorithm_and_name_the_training(small_data: OfflineData) -> None:
+    plain = train_teacher(small_data, "td3_bc", steps=3, progress=False)
+    other = train_teacher(small_data, "td3_bc", steps=3, options={"alpha": 0.1, "tau": 1}, progress=False)
+    assert other.sha256 != plain.sha256
+    assert other.details["options"] == {"alpha": 0.1, "tau": 1}
+    for options, message in (
+        ({"alhpa": 0.1}, "did you mean 'alpha'"),
+        ({"actor_encoder_factory": "x"}, "no 'actor_encoder_factory'"),
+        ({"alpha": "much"}, "takes a float"),
+        ({"n_critics": 2.5}, "takes a int"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            train_teacher(small_data, "td3_bc", steps=3, options=options, progress=False)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_authors_settings_are_d3rlpys(path: Path, small_data: OfflineData) -> None:
+    teacher = load_recipe(path).teacher
+    run = TeacherRun.of(small_data, teacher.algorithm, teacher.steps, 0, torch.device("cpu"), teacher.options)
+    assert teacher.algorithm == path.stem
+    assert teacher.steps == 1_000_000
+    algo = run._create()
+    assert all(getattr(algo.config, name) == value for name, value in teacher.options.items())

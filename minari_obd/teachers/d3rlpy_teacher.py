@@ -2,11 +2,10 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from minari_obd.interrupts import deferred_interrupts
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
+from minari_obd.teachers.algorithms import Algorithm, check_options, import_d3rlpy
 from minari_obd.teachers.frozen import FrozenTeacher, Layers
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.training import TrainingRecord, generator_of, log_text, read_training, write_training
@@ -33,30 +33,7 @@ _CHECKPOINT_SECONDS = 120.0
 _LOOK_EVERY = 500  # updates
 _LOOKED_AT = 1_000  # states
 
-__all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "TeacherRun", "train_teacher"]
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """An offline-RL algorithm of d3rlpy and the settings it is run with."""
-
-    name: str
-    config: str
-    """Name of its configuration class in ``d3rlpy.algos``."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """What differs from d3rlpy's defaults."""
-    steps: int = 20_000
-    """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
-
-
-TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
-"""TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)."""
-IQL = Algorithm("iql", "IQLConfig")
-"""Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169)."""
-CQL = Algorithm("cql", "CQLConfig", {"alpha_learning_rate": 0.0})
-"""Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779), with a fixed penalty as in d3rlpy's reproduction."""
-CAL_QL = Algorithm("calql", "CalQLConfig", {"alpha_learning_rate": 0.0})
-"""Calibrated Q-learning (Nakamoto et al. 2023, arXiv 2303.05479), with a fixed penalty."""
+__all__ = ["TeacherRun", "train_teacher"]
 
 
 @contextlib.contextmanager
@@ -66,19 +43,6 @@ def _contained(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-def import_d3rlpy() -> Any:
-    """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
-    import structlog
-
-    structlog_before = structlog.get_config()
-    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        import d3rlpy
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
-    structlog.configure(**structlog_before)
-    return d3rlpy
 
 
 @dataclass(frozen=True)
@@ -92,9 +56,20 @@ class TeacherRun:
     device: torch.device
 
     @classmethod
-    def of(cls, data: OfflineData, algorithm: str, steps: int | None, seed: int, device: torch.device) -> "TeacherRun":
-        """Look the algorithm up and fill in its own number of steps if none is given."""
+    def of(
+        cls,
+        data: OfflineData,
+        algorithm: str,
+        steps: int | None,
+        seed: int,
+        device: torch.device,
+        options: Mapping[str, Any] | None = None,
+    ) -> "TeacherRun":
+        """Look the algorithm up, fill in its own number of steps if none is given, and check the options."""
         found: Algorithm = TEACHERS.get(algorithm)
+        if options:
+            check_options(found, options)
+            found = replace(found, options={**found.options, **options})
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
         return cls(data, found, found.steps if steps is None else steps, seed, device)
@@ -264,6 +239,7 @@ def train_teacher(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> FrozenTeacher:
     """Train an offline-RL teacher, or load it if this very training was done before.
@@ -274,11 +250,13 @@ def train_teacher(
         steps: gradient steps on batches of 256; the algorithm's own default if not given.
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
+        options: settings of d3rlpy's configuration that are to differ, such as ``{"expectile": 0.9}``.
         progress: show a bar.
 
     Raises:
         NotFoundError: an unknown algorithm.
         MissingExtraError: d3rlpy is not installed.
+        SettingError: an option that the algorithm does not have, or of another kind.
         MinariObdError: the training diverged.
     """
-    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device)).train(progress=progress)
+    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options).train(progress=progress)

@@ -1,0 +1,70 @@
+"""Algorithms of d3rlpy and the settings that they are run with."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from minari_obd.errors import SettingError, check_installed, did_you_mean
+
+check_installed("d3rlpy", "distill")
+
+__all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "check_options", "import_d3rlpy"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An offline-RL algorithm of d3rlpy and the settings it is run with."""
+
+    name: str
+    config: str
+    """Name of its configuration class in ``d3rlpy.algos``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What differs from d3rlpy's defaults."""
+    steps: int = 20_000
+    """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
+
+
+TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
+"""TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)."""
+IQL = Algorithm("iql", "IQLConfig")
+"""Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169)."""
+CQL = Algorithm("cql", "CQLConfig", {"alpha_learning_rate": 0.0})
+"""Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779), with a fixed penalty as in d3rlpy's reproduction."""
+CAL_QL = Algorithm("calql", "CalQLConfig", {"alpha_learning_rate": 0.0})
+"""Calibrated Q-learning (Nakamoto et al. 2023, arXiv 2303.05479), with a fixed penalty."""
+
+
+def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:
+    """Refuse what is no plain setting of d3rlpy's configuration.
+
+    Raises:
+        SettingError: an unknown name, or a value of another kind than the default.
+    """
+    defaults = getattr(import_d3rlpy().algos, algorithm.config)()
+    plain = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
+    plain = {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
+    for name, value in options.items():
+        if name not in plain:
+            raise SettingError(f"teacher.options has no '{name}' for {algorithm.name}; {did_you_mean(name, plain)}")
+        wanted = type(plain[name])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise SettingError(
+                f"teacher.options.{name} is {value!r}; {algorithm.name} takes a {wanted.__name__} there."
+            )
+
+
+def import_d3rlpy() -> Any:
+    """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
+    import structlog
+
+    structlog_before = structlog.get_config()
+    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        import d3rlpy
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
+    structlog.configure(**structlog_before)
+    return d3rlpy
