@@ -108,15 +108,15 @@ class BenchTable:
         return found
 
     def improvement(self, ours: tuple[str, int | None], theirs: tuple[str, int | None]) -> float | None:
-        """Probability that a student of ours beats one of theirs, both of any seed, averaged over datasets."""
+        """Probability that a student of ours beats one of theirs, of any seed, averaged over datasets with both."""
         shares = []
         for dataset in self.datasets:
             both = [[scores_of(r).mean(axis=1) for r in self.of(*group, dataset)] for group in (ours, theirs)]
             if not all(both):
-                return None
+                continue
             first, second = (np.concatenate(each)[:, None] for each in both)
             shares.append(probability_of_improvement(first, second).mean)
-        return float(np.mean(shares))
+        return float(np.mean(shares)) if shares else None
 
     def to_markdown(self) -> str:
         """The tables, with the papers' own numbers below ours."""

@@ -125,7 +125,7 @@ class _Page:
             rows.append([ours[0], *("" if share is None else f"{share:.2f}" for share in shares)])
         note = (
             "<p>Probability that a student of the row returns more than one of the column, ties as half, averaged over "
-            "datasets (Agarwal et al. 2021).</p>"
+            "the datasets that have both (Agarwal et al. 2021).</p>"
         )
         return note + _table(["", *(method for method, _ in groups)], rows) if len(groups) > 1 else ""
 

@@ -200,6 +200,9 @@ def test_the_tables_figures_follow_from_the_results() -> None:
     write_results(results, Path())
     assert pq.ParquetFile("results.parquet").metadata.num_rows == len(results) * 4
     assert BenchTable(results[:1]).mean("teacher", None) is not None
+    assert table.improvement(("teacher", None), ("pbc", 64)) == 1.0
+    assert BenchTable(results[:-3]).improvement(("teacher", None), ("pbc", 64)) == 1.0  # where both have results
+    assert table.improvement(("pbc", 64), ("sdw", 64)) is None
     partial = BenchTable(results[:9])
     assert partial.mean("pbc", 64) is None
     assert "| - |" in partial.to_markdown()
