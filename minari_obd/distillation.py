@@ -209,7 +209,8 @@ class Distillation:
         from minari_obd.teachers.d3rlpy_teacher import TeacherRun  # d3rlpy is an extra, and slow to import
 
         recipe, device = self.recipe.teacher, choose_device(self.recipe.device)
-        return TeacherRun.of(self.data, recipe.algorithm, recipe.steps, self.recipe.seed, device, recipe.options)
+        settings = recipe.algorithm, recipe.steps, self.recipe.seed, device, recipe.options, recipe.average
+        return TeacherRun.of(self.data, *settings)
 
     @cached_property
     def teacher(self) -> Teacher:

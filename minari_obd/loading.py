@@ -112,7 +112,7 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> "FrozenTeach
 
     teacher = recipe.teacher
     device = choose_device("cpu")
-    run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, teacher.options)
+    run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, teacher.options, teacher.average)
     if not run.is_cached:
         return None
     teacher = load_teacher(run.cache_folder)

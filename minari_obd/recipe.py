@@ -38,11 +38,16 @@ class TeacherRecipe:
     """Gradient steps; the algorithm's own default if not given."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Settings of d3rlpy's configuration of the algorithm that are to differ, such as `conservative_weight`."""
+    average: float = 0.0
+    """Share of the updates, the last ones, over which the actor's weights are averaged; the average is kept if the
+    actor's own loss on the data is less with it. 0: the last weights."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         check_positive("teacher", steps=self.steps)
+        if not 0.0 <= self.average <= 1.0:
+            raise SettingError(f"teacher.average is {self.average}; it must be from 0 to 1.")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ TEACHERS = Registry(
         "iql": "minari_obd.teachers.algorithms:IQL",
         "cql": "minari_obd.teachers.algorithms:CQL",
         "calql": "minari_obd.teachers.algorithms:CAL_QL",
+        "rebrac": "minari_obd.teachers.algorithms:REBRAC",
     },
 )
 DENSITIES = Registry(

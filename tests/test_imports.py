@@ -34,6 +34,7 @@ LAYERS = [
     {
         "teachers",
         "teachers.frozen",
+        "teachers.networks",
         "teachers.foreign",
         "teachers.loading",
         "teachers.actions",
@@ -78,6 +79,7 @@ LAYERS = [
         "d3rlpy_bridge",
         "simulation",
         "teachers.algorithms",
+        "teachers.averaging",
         "teachers.d3rlpy_teacher",
         "teachers.repository",
         "evaluation",

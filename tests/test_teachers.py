@@ -1,5 +1,6 @@
 """Teachers: aligned transitions, a task with a known answer, exact copies of what d3rlpy trained."""
 
+import json
 import logging
 import shutil
 import signal
@@ -10,18 +11,21 @@ import pytest
 import structlog
 import torch
 from conftest import make_arrays
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.recipe import load_recipe
 from minari_obd.teachers import FrozenTeacher, Teacher, d3rlpy_teacher, load_teacher
+from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.d3rlpy_teacher import TeacherRun, train_teacher
+from minari_obd.teachers.networks import apply_layers, layers_of
 from minari_obd.teachers.transitions import transitions
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]
-ALGORITHMS = ["td3_bc", "iql", "cql", "calql"]
+ALGORITHMS = ["td3_bc", "rebrac", "iql", "cql", "calql"]
 
 
 def test_transitions_stay_aligned_over_unequal_episodes() -> None:
@@ -169,12 +173,12 @@ def test_divergence_is_noticed(small_data: OfflineData) -> None:
     assert not run.is_cached
 
 
-@pytest.mark.parametrize("algorithm", ["td3_bc", "calql"])
+@pytest.mark.parametrize(("algorithm", "average"), [("td3_bc", 0.6), ("calql", 0.0)])
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    algorithm: str, small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+    algorithm: str, average: float, small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(d3rlpy_teacher, "_LOOK_EVERY", 4)
-    run = TeacherRun.of(small_data, algorithm, 14, 3, torch.device("cpu"))
+    run = TeacherRun.of(small_data, algorithm, 14, 3, torch.device("cpu"), average=average)
     whole = run.train(progress=False)
     log = (run.cache_folder / "training.csv").read_text()
     assert [line.split(",")[0] for line in log.splitlines()] == ["update", "4", "8", "12", "14"]
@@ -197,6 +201,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     resumed = run.train(progress=False)
     assert resumed.sha256 == whole.sha256
     assert (run.cache_folder / "training.csv").read_text() == log
+    assert resumed.details == whole.details  # of an averaged one, the losses that chose it
     assert not run.checkpoint.exists()
 
 
@@ -223,3 +228,96 @@ def test_the_authors_settings_are_d3rlpys(path: Path, small_data: OfflineData) -
     assert teacher.steps == 1_000_000
     algo = run._create()
     assert all(getattr(algo.config, name) == value for name, value in teacher.options.items())
+
+
+def test_rebrac_has_its_authors_networks(small_data: OfflineData) -> None:
+    teacher = train_teacher(small_data, "rebrac", steps=2, progress=False)
+    assert [[len(layer) for layer in layers] for layers in (teacher.actor, *teacher.critics)] == [
+        [2, 2, 2, 2],
+        [4, 4, 4, 2],
+        [4, 4, 4, 2],
+    ]
+    assert {len(layer[1]) for layers in (teacher.actor, *teacher.critics) for layer in layers[:-1]} == {256}
+
+
+def test_layer_norms_follow_the_activation_and_are_saved(small_data: OfflineData) -> None:
+    torch.manual_seed(0)
+    sizes, norm = (5, 8, 6), torch.nn.LayerNorm
+    model = torch.nn.Sequential(
+        *(torch.nn.Linear(5, 8), torch.nn.ReLU(), norm(8)),
+        *(torch.nn.Linear(8, 6), torch.nn.ReLU(), norm(6)),
+        torch.nn.Linear(6, 1),
+    )
+    for part in model:
+        if isinstance(part, norm):
+            torch.nn.init.normal_(part.weight)
+            torch.nn.init.normal_(part.bias)
+    critic = layers_of(model)
+    assert [tuple(layer[0].shape) for layer in critic] == [*zip(sizes[1:], sizes[:-1], strict=True), (1, 6)]
+    inputs = torch.randn(20, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(apply_layers(critic, inputs, "relu"), model(inputs))
+
+    plain = train_teacher(small_data, "td3_bc", steps=1, progress=False)
+    fields = {name: value for name, value in vars(plain).items() if name != "sha256"}
+    teacher = FrozenTeacher(**{**fields, "critics": [critic, plain.critics[0]]})
+    again = load_teacher(teacher.save("normed"))
+    states, actions = small_data.observations, small_data.actions
+    np.testing.assert_array_equal(again.value(states, actions), teacher.value(states, actions))
+    assert again.sha256 == teacher.sha256
+    # Versions that know no layer norm read all but these.
+    for folder, number in ((plain.save("plain"), 2), (Path("normed"), 3)):
+        with safe_open(folder / "teacher.safetensors", framework="pt") as file:
+            assert json.loads(file.metadata()["minari_obd_teacher"])["format"] == number
+    for damaged in ([critic[0][:3], *critic[1:]], [*critic[:-1], (*critic[-1], *critic[-1])]):
+        with pytest.raises(DataError, match="does not map 5 inputs to 1 outputs"):
+            FrozenTeacher(**{**fields, "critics": [damaged]})
+
+
+def test_an_averaged_actor_is_the_mean_of_the_last_updates(
+    small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[torch.Tensor]] = []
+    note = ActorAverage.note
+
+    def watch(self: ActorAverage, step: int) -> None:
+        seen.append([tensor for layer in layers_of(self._algo.impl.policy) for tensor in layer])
+        note(self, step)
+
+    monkeypatch.setattr(ActorAverage, "note", watch)
+    run = TeacherRun.of(small_data, "td3_bc", 10, 0, torch.device("cpu"), average=0.4)
+    kept = run.train(progress=False)
+    other = load_teacher(run.cache_folder / "other")
+    both = {teacher.details["actor"]: teacher for teacher in (kept, other)}
+    assert both.keys() == {"last", "average"}
+    losses = kept.details["actor_losses"]
+    assert losses[kept.details["actor"]] < losses[other.details["actor"]]
+    assert "4,096 transitions" in kept.details["actor_chosen_by"]
+    last, mean = ([t for layer in both[name].actor for t in layer] for name in ("last", "average"))
+    for i, (one, average) in enumerate(zip(last, mean, strict=True)):
+        torch.testing.assert_close(one, seen[-1][i], rtol=0, atol=0)
+        torch.testing.assert_close(average, torch.stack([each[i] for each in seen[6:]]).mean(0))
+    monkeypatch.undo()
+    plain = train_teacher(small_data, "td3_bc", steps=10, progress=False)
+    assert plain.sha256 == both["last"].sha256  # an average changes nothing of the training
+    assert "actor" not in plain.details
+    with pytest.raises(SettingError, match=r"from 0 to 1; got 1\.5"):
+        train_teacher(small_data, "td3_bc", steps=1, average=1.5, progress=False)
+
+
+def test_the_choice_of_an_actor_leaves_everything_as_it_was(small_data: OfflineData) -> None:
+    """SAC-like learners move a temperature when they are asked for their loss."""
+    run = TeacherRun.of(small_data, "cql", 1, 0, torch.device("cpu"))
+    algo = run._create()
+    average = ActorAverage(algo, 1)
+    for step, batch in zip(range(1, 4), run._batches(algo, np.random.default_rng(0)), strict=False):
+        algo.impl.update(batch, step)
+        average.note(step)
+    batch = next(run._batches(algo, np.random.default_rng(1), 64))
+    modules = [m for m in vars(algo.impl.modules).values() if isinstance(m, torch.nn.Module)]
+    before = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
+    losses = average.losses(batch, 0)
+    assert losses == average.losses(batch, 0)
+    for module, state in zip(modules, before, strict=True):
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, state[name]), name

@@ -12,7 +12,7 @@ from minari_obd.errors import SettingError, check_installed, did_you_mean
 
 check_installed("d3rlpy", "distill")
 
-__all__ = ["CAL_QL", "CQL", "IQL", "TD3_BC", "Algorithm", "check_options", "import_d3rlpy"]
+__all__ = ["CAL_QL", "CQL", "IQL", "REBRAC", "TD3_BC", "Algorithm", "check_options", "import_d3rlpy"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Algorithm:
     """Name of its configuration class in ``d3rlpy.algos``."""
     options: dict[str, Any] = field(default_factory=dict)
     """What differs from d3rlpy's defaults."""
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Hidden layers of `actor` and `critic`, as of ``d3rlpy.models.VectorEncoderFactory``; two of 256 if not given."""
     steps: int = 20_000
     """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
 
@@ -36,6 +38,18 @@ CQL = Algorithm("cql", "CQLConfig", {"alpha_learning_rate": 0.0})
 """Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779), with a fixed penalty as in d3rlpy's reproduction."""
 CAL_QL = Algorithm("calql", "CalQLConfig", {"alpha_learning_rate": 0.0})
 """Calibrated Q-learning (Nakamoto et al. 2023, arXiv 2303.05479), with a fixed penalty."""
+
+REBRAC = Algorithm(
+    "rebrac",
+    "ReBRACConfig",
+    {"actor_beta": 0.01},
+    {
+        "actor": {"hidden_units": [256, 256, 256]},
+        "critic": {"hidden_units": [256, 256, 256], "use_layer_norm": True},
+    },
+)
+"""ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with deeper networks, layer norm in the critics, batches of
+1,024, and penalties of actor and critic apart, both 0.01 as its authors have them for Hopper medium."""
 
 
 def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:

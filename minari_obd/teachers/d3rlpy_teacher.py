@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,8 +23,10 @@ from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
 from minari_obd.teachers.algorithms import Algorithm, check_options, import_d3rlpy
-from minari_obd.teachers.frozen import FrozenTeacher, Layers
+from minari_obd.teachers.averaging import ActorAverage
+from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.networks import layers_of
 from minari_obd.teachers.training import TrainingRecord, generator_of, log_text, read_training, write_training
 from minari_obd.teachers.transitions import transitions
 
@@ -32,6 +35,7 @@ check_installed("d3rlpy", "distill")
 _CHECKPOINT_SECONDS = 120.0
 _LOOK_EVERY = 500  # updates
 _LOOKED_AT = 1_000  # states
+_CHOSEN_ON = 4_096  # transitions
 
 __all__ = ["TeacherRun", "train_teacher"]
 
@@ -54,6 +58,7 @@ class TeacherRun:
     steps: int
     seed: int
     device: torch.device
+    average: float = 0.0
 
     @classmethod
     def of(
@@ -64,15 +69,18 @@ class TeacherRun:
         seed: int,
         device: torch.device,
         options: Mapping[str, Any] | None = None,
+        average: float = 0.0,
     ) -> "TeacherRun":
-        """Look the algorithm up, fill in its own number of steps if none is given, and check the options."""
+        """Look the algorithm up, fill in its own number of steps if none is given, and check the settings."""
         found: Algorithm = TEACHERS.get(algorithm)
         if options:
             check_options(found, options)
             found = replace(found, options={**found.options, **options})
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
-        return cls(data, found, found.steps if steps is None else steps, seed, device)
+        if not 0.0 <= average <= 1.0:
+            raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
+        return cls(data, found, found.steps if steps is None else steps, seed, device, average)
 
     @cached_property
     def cache_folder(self) -> Path:
@@ -89,6 +97,8 @@ class TeacherRun:
         return {
             "algorithm": self.algorithm.name,
             "options": self.algorithm.options,
+            **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
+            **({"average": self.average} if self.average else {}),
             "steps": self.steps,
             "seed": self.seed,
             "data": self.data.dataset_id,
@@ -118,7 +128,8 @@ class TeacherRun:
         """Train, or load what an earlier call with the same data and settings trained.
 
         An interrupted training goes on from its checkpoint, and ends with the same bits on the CPU. Beside the
-        teacher, ``training.csv`` holds its losses and the mean value of its actions.
+        teacher, ``training.csv`` holds its losses and the mean value of its actions, and the folder ``other`` the same
+        teacher with the actor that was not kept, where there is an average.
 
         Raises:
             MinariObdError: the training diverged.
@@ -127,19 +138,37 @@ class TeacherRun:
             return load_teacher(self.cache_folder)
         with _contained(self.seed, self.device):
             algo = self._create()
-            modules = algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules
+            modules = dict(algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules)
+            average = None
+            if self.average:
+                average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
+                modules["average"] = average.module
             record = TrainingRecord()
             if self.checkpoint.is_file():
                 record = read_training(self.checkpoint, modules, self.device)
                 torch.set_num_threads(record.threads)
-            self._update(algo, modules, record, progress)
-        teacher = self._freeze(algo)
+            self._update(algo, modules, record, average, progress)
+            teacher = self._freeze(algo) if average is None else self._choose(algo, average)
         write_text(self.cache_folder / "training.csv", log_text(record.log))
         teacher.save(self.cache_folder)
         self.checkpoint.unlink(missing_ok=True)
         return teacher
 
-    def _update(self, algo: Any, modules: Any, record: TrainingRecord, progress: bool) -> None:
+    def _choose(self, algo: Any, average: ActorAverage) -> FrozenTeacher:
+        """Freeze with both actors, and return the one whose loss on the data is less."""
+        batch = next(self._batches(algo, np.random.default_rng([self.seed, 4, 1]), _CHOSEN_ON))
+        losses = average.losses(batch, self.seed)
+        frozen = {"last": self._freeze(algo)}
+        algo.impl.policy.load_state_dict(average.weights)
+        frozen["average"] = self._freeze(algo)
+        kept, other = sorted(frozen, key=lambda name: losses[name])
+        told = {"actor_losses": losses, "actor_chosen_by": f"its own loss on {_CHOSEN_ON:,} transitions of the data"}
+        frozen[other].with_details(actor=other, **told).save(self.cache_folder / "other")
+        return frozen[kept].with_details(actor=kept, **told)
+
+    def _update(
+        self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool
+    ) -> None:
         """Make the updates that are missing, and write checkpoints."""
         rng = generator_of(self.seed, record)
         batches = self._batches(algo, rng)
@@ -152,6 +181,8 @@ class TeacherRun:
             while record.step < self.steps:
                 losses = algo.impl.update(next(batches), record.step)
                 record.step += 1
+                if average is not None:
+                    average.note(record.step)
                 bar.update()
                 is_look = record.step % _LOOK_EVERY == 0 or record.step == self.steps
                 if is_look:
@@ -173,17 +204,21 @@ class TeacherRun:
 
     def _create(self) -> Any:
         d3rlpy = import_d3rlpy()
-        config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options)
+        encoders = {
+            f"{network}_encoder_factory": d3rlpy.models.VectorEncoderFactory(**layers)
+            for network, layers in self.algorithm.encoders.items()
+        }
+        config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options, **encoders)
         algo = config.create(device=_d3rlpy_device(self.device))
         algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
         return algo
 
-    def _batches(self, algo: Any, rng: np.random.Generator) -> Iterator[Any]:
+    def _batches(self, algo: Any, rng: np.random.Generator, size: int | None = None) -> Iterator[Any]:
         """Minibatches of transitions, drawn with replacement; d3rlpy's own sampler takes as long as an update."""
         from d3rlpy.torch_utility import TorchMiniBatch
 
         table = transitions(self.data, algo.config.gamma)
-        size, device = algo.config.batch_size, self.device
+        size, device = size or algo.config.batch_size, self.device
         columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
         ones = torch.ones(size, 1, device=device)
         while True:
@@ -197,8 +232,8 @@ class TeacherRun:
 
     def _freeze(self, algo: Any) -> FrozenTeacher:
         teacher = FrozenTeacher(
-            actor=_linear_layers(algo.impl.policy),
-            critics=[_linear_layers(q_function) for q_function in algo.impl.q_function],
+            actor=layers_of(algo.impl.policy),
+            critics=[layers_of(q_function) for q_function in algo.impl.q_function],
             normaliser=self.data.normaliser,
             action_low=self.data.action_low,
             action_high=self.data.action_high,
@@ -223,15 +258,6 @@ def _d3rlpy_device(device: torch.device) -> str:
     return f"{device.type}:{device.index or 0}"
 
 
-def _linear_layers(module: torch.nn.Module) -> Layers:
-    """Weights of a ReLU network in order, without the layer that a Gaussian policy has for its deviation."""
-    return [
-        (layer.weight.detach().cpu().clone(), layer.bias.detach().cpu().clone())
-        for name, layer in module.named_modules()
-        if isinstance(layer, torch.nn.Linear) and not name.endswith("_logstd")
-    ]
-
-
 def train_teacher(
     data: OfflineData,
     algorithm: str = "calql",
@@ -240,17 +266,21 @@ def train_teacher(
     seed: int = 0,
     device: str = "auto",
     options: Mapping[str, Any] | None = None,
+    average: float = 0.0,
     progress: bool = True,
 ) -> FrozenTeacher:
     """Train an offline-RL teacher, or load it if this very training was done before.
 
     Args:
         data: the offline dataset.
-        algorithm: ``td3_bc``, ``iql``, ``cql`` or ``calql``.
-        steps: gradient steps on batches of 256; the algorithm's own default if not given.
+        algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``.
+        steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
         options: settings of d3rlpy's configuration that are to differ, such as ``{"expectile": 0.9}``.
+        average: share of the updates, the last ones, over which the actor's weights are averaged; 0 for the last
+            weights alone. The average is kept if the loss that trained the actor is less with it, on a draw of the
+            data; ``details`` says which was kept.
         progress: show a bar.
 
     Raises:
@@ -259,4 +289,4 @@ def train_teacher(
         SettingError: an option that the algorithm does not have, or of another kind.
         MinariObdError: the training diverged.
     """
-    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options).train(progress=progress)
+    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average).train(progress=progress)

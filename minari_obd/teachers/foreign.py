@@ -13,7 +13,8 @@ from torch import Tensor
 from minari_obd.benchmark.behaviour import read_stable_baselines3
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.offline import Normaliser
-from minari_obd.teachers.frozen import ACTIVATIONS, FrozenTeacher, Layers
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.networks import ACTIVATIONS, Layers
 from minari_obd.weights import load_weights
 
 __all__ = ["ForeignSettings", "read_corl", "read_sb3"]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,23 +12,25 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from minari_obd.errors import DataError, FormatError, SettingError, check_writable
 from minari_obd.offline import Normaliser
+from minari_obd.teachers.networks import (
+    ACTIVATIONS,
+    Layers,
+    apply_layers,
+    check_layers,
+    has_norms,
+    layers_below,
+    named_tensors,
+)
 
-__all__ = ["ACTIVATIONS", "TEACHER_FILE", "FrozenTeacher", "Layers", "Teacher", "describe_teacher", "read_teacher"]
+__all__ = ["TEACHER_FILE", "FrozenTeacher", "Teacher", "describe_teacher", "read_teacher"]
 
 TEACHER_FILE = "teacher.safetensors"
-_FORMAT = 2
+_FORMAT = 3
 _MOST_DETAILS = 64 * 2**10
 _ROWS_AT_ONCE = 16_384
-
-Layers = list[tuple[Tensor, Tensor]]
-"""Weight (out, in) and bias (out,) of each layer, float32."""
-
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "elu": torch.nn.functional.elu}
-"""Between a network's layers, by name."""
 
 
 @runtime_checkable
@@ -84,27 +85,13 @@ class FrozenTeacher:
         if not self.critics:
             raise DataError("The teacher has no critic, and so no value.")
         states, actions = self.normaliser.mean.size, low.size
-        sizes = [
-            ("actor", self.actor, states, actions),
-            *(("critic", critic, states + actions, 1) for critic in self.critics),
-        ]
-        for name, layers, inputs, outputs in sizes:
-            chain = [inputs, *(bias.numel() for _, bias in layers)]
-            fits = all(
-                w.shape == (o, i) and b.shape == (o,) and w.dtype == b.dtype == torch.float32
-                for (w, b), i, o in zip(layers, chain[:-1], chain[1:], strict=True)
-            )
-            if not layers or not fits or chain[-1] != outputs:
-                raise DataError(
-                    f"The teacher's {name} does not map {inputs} inputs to {outputs} outputs in float32; "
-                    f"its layers have shapes {[tuple(w.shape) for w, _ in layers]}."
-                )
-            if not all(torch.isfinite(part).all() for layer in layers for part in layer):
-                raise DataError(f"The teacher's {name} has weights that are not finite; its training has diverged.")
+        check_layers("actor", self.actor, states, actions)
+        for critic in self.critics:
+            check_layers("critic", critic, states + actions, 1)
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Greedy actions (B, A) for raw observations (B, S)."""
-        scaled = self._batched(lambda s: torch.tanh(self._forward(self.actor, s)), self._inputs(states))
+        scaled = self._batched(lambda s: torch.tanh(apply_layers(self.actor, s, self.activation)), self._inputs(states))
         return (self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)).astype(np.float32)
 
     def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -112,8 +99,11 @@ class FrozenTeacher:
         scaled = 2.0 * (np.asarray(actions) - self.action_low) / (self.action_high - self.action_low) - 1.0
         inputs = np.concatenate([self._inputs(states), scaled.astype(np.float32)], axis=1)
         reduce = torch.mean if self.value_from == "mean" else torch.amin
-        critics = self.critics
-        return self._batched(lambda x: reduce(torch.stack([self._forward(c, x)[:, 0] for c in critics]), 0), inputs)
+
+        def of_critics(rows: torch.Tensor) -> torch.Tensor:
+            return reduce(torch.stack([apply_layers(c, rows, self.activation)[:, 0] for c in self.critics]), 0)
+
+        return self._batched(of_critics, inputs)
 
     @cached_property
     def sha256(self) -> str:
@@ -136,12 +126,6 @@ class FrozenTeacher:
         """
         return replace(self, details={**self.details, **details}, origin=None)
 
-    def _forward(self, layers: Layers, inputs: Tensor) -> Tensor:
-        activation = ACTIVATIONS[self.activation]
-        for weight, bias in layers[:-1]:
-            inputs = activation(torch.nn.functional.linear(inputs, weight, bias))
-        return torch.nn.functional.linear(inputs, *layers[-1])
-
     def _inputs(self, states: np.ndarray) -> np.ndarray:
         states = np.asarray(states)
         if states.ndim != 2 or states.shape[1] != self.normaliser.mean.size:
@@ -161,15 +145,16 @@ class FrozenTeacher:
         folder = Path(folder)
         target = check_writable(folder / TEACHER_FILE)
         tensors = {
-            **_named("actor", self.actor),
-            **{name: t for i, c in enumerate(self.critics) for name, t in _named(f"critic_{i}", c).items()},
+            **named_tensors("actor", self.actor),
+            **{name: t for i, c in enumerate(self.critics) for name, t in named_tensors(f"critic_{i}", c).items()},
             "normaliser/mean": torch.tensor(self.normaliser.mean),
             "normaliser/scale": torch.tensor(self.normaliser.scale),
             "action_low": torch.tensor(self.action_low),
             "action_high": torch.tensor(self.action_high),
         }
         header = {
-            "format": _FORMAT,
+            # Earlier versions of the package read what has no layer norm.
+            "format": _FORMAT if any(map(has_norms, (self.actor, *self.critics))) else 2,
             "critics": len(self.critics),
             "value_from": self.value_from,
             "activation": self.activation,
@@ -231,14 +216,6 @@ def _seal(teacher: FrozenTeacher) -> str:
     return hashlib.sha256(f"{teacher.sha256} {details}".encode()).hexdigest()
 
 
-def _named(prefix: str, layers: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    return {
-        f"{prefix}/{i}/{part}": tensor.detach().cpu().contiguous()
-        for i, layer in enumerate(layers)
-        for part, tensor in zip(("weight", "bias"), layer, strict=True)
-    }
-
-
 def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
     """Read a file that :meth:`FrozenTeacher.save` wrote: tensors and JSON, nothing is unpickled.
 
@@ -260,14 +237,9 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
                 f"'{where}' has teacher format {header['format']}, and this version of minari-obd reads up to "
                 f"{_FORMAT}; upgrade it with `pip install --upgrade minari-obd`."
             )
-
-        def layers(prefix: str) -> Layers:
-            count = sum(name.startswith(f"{prefix}/") and name.endswith("/weight") for name in tensors)
-            return [(tensors[f"{prefix}/{i}/weight"], tensors[f"{prefix}/{i}/bias"]) for i in range(count)]
-
         teacher = FrozenTeacher(
-            actor=layers("actor"),
-            critics=[layers(f"critic_{i}") for i in range(min(int(header["critics"]), len(tensors)))],
+            actor=layers_below("actor", tensors),
+            critics=[layers_below(f"critic_{i}", tensors) for i in range(min(int(header["critics"]), len(tensors)))],
             normaliser=Normaliser(tensors["normaliser/mean"].numpy(), tensors["normaliser/scale"].numpy()),
             action_low=tensors["action_low"].numpy(),
             action_high=tensors["action_high"].numpy(),
