@@ -177,11 +177,14 @@ class Distillation:
     @cached_property
     def _method(self) -> Any:
         method = OBJECTIVES.get(self.recipe.method)
-        # A method that weights by density takes what decides the weights; the others have no settings.
+        # A method that weights takes what decides the weights; the others have no settings.
+        settings: dict[str, Any] = {}
         if getattr(method, "needs_density", False):
             density = self.recipe.density
-            return method(effective_fraction=density.effective_fraction, with_values=density.with_values)
-        return method()
+            settings |= {"effective_fraction": density.effective_fraction, "with_values": density.with_values}
+        if getattr(method, "needs_values", False):
+            settings["values"] = self.recipe.values
+        return method(**settings)
 
     @cached_property
     def _estimator(self) -> Any:

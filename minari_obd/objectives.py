@@ -1,6 +1,6 @@
 """Objectives: ways to build the targets that pairs are distilled towards, and ways to select real pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ from minari_obd.densities import Density, describe_density, tempered_reciprocal
 from minari_obd.densities.weights import CLIP_PERCENTILES, effective_sample_fraction
 from minari_obd.errors import DataError, check_installed
 from minari_obd.offline import OfflineData
+from minari_obd.recipe import ValueRecipe
 from minari_obd.teachers import Teacher, bounded_actions
 
 __all__ = [
@@ -33,7 +34,7 @@ class Targets:
     actions: np.ndarray
     """Actions on [-1, 1], shape (N, A), float32."""
     weights: np.ndarray
-    """Weight of each state's squared error, shape (N,), float32, not negative, mean 1."""
+    """Weight of each state's squared error, shape (N,), float32, not negative; mean 1, but where values are raw."""
     details: dict[str, Any]
     """What the weights were made with, as JSON values for the provenance."""
 
@@ -50,15 +51,19 @@ class Targets:
                 f"Targets need one action and one weight a state; got {self.states.shape}, {self.actions.shape} and "
                 f"{self.weights.shape}."
             )
-        if (self.weights < 0).any() or abs(float(self.weights.mean(dtype=np.float64)) - 1.0) > 1e-3:
-            raise DataError("Target weights must not be negative and must have mean 1.")
+        if (self.weights < 0).any() or not self.weights.any():
+            raise DataError("Target weights must not be negative, and not all zero.")
 
     def __len__(self) -> int:
         return len(self.states)
 
 
 class Objective(Protocol):
-    """A way to build targets; what it needs besides the data is said by its two flags."""
+    """A way to build targets; what it needs besides the data is said by its flags.
+
+    One whose ``needs_values`` is true is made with ``values``, a :class:`~minari_obd.recipe.ValueRecipe`; one that
+    needs a density also with ``effective_fraction`` and ``with_values``.
+    """
 
     needs_teacher: bool
     needs_density: bool
@@ -137,18 +142,20 @@ class PolicyBehaviouralCloning:
 class ActionValuePolicyBehaviouralCloning:
     """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) ‖pi(s) - pi*(s)‖².
 
-    The values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also rescales
-    the outer step; here methods differ in where they look and not in how fast they move.
+    By default values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also
+    rescales the outer step; here methods differ in where they look and not in how fast they move.
     """
 
+    values: ValueRecipe = field(default_factory=ValueRecipe)
     needs_teacher: bool = True
     needs_density: bool = False
+    needs_values: bool = True
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by its value of them."""
         wanted = _teacher_actions(data, teacher)
-        values = _values(data, teacher, wanted)
-        return Targets(*_labelled(data, wanted), _value_weights(values), {"mean_value": float(values.mean())})
+        weights, details = _value_weights(_values(data, teacher, wanted), self.values)
+        return Targets(*_labelled(data, wanted), weights, details)
 
 
 @dataclass(frozen=True)
@@ -161,8 +168,10 @@ class StateDensityWeighting:
 
     effective_fraction: float = 0.5
     with_values: bool = True
+    values: ValueRecipe = field(default_factory=ValueRecipe)
     needs_teacher: bool = True
     needs_density: bool = True
+    needs_values: bool = True
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
@@ -179,10 +188,11 @@ class StateDensityWeighting:
         }
         weights = rarity.weights
         if self.with_values:
-            values = _values(data, teacher, wanted)
-            weights = weights * _value_weights(values)
-            weights = weights / weights.mean()
-            details["mean_value"] = float(values.mean())
+            by_value, said = _value_weights(_values(data, teacher, wanted), self.values)
+            # One scale for the product: the values' own, which is 1 but for raw ones.
+            weights = weights * by_value
+            weights = weights * (by_value.mean() / weights.mean())
+            details |= said
         details["effective_fraction"] = effective_sample_fraction(weights)
         return Targets(states, actions, weights, details)
 
@@ -209,11 +219,18 @@ def _values(data: OfflineData, teacher: Teacher | None, actions: np.ndarray) -> 
     return values
 
 
-def _value_weights(values: np.ndarray) -> np.ndarray:
-    weights = np.clip(values, 0.0, None)
+def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
+    """Weights (N,) of values (N,), and what the provenance says of them."""
+    details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
+    floor = 0.0
+    if recipe.weights == "shift_free":
+        floor = details["value_floor"] = float(np.percentile(values, CLIP_PERCENTILES[0]))
+    weights = np.clip(values - floor, 0.0, None)
     if not weights.mean() > 0:
         raise DataError(
-            "The teacher's values are nowhere above zero, so they cannot weight anything; use method 'pbc', "
+            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; use method 'pbc', "
             "which needs no values, or train the teacher longer."
         )
-    return weights / weights.mean()
+    if recipe.weights == "raw":
+        return weights * recipe.beta, {**details, "value_beta": recipe.beta}
+    return weights / weights.mean(), details

@@ -20,6 +20,7 @@ __all__ = [
     "EvaluationRecipe",
     "Recipe",
     "TeacherRecipe",
+    "ValueRecipe",
     "load_recipe",
     "parse_recipe",
     "read_toml",
@@ -65,6 +66,22 @@ class DensityRecipe:
 
     def __post_init__(self) -> None:
         check_fraction("density", effective_fraction=self.effective_fraction)
+
+
+@dataclass(frozen=True)
+class ValueRecipe:
+    """What `av_pbc` and `sdw` make of the teacher's values q."""
+
+    weights: Literal["scaled", "shift_free", "raw"] = "scaled"
+    """`scaled`: q scaled to mean 1. `shift_free`: q less its 0.1 percentile, scaled to mean 1, so that a constant added
+    to all values changes nothing. `raw`: ``beta`` q, as in the paper's code. What is negative counts as zero."""
+    beta: float = 0.02
+    """Of `raw`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive("values", beta=self.beta)
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,7 @@ class Recipe:
     """CPU threads of torch; the faster of one and all, measured at the start, if not given. Results are equal to the
     bit for one number of threads."""
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    values: ValueRecipe = field(default_factory=ValueRecipe)
     density: DensityRecipe = field(default_factory=DensityRecipe)
     student: StudentProtocol = field(default_factory=StudentProtocol)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)

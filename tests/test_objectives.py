@@ -7,8 +7,9 @@ from scipy import stats
 
 from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
 from minari_obd.errors import DataError, NotFoundError
-from minari_obd.objectives import StateDensityWeighting, Targets
+from minari_obd.objectives import ActionValuePolicyBehaviouralCloning, StateDensityWeighting, Targets
 from minari_obd.offline import OfflineData
+from minari_obd.recipe import ValueRecipe
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 
 DISTILLED = ("dbc", "pbc", "av_pbc", "sdw")
@@ -46,6 +47,38 @@ def test_av_pbc_weights_are_values_over_their_mean(small_data: OfflineData) -> N
     clipped = np.clip(values, 0, None)
     made = targets("av_pbc", small_data, RuleTeacher())
     np.testing.assert_allclose(made.weights, clipped / clipped.mean(), rtol=1e-5)
+
+
+def test_shift_free_values_do_not_know_of_a_constant_reward(small_data: OfflineData) -> None:
+    class Shifted(RuleTeacher):
+        def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            return super().value(states, actions) + 500.0
+
+    method = ActionValuePolicyBehaviouralCloning(ValueRecipe("shift_free"))
+    here, there = (method.targets(small_data, teacher(), None) for teacher in (RuleTeacher, Shifted))
+    np.testing.assert_allclose(here.weights, there.weights, atol=1e-4)
+    assert here.weights.mean() == pytest.approx(1.0, abs=1e-5)
+    values = 3.0 + small_data.observations[:, 0]
+    floor = np.percentile(values, 0.1)
+    assert here.details["value_floor"] == pytest.approx(floor)
+    wanted = np.clip(values - floor, 0, None)
+    np.testing.assert_allclose(here.weights, wanted / wanted.mean(), rtol=1e-5)
+    scaled = (targets("av_pbc", small_data, teacher()).weights for teacher in (RuleTeacher, Shifted))
+    assert not np.allclose(*scaled, atol=0.1)
+
+
+def test_raw_values_keep_their_scale(small_data: OfflineData) -> None:
+    raw = ValueRecipe("raw", beta=0.5)
+    made = ActionValuePolicyBehaviouralCloning(raw).targets(small_data, RuleTeacher(), None)
+    wanted = 0.5 * np.clip(3.0 + small_data.observations[:, 0], 0, None)
+    np.testing.assert_allclose(made.weights, wanted, rtol=1e-5)
+    assert (made.details["value_weights"], made.details["value_beta"]) == ("raw", 0.5)
+    density = KNearestNeighbours().fit(small_data.normaliser.normalise(small_data.observations))
+    sdw, scaled = (
+        StateDensityWeighting(values=recipe).targets(small_data, RuleTeacher(), density)
+        for recipe in (raw, ValueRecipe())
+    )
+    np.testing.assert_allclose(sdw.weights, scaled.weights * wanted.mean(), rtol=1e-4)
 
 
 def test_values_below_zero_everywhere_are_refused(small_data: OfflineData) -> None:
@@ -114,7 +147,7 @@ def test_kmeans_covers_what_random_misses(small_data: OfflineData) -> None:
     ("states", "actions", "weights", "message"),
     [
         (np.zeros((3, 2)), np.zeros((2, 1)), np.ones(3), "one action and one weight a state"),
-        (np.zeros((3, 2)), np.zeros((3, 1)), np.full(3, 2.0), "mean 1"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), np.zeros(3), "not all zero"),
         (np.zeros((3, 2)), np.zeros((3, 1)), np.array([3.0, 1.0, -1.0]), "must not be negative"),
         (np.full((3, 2), np.nan), np.zeros((3, 1)), np.ones(3), "states are not finite"),
     ],
