@@ -1,6 +1,7 @@
 """Teachers compared: the score, the values beside the data's returns and the training time of each algorithm.
 
     python benchmarks/teachers.py OUT [--data ID ...] [--teachers bc td3_bc ...] [--updates 20000] [--average 0.5]
+        [--options tau=0.02 ...]
 
 Each training is scored twice, with the actor that its own loss chose and with the other one. A JSON file in OUT is one
 training; those that are there are not made again, so several processes may share OUT, each with teachers of its own.
@@ -42,11 +43,12 @@ def score(policy: Any, data: OfflineData, runs: int) -> dict[str, float]:
     return {"mean": report.score.mean, "low": report.score.low, "high": report.score.high}
 
 
-def study(data: OfflineData, algorithm: str, updates: int, average: float) -> dict[str, Any]:
+def study(data: OfflineData, algorithm: str, updates: int, average: float, changes: dict[str, float]) -> dict[str, Any]:
     """Train, calibrate and score one teacher."""
     options = dict(OPTIONS.get(algorithm, {}))
     if algorithm == "rebrac":
         options["actor_beta"], options["critic_beta"] = REBRAC[data.dataset_id]
+    options |= changes
     run = TeacherRun.of(data, algorithm, updates, 0, torch.device("cpu"), options, average)
     was_there, start = run.is_cached or run.checkpoint.is_file(), time.perf_counter()
     teacher = run.train()
@@ -55,6 +57,7 @@ def study(data: OfflineData, algorithm: str, updates: int, average: float) -> di
     return {
         "algorithm": algorithm,
         "options": options,
+        "changes": changes,
         "updates": updates,
         "actor": teacher.details.get("actor", "last"),
         "seconds": seconds,
@@ -85,7 +88,17 @@ def row(data: str, found: dict[str, Any]) -> list[str]:
     named = f"{other} ({'last' if found.get('actor') == 'average' else 'average'})" if other else ""
     minutes = "" if found["seconds"] is None else f"{found['seconds'] / 60:.1f}"
     name = data.removeprefix("obd-bench/").removesuffix("-v0")
-    return [name, found["algorithm"], f"{found['updates']:,}", interval(found["score"]), named, *values, rank, minutes]
+    changes = "".join(f", {key} {value:g}" for key, value in found.get("changes", {}).items())
+    return [
+        name,
+        found["algorithm"] + changes,
+        f"{found['updates']:,}",
+        interval(found["score"]),
+        named,
+        *values,
+        rank,
+        minutes,
+    ]
 
 
 def main() -> None:
@@ -96,16 +109,18 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="*", default=["bc", "td3_bc", "rebrac", "iql", "cql", "calql"])
     parser.add_argument("--updates", type=int, default=20_000)
     parser.add_argument("--average", type=float, default=0.5)
+    parser.add_argument("--options", nargs="*", default=[])
     given = parser.parse_args()
+    changes = {name: float(value) for name, value in (each.split("=") for each in given.options)}
     torch.set_num_threads(1)
     for name in given.data:
         for algorithm in given.teachers:
             is_baseline = algorithm == "bc"
-            count = "" if is_baseline else f"-{given.updates}"
+            count = "" if is_baseline else "-".join(["", str(given.updates), *given.options])
             file = given.out / f"{name.replace('/', '.')}-{algorithm}{count}.json"
             if not file.is_file():
                 data = load_offline_data(name)
-                found = baseline(data) if is_baseline else study(data, algorithm, given.updates, given.average)
+                found = baseline(data) if is_baseline else study(data, algorithm, given.updates, given.average, changes)
                 write_text(file, json.dumps({"data": name, **found}, indent=1) + "\n")
     results = [json.loads(file.read_text()) for file in sorted(given.out.glob("*.json"))]
     print(markdown_table(HEAD, [row(found["data"], found) for found in results]))
