@@ -18,6 +18,7 @@ from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundEr
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.recipe import load_recipe
 from minari_obd.teachers import FrozenTeacher, Teacher, d3rlpy_teacher, load_teacher
+from minari_obd.teachers.algorithms import target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.d3rlpy_teacher import TeacherRun, train_teacher
 from minari_obd.teachers.networks import apply_layers, layers_of
@@ -228,6 +229,24 @@ def test_the_authors_settings_are_d3rlpys(path: Path, small_data: OfflineData) -
     assert teacher.steps == 1_000_000
     algo = run._create()
     assert all(getattr(algo.config, name) == value for name, value in teacher.options.items())
+    assert algo.config.tau == 0.005  # a million updates need no faster targets
+
+
+def test_targets_are_as_fast_as_the_budget_asks(small_data: OfflineData) -> None:
+    """A chain in which only the end is rewarded: how far the value has come back after so many updates."""
+    for updates, gamma in ((20_000, 0.99), (40_000, 0.99), (4_000, 0.9)):
+        tau, value, target = target_rate(updates, gamma), 0.0, 0.0
+        for _ in range(updates):
+            value = 1.0 + gamma * target  # learned at once
+            target += tau * (value - target)
+        assert value * (1.0 - gamma) == pytest.approx(1.0 - np.exp(-4.0), abs=0.003)
+    assert target_rate(1_000_000, 0.99) == target_rate(10**9, 0.9) == 0.005
+    assert target_rate(3, 0.99) == target_rate(3, 1.0) == 0.05
+    cpu = torch.device("cpu")
+    of = TeacherRun.of(small_data, "iql", None, 0, cpu)
+    assert of.algorithm.options["tau"] == of._create().config.tau == pytest.approx(0.02)
+    assert TeacherRun.of(small_data, "iql", None, 0, cpu, {"gamma": 0.9}).algorithm.options["tau"] == 0.005
+    assert TeacherRun.of(small_data, "iql", None, 0, cpu, {"tau": 0.3}).algorithm.options["tau"] == 0.3
 
 
 def test_rebrac_has_its_authors_networks(small_data: OfflineData) -> None:

@@ -12,7 +12,22 @@ from minari_obd.errors import SettingError, check_installed, did_you_mean
 
 check_installed("d3rlpy", "distill")
 
-__all__ = ["CAL_QL", "CQL", "IQL", "REBRAC", "TD3_BC", "Algorithm", "check_options", "import_d3rlpy"]
+__all__ = [
+    "CAL_QL",
+    "CQL",
+    "GAMMA",
+    "IQL",
+    "REBRAC",
+    "TD3_BC",
+    "Algorithm",
+    "check_options",
+    "import_d3rlpy",
+    "target_rate",
+]
+
+GAMMA = 0.99
+"""Discount of d3rlpy's, for every one of them."""
+_TARGET_RATES = 0.005, 0.05
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,8 @@ class Algorithm:
     """What differs from d3rlpy's defaults."""
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Hidden layers of `actor` and `critic`, as of ``d3rlpy.models.VectorEncoderFactory``; two of 256 if not given."""
+    has_targets: bool = True
+    """Whether ``tau``, the rate of target networks, is among its settings; :func:`target_rate` then chooses it."""
     steps: int = 20_000
     """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
 
@@ -50,6 +67,18 @@ REBRAC = Algorithm(
 )
 """ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with deeper networks, layer norm in the critics, batches of
 1,024, and penalties of actor and critic apart, both 0.01 as its authors have them for Hopper medium."""
+
+
+def target_rate(updates: int, gamma: float = GAMMA) -> float:
+    """Rate tau at which the target networks follow, for a training of so many updates.
+
+    A value sums rewards over 1 / (1 - gamma) steps, and in an update a share tau of what was learned passes one step
+    back; values therefore settle like 1 - exp(-updates tau (1 - gamma)). With the usual 0.005, which belongs to a
+    million updates, 20,000 of them reach 63% at the most. So a short training has faster targets: as fast as it takes
+    for the exponent to be 4 (98%), between 0.005 and 0.05.
+    """
+    slowest, fastest = _TARGET_RATES
+    return min(max(4.0 / (updates * max(1.0 - gamma, 1e-6)), slowest), fastest)
 
 
 def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:

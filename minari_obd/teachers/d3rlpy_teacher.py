@@ -22,7 +22,7 @@ from minari_obd.interrupts import deferred_interrupts
 from minari_obd.offline import OfflineData
 from minari_obd.progress import progress_bar
 from minari_obd.registry import TEACHERS
-from minari_obd.teachers.algorithms import Algorithm, check_options, import_d3rlpy
+from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, import_d3rlpy, target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
@@ -73,14 +73,18 @@ class TeacherRun:
     ) -> "TeacherRun":
         """Look the algorithm up, fill in its own number of steps if none is given, and check the settings."""
         found: Algorithm = TEACHERS.get(algorithm)
-        if options:
-            check_options(found, options)
-            found = replace(found, options={**found.options, **options})
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
+        steps = found.steps if steps is None else steps
+        given = {**found.options, **(options or {})}
+        if options:
+            check_options(found, options)
+        if found.has_targets:
+            given = {"tau": target_rate(steps, given.get("gamma", GAMMA)), **given}
+        found = replace(found, options=given)
         if not 0.0 <= average <= 1.0:
             raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
-        return cls(data, found, found.steps if steps is None else steps, seed, device, average)
+        return cls(data, found, steps, seed, device, average)
 
     @cached_property
     def cache_folder(self) -> Path:
