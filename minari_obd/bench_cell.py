@@ -53,7 +53,7 @@ class Task:
         """Read what :meth:`to_json` gave."""
         cell = values["cell"]
         recipe = parse_recipe(cell["recipe"], "the cell")
-        return cls(**{**values, "cell": Cell(recipe, cell["kind"], cell["protocol"])})
+        return cls(**{**values, "cell": Cell(**{**cell, "recipe": recipe})})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Figures of a report, each as a PNG: no pyplot, no display, nothing global."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,10 @@ _COLOURS = {
     "whole_data": "#444444",
     "teacher": "#111111",
 }
-_OTHERS = ("#7b2cbf", "#588157", "#bc6c25", "#0077b6")
+_OTHERS = (
+    *("#7b2cbf", "#588157", "#bc6c25", "#0077b6", "#c9184a", "#8a9a5b", "#6a4c93", "#b5838d"),
+    *("#00838f", "#9c6644", "#5f6caf", "#a3b18a"),
+)
 _SOURCE_POINTS = 4_000
 _LEAST_SIZES = 2
 
@@ -35,10 +38,11 @@ def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> 
         histories: for each method, the history of each seed's distillation, as provenances hold it.
     """
     figure, axes = _figure(5.2, 3.4)
+    colours = _colours(histories)
     for method, runs in histories.items():
         steps = sorted(set.intersection(*({row["step"] for row in run} for run in runs)))
         losses = np.array([[{r["step"]: r["held_out"] for r in run}[step] for step in steps] for run in runs])
-        colour = _colour(method)
+        colour = colours[method]
         axes.plot(steps, losses.mean(axis=0), color=colour, lw=1.6, label=method)
         axes.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.18, lw=0)
     axes.set(xlabel="outer step", ylabel="held-out loss (log scale)", yscale="log")
@@ -54,12 +58,12 @@ def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
     lines = table.protocol_columns(dataset)
     if not lines:
         return None
-    names = [OWN, *table.protocols]
+    names, colours = [OWN, *table.protocols], _colours(line.method for line in lines)
     figure, axes = _figure(5.2, 0.9 + 0.13 * len(names) * (1 + len(lines)))
     for number, line in enumerate(lines):
         shift = 0.7 * ((number + 0.5) / len(lines) - 0.5)
         shown = [(place + shift, value) for place, value in enumerate(line.values) if value is not None]
-        _errorbars(axes, shown, _colour(line.method), f"{line.method}, {line.size}", sideways=True)
+        _errorbars(axes, shown, colours[line.method], f"{line.method}, {line.size}", sideways=True)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="score")
@@ -74,12 +78,13 @@ def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
     if len(sizes) < _LEAST_SIZES:
         return None
     figure, axes = _figure(5.2, 3.4)
+    colours = _colours(method for method, _ in table.groups)
     for method in dict.fromkeys(method for method, size in table.groups if size):
         shown = [(size, value) for size in sizes if (value := table.estimate(method, size, dataset)) is not None]
-        _errorbars(axes, shown, _colour(method), method, line=True)
+        _errorbars(axes, shown, colours[method], method, line=True)
     for method in ("whole_data", "teacher"):
         if (value := table.estimate(method, None, dataset)) is not None:
-            axes.axhline(value.mean, color=_colour(method), lw=1.0, ls=":" if method == "teacher" else "--")
+            axes.axhline(value.mean, color=colours[method], lw=1.0, ls=":" if method == "teacher" else "--")
             axes.annotate(method.replace("_", " "), (sizes[0], value.mean), fontsize=7, va="bottom")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -100,12 +105,13 @@ def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -
     columns = min(3, len(sets))
     rows = -(-len(sets) // columns)
     figure, panels = _figure(2.6 * columns, 2.5 * rows + 0.3, rows, columns)
+    colours = _colours(sets)
     low, high = np.percentile(some, [0.2, 99.8], axis=0)
     margin = 0.25 * (high - low)
     for panel, (name, pairs) in zip(np.ravel(panels), sets.items(), strict=False):
         dots = (pairs.normaliser.normalise(pairs.observations) - middle) @ axes_of
         panel.scatter(some[:, 0], some[:, 1], s=1.5, color="#c3cfdc", lw=0, rasterized=True)
-        panel.scatter(dots[:, 0], dots[:, 1], s=7, color=_colour(name), alpha=0.8, lw=0)
+        panel.scatter(dots[:, 0], dots[:, 1], s=7, color=colours[name], alpha=0.8, lw=0)
         outside = int(((dots < low - margin) | (dots > high + margin)).any(axis=1).sum())
         panel.set_title(name + (f" ({outside} outside the frame)" if outside else ""), fontsize=9)
         panel.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -137,8 +143,11 @@ def draw_frames(frames: Frames) -> bytes:
     return _png(figure)
 
 
-def _colour(method: str) -> str:
-    return _COLOURS.get(method) or _OTHERS[sum(method.encode()) % len(_OTHERS)]
+def _colours(methods: Iterable[str]) -> dict[str, str]:
+    """A colour for each method: its own, or for those that have none, such as variants, the next one free."""
+    names = list(dict.fromkeys(methods))
+    others = [name for name in names if name not in _COLOURS]
+    return {name: _COLOURS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)] for name in names}
 
 
 def _errorbars(

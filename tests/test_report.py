@@ -16,6 +16,7 @@ from minari_obd.frames import render_pairs
 from minari_obd.grid import Grid
 from minari_obd.loading import load_dataset
 from minari_obd.report import write_report
+from minari_obd.report_figures import _colours
 
 HOPPER = "obd-bench/hopper/medium-v0"
 SMALL = {
@@ -71,6 +72,11 @@ def test_a_source_that_is_gone_is_said(results: Path, monkeypatch: pytest.Monkey
     page = write_report(results, progress=False).read_text()
     assert "the source is not on this machine" in page
     assert "learning" in images(page)
+
+
+def test_every_variant_has_a_colour_of_its_own() -> None:
+    names = ["sdw", *(f"sdw ({number})" for number in range(11)), "teacher"]
+    assert len(set(_colours(names).values())) == len(names)
 
 
 def test_no_results_are_no_report() -> None:
