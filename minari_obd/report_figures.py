@@ -11,7 +11,14 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.frames import Frames
 from minari_obd.offline import OfflineData
 
-__all__ = ["draw_frames", "draw_learning", "draw_projection", "draw_protocols", "draw_sizes"]
+__all__ = [
+    "draw_frames",
+    "draw_learning",
+    "draw_projection",
+    "draw_protocols",
+    "draw_sizes",
+    "draw_training",
+]
 
 _COLOURS = {
     "random": "#4a5568",
@@ -27,8 +34,40 @@ _OTHERS = (
     *("#7b2cbf", "#588157", "#bc6c25", "#0077b6", "#c9184a", "#8a9a5b", "#6a4c93", "#b5838d"),
     *("#00838f", "#9c6644", "#5f6caf", "#a3b18a"),
 )
+_LINES = ("#3a6ea5", "#d1495b", "#2a9d8f", "#e09f3e", "#7b2cbf", "#4a5568", "#bc6c25", "#588157")
+_WIDE = 30  # largest over smallest from which on a loss is drawn on a log scale
 _SOURCE_POINTS = 4_000
 _LEAST_SIZES = 2
+
+
+def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """Draw teachers' mean values and losses against updates, a panel for each and a line for each teacher.
+
+    Args:
+        logs: for each teacher, the columns of its log, ``update`` among them.
+    """
+    names = dict.fromkeys(name for log in logs.values() for name in log if name != "update")
+    shown = sorted(names, key=lambda name: name != "mean_value")
+    rows = -(-len(shown) // 2)
+    figure, panels = _figure(5.2, 0.5 + 2.1 * rows, rows, 2)
+    drawn = {}
+    for name, panel in zip(shown, np.ravel(panels), strict=False):
+        values = np.concatenate([log[name] for log in logs.values() if name in log])
+        values = values[np.isfinite(values)]
+        if len(values) and 0 < _WIDE * values.min() < values.max():
+            panel.set_yscale("log")
+        for number, (label, log) in enumerate(logs.items()):
+            if name in log:
+                colour = _LINES[number % len(_LINES)]
+                drawn[label] = panel.plot(log["update"], log[name], lw=1.1, alpha=0.85, color=colour)[0]
+        panel.set_title(name.replace("_", " "), fontsize=9)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+        panel.locator_params(axis="x", nbins=4)
+    for panel in np.ravel(panels)[len(shown) :]:
+        panel.set_axis_off()
+    figure.supxlabel("update", fontsize=8)
+    figure.legend(drawn.values(), drawn, fontsize=8, frameon=False, ncols=3, loc="outside upper center")
+    return _png(figure)
 
 
 def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> bytes:

@@ -71,6 +71,7 @@ def test_every_cell_is_run_once(grid: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(results) == 2 * (1 + 2 * 2 + 1)
     made = minari_obd.load_dataset(f"out/sets/{next(r.key for r in results if r.method == 'pbc')}")
     assert made.evaluation is not None
+    assert len(list(Path("out/teachers").glob("*/training.csv"))) == 2
     assert minari_obd.verify("out/sets/" + next(r.key for r in results if r.method == "random")).passed
     monkeypatch.setattr(bench, "run_task", lambda *_, **__: pytest.fail("ran a finished cell again"))
     assert values(run_grid(grid, "out", progress=False)) == values(results)

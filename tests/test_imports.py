@@ -101,6 +101,8 @@ LAYERS = [
         "report_figures",
         "report_diagnostics",
         "report_page",
+        "report_tables",
+        "report_teachers",
         "finetuning_grid",
     },
     {"cli", "cli_experiments"},
