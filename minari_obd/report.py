@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.bench_cell import CellResult, load_results
+from minari_obd.bench_densities import errors_by_method, measure_sets, read_sets
 from minari_obd.bench_table import OWN, BenchTable
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import MinariObdError, NotFoundError
@@ -19,6 +20,7 @@ from minari_obd.offline import load_offline_data
 from minari_obd.progress import progress_bar
 from minari_obd.report_diagnostics import HEAD, diagnose_sets, diagnostics_rows
 from minari_obd.report_figures import (
+    draw_deciles,
     draw_frames,
     draw_learning,
     draw_projection,
@@ -32,7 +34,7 @@ from minari_obd.report_teachers import read_logs
 
 __all__ = ["write_report"]
 
-_SECTIONS = 11
+_SECTIONS = 12
 
 
 def write_report(
@@ -45,8 +47,9 @@ def write_report(
     Args:
         results: the folder that ``bench`` wrote.
         command: the command that made the results, to be shown.
-        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each; what was diagnosed is
-            shown in any case. Their sources have to be on this machine.
+        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each, and measure the errors
+            by density of every seed's, some seconds each; what was measured is shown in any case. Their sources have to
+            be on this machine.
         progress: show a bar.
 
     Raises:
@@ -63,6 +66,7 @@ def write_report(
     page = _Page(folder, found)
     if diagnose:
         diagnose_sets(folder, page.first_sets(), progress=progress)
+        measure_sets(folder, page.largest_sets(), progress=progress)
     path = folder / "report.html"
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
@@ -99,6 +103,7 @@ class _Page:
         yield "Scores against the number of pairs", self.each(lambda d: draw_sizes(self.table, d), "sizes")
         yield "Distillation", self.each(self.learning, "learning")
         yield "What is behind the scores", self.diagnostics()
+        yield "Errors at rare states and at common ones", self.deciles()
         yield "How the teachers were trained", self.training()
         yield "What a policy costs", costs_table(self.table)
         yield "Where the pairs lie", self.each(self.projection, "pairs")
@@ -132,6 +137,22 @@ class _Page:
             "distance to the pairs, 0.5 being chance.</p>"
         )
         return note + "".join(tables) if tables else ""
+
+    def deciles(self) -> str:
+        """Errors by the density of states."""
+
+        def draw(dataset: str) -> bytes | None:
+            found = errors_by_method(read_sets(self.folder, self.largest_sets(dataset)))
+            return draw_deciles(found) if found else None
+
+        note = (
+            "<p>Held-out states in the order of their density, as one k-nearest-neighbour estimate says for all "
+            "methods alike: the first tenth are the rarest. Mean squared difference of the students' actions to those "
+            "wanted, on [-1, 1]: mean over seeds, and the band its 95% interval over them (over students, where there "
+            "is one seed).</p>"
+        )
+        figures = self.each(draw, "deciles")
+        return note + figures if figures else ""
 
     def training(self) -> str:
         """Values and losses of the teachers' trainings."""

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from minari_obd.bench_table import OWN, BenchTable
+from minari_obd.density_errors import DECILES, ErrorByDensity, errors_over_sets
 from minari_obd.distilled import DistilledDataset
 from minari_obd.frames import Frames
 from minari_obd.offline import OfflineData
 
 __all__ = [
+    "draw_deciles",
     "draw_frames",
     "draw_learning",
     "draw_projection",
@@ -38,6 +40,31 @@ _LINES = ("#3a6ea5", "#d1495b", "#2a9d8f", "#e09f3e", "#7b2cbf", "#4a5568", "#bc
 _WIDE = 30  # largest over smallest from which on a loss is drawn on a log scale
 _SOURCE_POINTS = 4_000
 _LEAST_SIZES = 2
+
+
+def draw_deciles(methods: Mapping[str, Sequence[ErrorByDensity]]) -> bytes:
+    """Draw the action error against the decile of density, a line for each method and a band for its interval.
+
+    Args:
+        methods: for each method, the errors of each seed's distilled dataset, all to the same actions.
+    """
+    figure, axes = _figure(5.2, 3.6)
+    places, colours = range(1, DECILES + 1), _colours(methods)
+    for method, sets in methods.items():
+        errors = errors_over_sets(sets)
+        axes.plot(places, [each.mean for each in errors], "o-", ms=3, lw=1.5, color=colours[method], label=method)
+        band = [each.low for each in errors], [each.high for each in errors]
+        axes.fill_between(places, *band, color=colours[method], alpha=0.18, lw=0)
+    against = {"teacher": "the teacher's actions", "data": "the data's actions"}
+    wanted = against[next(iter(methods.values()))[0].against]
+    axes.set_xticks(places)
+    axes.set(xlabel="decile of states by density, 1: the rarest", ylabel=f"error to {wanted} (log scale)", yscale="log")
+    axes.yaxis.get_minor_locator().set_params(subs=(2, 3, 5))  # every multiple would crowd a phone's screen
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.tick_params(which="both", labelsize=8)
+    axes.legend(fontsize=8, frameon=False, ncols=2)
+    return _png(figure)
 
 
 def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:

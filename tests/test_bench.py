@@ -18,6 +18,7 @@ import minari_obd
 from minari_obd import bench
 from minari_obd.bench import run_grid
 from minari_obd.bench_cell import CellResult, Task, load_results
+from minari_obd.bench_densities import errors_by_density
 from minari_obd.bench_table import BenchTable, write_results
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
@@ -138,6 +139,13 @@ def test_a_grid_of_temperatures_shares_its_cells_with_the_plain_one() -> None:
     assert cell.recipe.distillation.steps == 150
     task = Task(cell, "a", "b", "c", "0")
     assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_the_teacher_that_is_kept_beside_the_results_is_found(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_grid(replace(load_grid(grid), methods=["random", "pbc"], sizes=[8], seeds=[0]), "out", progress=False)
+    monkeypatch.setenv("MINARI_OBD_CACHE", str(Path("empty").resolve()))
+    found = errors_by_density("out", progress=False)
+    assert [(each.method, each.errors.against) for each in found] == [("pbc", "teacher"), ("random", "teacher")]
 
 
 def test_a_ray_cluster_gives_the_same_results(grid: Path) -> None:

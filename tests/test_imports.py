@@ -44,6 +44,7 @@ LAYERS = [
         "distilled",
         "card",
         "coverage",
+        "density_errors",
         "neighbours",
     },
     {
@@ -92,8 +93,10 @@ LAYERS = [
         "verification",
         "diagnostics",
         "diagnostics_report",
+        "diagnostics_study",
         "bench",
         "bench_cell",
+        "bench_densities",
         "bench_ray",
         "bench_table",
         "frames",

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from conftest import make_pairs, make_teacher
 
+from minari_obd import bench_densities
 from minari_obd.bench import run_grid
 from minari_obd.bench_cell import CellResult, load_results
+from minari_obd.bench_densities import density_table, errors_by_density
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
-from minari_obd.errors import DataError, MinariObdError, NotFoundError
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
 from minari_obd.evaluation import EvaluationReport
 from minari_obd.files import write_text
 from minari_obd.frames import render_pairs
 from minari_obd.grid import Grid
 from minari_obd.loading import load_dataset
 from minari_obd.report import write_report
+from minari_obd.report_diagnostics import diagnose_sets
 from minari_obd.report_figures import _colours
 from minari_obd.report_teachers import read_logs
 from minari_obd.statistics import ReferenceScores
@@ -54,7 +57,7 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert "Written: out/report.html" in capsys.readouterr().out
     page = (results / "report.html").read_text()
     shown = images(page)
-    assert set(shown) == {"students", "sizes", "learning", "pairs"}
+    assert set(shown) == {"students", "sizes", "learning", "pairs", "deciles"}
     for name, picture in shown.items():
         assert picture.startswith(b"\x89PNG")
         assert (results / "figures" / f"{name}-obd-bench-hopper-medium-v0.png").read_bytes() == picture
@@ -68,6 +71,7 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert "100%" in page  # copies: random pairs are real rows
     assert "How the teachers were trained" not in page
     assert len(list((results / "diagnostics").glob("*.json"))) == 2
+    assert len(list((results / "error_by_density").glob("*.json"))) == 4  # of both seeds
     first = page
     write_report(results, command="minari-obd bench <grid>", progress=False)
     assert (results / "report.html").read_text() == first  # the same results, the same page
@@ -79,6 +83,28 @@ def test_a_source_that_is_gone_is_said(results: Path, monkeypatch: pytest.Monkey
     page = write_report(results, progress=False).read_text()
     assert "the source is not on this machine" in page
     assert "learning" in images(page)
+
+
+def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnose_sets(results, load_results(results), progress=False)
+    for file in (results / "diagnostics").glob("*.json"):  # as they were before there were errors by density
+        held = json.loads(file.read_text())
+        del held["error_by_density"]
+        file.write_text(json.dumps(held))
+    page = write_report(results, progress=False).read_text()
+    assert "<th>random, 16</th>" in page
+    assert "deciles" not in images(page)
+    assert "Errors at rare states" not in page
+    found = errors_by_density(results, progress=False)
+    assert [(each.method, each.size, each.seed) for each in found] == [
+        (method, size, seed) for method in ("dbc", "random") for size in (8, 16) for seed in (0, 1)
+    ]
+    monkeypatch.setattr(bench_densities, "error_by_density", lambda *_, **__: pytest.fail("measured again"))
+    assert errors_by_density(results, progress=False) == found
+    assert len(density_table(found).splitlines()) == 2 + 4
+    next((results / "error_by_density").glob("*.json")).write_text("{}")
+    with pytest.raises(FormatError, match="delete it, and they are measured again"):
+        errors_by_density(results, progress=False)
 
 
 def trained(seed: int, log: str | None, algorithm: str = "iql") -> None:
