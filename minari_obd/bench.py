@@ -1,5 +1,6 @@
 """Bench: run the cells of a grid that have no result yet, here, in processes, or on a Ray cluster."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import minari_obd
 from minari_obd.bench_cell import CellResult, Task, last_line, run_task, start_process
 from minari_obd.errors import MinariObdError, check_writable
+from minari_obd.files import write_text
 from minari_obd.grid import Cell, Grid, load_grid
 from minari_obd.interrupts import interrupted_by_termination
 from minari_obd.offline import load_offline_data
@@ -65,7 +67,17 @@ def run_grid(
             f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0]}; given again, the command runs them "
             "once more, and no others."
         )
-    return [CellResult.read(task.result_file(folder)) for task in tasks]
+    return [_read(task, folder) for task in tasks]
+
+
+def _read(task: Task, folder: Path) -> CellResult:
+    """Read a result, and write it anew if its row was called otherwise when it was made: a name decides nothing."""
+    result = CellResult.read(task.result_file(folder))
+    if result.method == task.cell.method:
+        return result
+    result = replace(result, method=task.cell.method)
+    write_text(task.result_file(folder), json.dumps(result.to_json(), indent=1) + "\n")
+    return result
 
 
 def _task(cell: Cell, source_sha256: str) -> Task:

@@ -14,6 +14,7 @@ import minari_obd
 from minari_obd.cloning import clone
 from minari_obd.devices import cpu_threads
 from minari_obd.distillation import Distillation
+from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation import EvaluationReport, evaluate
 from minari_obd.files import write_text
@@ -22,8 +23,9 @@ from minari_obd.loading import load_dataset
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.protocol import evaluation_protocol_by_name, protocol_by_name
 from minari_obd.recipe import parse_recipe
+from minari_obd.teachers import FrozenTeacher, load_teacher
 
-__all__ = ["CellResult", "Task", "last_line", "load_results", "run_task", "start_process"]
+__all__ = ["CellResult", "Task", "kept_teacher", "last_line", "load_results", "run_task", "start_process"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Task:
         """Read what :meth:`to_json` gave."""
         cell = values["cell"]
         recipe = parse_recipe(cell["recipe"], "the cell")
-        return cls(**{**values, "cell": Cell(recipe, cell["kind"], cell["protocol"])})
+        return cls(**{**values, "cell": Cell(**{**cell, "recipe": recipe})})
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,21 @@ def load_results(folder: Path) -> list[CellResult]:
     """
     results = [CellResult.read(path) for path in sorted((folder / "cells").glob("*.json"))]
     return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
+
+
+def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
+    """Return the teacher that a bench's folder keeps for a set's recipe; None if it has none, or not that one.
+
+    Raises:
+        FormatError: the recipe in the provenance, or the teacher, cannot be read.
+    """
+    provenance = pairs.provenance
+    recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
+    kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
+    if not kept.is_dir():
+        return None
+    teacher = load_teacher(kept)
+    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
 
 
 def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:

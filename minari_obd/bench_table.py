@@ -133,8 +133,11 @@ class BenchTable:
 
 
 def _rank(method: str) -> int:
-    """Where a method stands in a table: the papers' order, then others, then what they are seen beside."""
-    known = (*_ORDER, None, *_NAMES)
+    """Where a method stands in a table: the papers' order, then others, then what they are seen beside.
+
+    A variant, ``sdw (NAME)``, stands with its method.
+    """
+    known, method = (*_ORDER, None, *_NAMES), method.split(" (")[0]
     return known.index(method) if method in known else len(_ORDER)
 
 

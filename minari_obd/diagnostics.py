@@ -1,37 +1,17 @@
 """Diagnostics: why a distilled dataset scores what it scores, and what its pairs tell of single rows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-
-from minari_obd.cloning import Policy, clone
-from minari_obd.diagnostics_report import ActionError, Diagnostics, Membership, check_report
+from minari_obd.densities import Density
+from minari_obd.density_errors import ErrorByDensity
+from minari_obd.diagnostics_report import Diagnostics, check_report
+from minari_obd.diagnostics_study import Study
 from minari_obd.distilled import DistilledDataset
-from minari_obd.environments import make_environment
-from minari_obd.errors import DataError, MinariObdError, SettingError
-from minari_obd.evaluation import check_fit
-from minari_obd.inner_loop import mean_squared_error
-from minari_obd.loading import cached_teacher, load_source
-from minari_obd.neighbours import NEIGHBOURS, Coverage, Nearness, nearest_distances
-from minari_obd.offline import OfflineData
-from minari_obd.outer_data import Split, initial_rows, split_rows
-from minari_obd.progress import progress_bar
-from minari_obd.recipe import Recipe, parse_recipe
-from minari_obd.registry import OBJECTIVES
-from minari_obd.rollouts import Visits, visit
-from minari_obd.statistics import Estimate, estimate_auc, estimate_mean, quartiles
-from minari_obd.students import make_student
-from minari_obd.teachers import Teacher, bounded_actions, load_teacher
+from minari_obd.errors import SettingError
+from minari_obd.teachers import Teacher
 
-__all__ = ["diagnose"]
-
-_FARTHEST = 1e6
-_ROWS_AT_ONCE = 4_096
+__all__ = ["diagnose", "error_by_density"]
 
 
 def diagnose(
@@ -41,6 +21,7 @@ def diagnose(
     teacher: Teacher | str | Path | None = None,
     students: int = 5,
     episodes: int = 5,
+    density: Density | str = "knn",
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
@@ -58,12 +39,15 @@ def diagnose(
             the recipe names, where this machine has trained it before.
         students: how many to clone; those that :func:`evaluate` clones with this seed.
         episodes: of each student, and of the teacher, from the starts of :func:`evaluate`.
+        density: the estimator that held-out states are put in order by, for the errors by density: ``knn``, ``maf``,
+            ``gmm``, or one with its settings. The default is the same for every set, whatever its own weights were
+            made with, so that sets compare.
         seed: of students, starts and draws of rows. The split into training and held-out rows is the recipe's.
         out: a JSON file to write; it is checked before any work.
         progress: show bars.
 
     Raises:
-        NotFoundError: the source is not on this machine.
+        NotFoundError: the source is not on this machine, or there is no such estimator.
         DataError: the source is not the one that the pairs were made from; or students, pairs or teacher are unusable.
         FormatError: the recipe in the provenance cannot be read.
         SettingError: counts or a seed that make no sense, or an output path that cannot be written.
@@ -75,205 +59,33 @@ def diagnose(
         )
     if out is not None:
         check_report(out)
-    data = load_source(dataset, source, progress=progress)
-    if isinstance(teacher, str | Path):
-        teacher = load_teacher(teacher)
-    teacher = cached_teacher(dataset, data) if teacher is None else teacher
-    rows, pairs = _rows(dataset, data), _pairs(dataset, data)
-    policy = clone(dataset, students=students, seed=seed, progress=progress)
-    report = _Study(dataset, data, rows, pairs, teacher, policy, episodes, seed, progress).report()
+    study = Study.of(dataset, source, teacher=teacher, students=students, density=density, seed=seed, progress=progress)
+    report = study.report(episodes)
     if out is not None:
         report.save(out)
     return report
 
 
-class _Rows(NamedTuple):
-    """Rows of the source, by what they were to the pairs."""
+def error_by_density(
+    dataset: DistilledDataset,
+    source: Any = None,
+    *,
+    teacher: Teacher | str | Path | None = None,
+    students: int = 5,
+    density: Density | str = "knn",
+    seed: int = 0,
+    progress: bool = False,
+) -> ErrorByDensity:
+    """Measure students' action error at rare and at common held-out states; of :func:`diagnose`, this part alone.
 
-    split: Split
-    initial: np.ndarray
+    Nothing is rolled out, so it takes seconds, and no environment. All arguments and errors are those of
+    :func:`diagnose`; where its ``notes`` would say why there are no errors by density, this raises.
 
-
-@dataclass
-class _Study:
-    """One diagnosis, each part a method."""
-
-    dataset: DistilledDataset
-    data: OfflineData
-    rows: _Rows
-    pairs: np.ndarray
-    """States of the pairs in z-scores, shape (M, S)."""
-    teacher: Teacher | None
-    policy: Policy
-    episodes: int
-    seed: int
-    progress: bool
-
-    def report(self) -> Diagnostics:
-        dataset, split, notes = self.dataset, self.rows.split, []
-        held_out = self.data.observations[split.held_out]
-        where = self.pairs, self.states[split.training], self.states[split.held_out], self.seed
-        offline = self.action_error(held_out, self.actions[split.held_out])
-        to_teacher = on_teacher = on_own = student_score = teacher_score = coverage = None
-        if self.teacher is None:
-            notes.append("No teacher was found or given, and none is trained: --teacher names a saved one.")
-        else:
-            to_teacher = self.action_error(held_out, self.teacher_actions(held_out))
-        if self.can_roll_out(notes):
-            visits = self.visits()
-            student_score = self.score(visits[: self.policy.students])
-            if self.teacher is not None:
-                teachers = visits.pop()
-                teacher_score = self.score([teachers])
-                on_teacher = self.action_error(teachers.observations, self.teacher_actions(teachers.observations))
-                wanted = [self.teacher_actions(each.observations) for each in visits]
-                given = [self.scaled(each.actions) for each in visits]
-                errors = [np.square(g - w).mean(axis=1) for g, w in zip(given, wanted, strict=True)]
-                on_own = _summary(errors, np.concatenate(wanted))
-        if min(len(dataset), len(split.held_out)) > NEIGHBOURS:
-            coverage = Coverage.of(*where)
-        else:
-            notes.append(f"Coverage takes more than {NEIGHBOURS} pairs and held-out states.")
-        initial = None
-        if len(self.rows.initial) > 1:
-            initial = self.membership(self.rows.initial, split.held_out)
-        else:
-            notes.append("The rows that the pairs began as are too few, or not to be found, for a test of membership.")
-        count = min(len(split.training), len(split.held_out))
-        some = np.random.default_rng([self.seed, 32]).choice(split.training, count, replace=False)
-        return Diagnostics(
-            source=dataset.provenance.source,
-            method=dataset.provenance.method,
-            pairs=len(dataset),
-            students=self.policy.students,
-            episodes=self.episodes,
-            seed=self.seed,
-            offline_error=offline,
-            offline_error_to_teacher=to_teacher,
-            error_on_teacher_trajectories=on_teacher,
-            error_on_own_trajectories=on_own,
-            is_scored=dataset.reference is not None,
-            student_score=student_score,
-            teacher_score=teacher_score,
-            coverage=coverage,
-            nearness=Nearness.of(*where),
-            membership=self.membership(some, split.held_out),
-            initial_membership=initial,
-            notes=tuple(notes),
-        )
-
-    @cached_property
-    def states(self) -> np.ndarray:
-        """States of the source in z-scores, shape (N, S)."""
-        return self.data.normaliser.normalise(self.data.observations)
-
-    @cached_property
-    def actions(self) -> np.ndarray:
-        """Actions of the source on [-1, 1], shape (N, A)."""
-        return self.data.scaled_actions()
-
-    def scaled(self, actions: np.ndarray) -> np.ndarray:
-        low, high = self.dataset.action_low, self.dataset.action_high
-        return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
-
-    def teacher_actions(self, observations: np.ndarray) -> np.ndarray:
-        assert self.teacher is not None
-        low, high = self.dataset.action_low, self.dataset.action_high
-        return self.scaled(bounded_actions(self.teacher, observations, low, high))
-
-    @torch.no_grad()
-    def errors(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Students' squared errors at raw observations (B, S), against actions on [-1, 1]: shape (E, B)."""
-        student = make_student(self.policy.protocol)
-        states = torch.from_numpy(self.policy.normaliser.normalise(observations))
-        parts = zip(states.split(_ROWS_AT_ONCE), torch.tensor(actions).split(_ROWS_AT_ONCE), strict=True)
-        found = [mean_squared_error(student, self.policy.parameters, *part) for part in parts]
-        return torch.cat(found, dim=1).numpy()
-
-    def action_error(self, observations: np.ndarray, actions: np.ndarray) -> ActionError:
-        return _summary(list(self.errors(observations, actions)), actions)
-
-    def can_roll_out(self, notes: list[str]) -> bool:
-        if self.dataset.env_id is None:
-            notes.append("The set names no environment, so there are no rollouts.")
-            return False
-        try:
-            environment = make_environment(self.dataset.env_id)
-            check_fit(self.policy, environment)
-            environment.close()
-        except MinariObdError as reason:
-            notes.append(f"There are no rollouts: {reason}")
-            return False
-        return True
-
-    def visits(self) -> list[Visits]:
-        """Roll out each student, and last the teacher if there is one."""
-        assert self.dataset.env_id is not None
-        starts = np.random.SeedSequence([self.seed, 7]).generate_state(self.episodes)  # as evaluate has them
-        actors: list[Callable[[np.ndarray], np.ndarray]] = [
-            replace(self.policy, parameters=[p[i : i + 1] for p in self.policy.parameters])
-            for i in range(self.policy.students)
-        ]
-        actors += [] if self.teacher is None else [self.teacher.act]
-        found = []
-        with progress_bar(len(actors) * self.episodes, "rolling out", unit="episode", show=self.progress) as bar:
-            for act in actors:
-                found.append(visit(self.dataset.env_id, starts.tolist(), act))
-                bar.update(self.episodes)
-        return found
-
-    def score(self, visits: Sequence[Visits]) -> Estimate:
-        values, reference = np.stack([each.returns for each in visits]), self.dataset.reference
-        return estimate_mean(values if reference is None else reference.normalise(values))
-
-    def membership(self, members: np.ndarray, others: np.ndarray) -> Membership:
-        both = [members, others]
-        distances = [nearest_distances(self.states[rows], self.pairs, 1)[:, 0] for rows in both]
-        losses = [self.errors(self.data.observations[rows], self.actions[rows]).mean(axis=0) for rows in both]
-        by_distance, by_loss = (estimate_auc(-inside, -outside) for inside, outside in (distances, losses))
-        return Membership(by_distance, by_loss, len(members), len(others))
-
-
-def _rows(dataset: DistilledDataset, data: OfflineData) -> _Rows:
-    """Draw again what the recipe drew: the rows held out, and those that the pairs began as."""
-    provenance = dataset.provenance
-    recipe: Recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
-    if (recipe.method, recipe.seed) != (provenance.method, provenance.seed):
-        raise DataError("The recipe in the provenance is not the dataset's own; `minari-obd verify` says more.")
-    split = split_rows(len(data), recipe.distillation, recipe.seed)
-    if recipe.method in OBJECTIVES.names() and hasattr(OBJECTIVES.get(recipe.method), "select"):
-        # Selected pairs are rows, and are found by their bytes; a selection holds nothing else back.
-        pairs = {s.tobytes() + a.tobytes() for s, a in zip(dataset.observations, dataset.actions, strict=True)}
-        steps = zip(data.observations, data.actions, strict=True)
-        initial = np.flatnonzero([s.tobytes() + a.tobytes() in pairs for s, a in steps])
-        split = Split(np.union1d(split.training, initial), np.setdiff1d(split.held_out, initial))
-    elif recipe.size <= len(split.training):
-        initial = initial_rows(split.training, recipe.size, recipe.seed)
-    else:
-        raise DataError(f"The recipe starts {recipe.size} pairs at {len(split.training)} states; that was never run.")
-    if min(len(split.training), len(split.held_out)) < 2:
-        raise DataError(f"'{data.dataset_id}' is too small: fewer than two of its {len(data)} steps are held out.")
-    return _Rows(split, initial)
-
-
-def _pairs(dataset: DistilledDataset, data: OfflineData) -> np.ndarray:
-    """States of the pairs in z-scores of the source, shape (M, S)."""
-    ours, theirs = ((each.observations.shape[1], each.actions.shape[1]) for each in (dataset, data))
-    if ours != theirs:
-        raise DataError(
-            f"The pairs have (observation, action) sizes {ours}, their source {theirs}; the set is damaged."
-        )
-    with np.errstate(over="ignore"):
-        states = data.normaliser.normalise(dataset.observations)
-    if not np.abs(states).max() < _FARTHEST:
-        raise DataError("Some pairs lie a million standard deviations from their source; nothing can be measured.")
-    return states
-
-
-def _summary(errors: Sequence[np.ndarray], wanted: np.ndarray) -> ActionError:
-    """Sum up errors, one array a student, against wanted actions (T, A)."""
-    each, everything = np.array([[e.mean(dtype=np.float64)] for e in errors]), np.concatenate(errors)
-    if not np.isfinite(everything).all():
-        raise DataError("The students' actions, or those they are compared with, are not finite; a training diverged.")
-    constant = float(wanted.astype(np.float64).var(axis=0).mean())
-    return ActionError(estimate_mean(each), quartiles(everything), constant, len(wanted))
+    Raises:
+        DataError: also, fewer than ten held-out states, or too few training states for the estimator.
+        MissingExtraError: the estimator needs something that is not installed.
+    """
+    if students < 1 or seed < 0:
+        raise SettingError(f"{students} students, seed {seed}: at least one is needed, and a seed from 0 up.")
+    study = Study.of(dataset, source, teacher=teacher, students=students, density=density, seed=seed, progress=progress)
+    return study.error_by_density()

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minari_obd.card import markdown_table
+from minari_obd.density_errors import ErrorByDensity
 from minari_obd.errors import SettingError, check_writable, printable
 from minari_obd.files import write_text
 from minari_obd.folder import METADATA_FILE
@@ -17,6 +18,9 @@ from minari_obd.neighbours import Coverage, Nearness
 from minari_obd.statistics import Estimate
 
 __all__ = ["ActionError", "Diagnostics", "Membership", "check_report"]
+
+
+_SHOWN_DECILES = {0: "rarest tenth of", 4: "fifth tenth of", 9: "commonest tenth of"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Diagnostics:
     initial_membership: Membership | None
     """The harder case: the rows that the pairs were initialised from against held-out rows. Pairs that are real rows
     give 1 by construction."""
+    error_by_density: ErrorByDensity | None = None
+    """At held-out states, by decile of their density, against the teacher's actions; the data's without a teacher."""
     notes: tuple[str, ...] = ()
     """Why something is None."""
 
@@ -150,6 +156,13 @@ class Diagnostics:
                 quartiles = ", ".join(f"{value:.2g}" for value in error.quartiles)
                 value = f"{_interval(error.mean)}; quartiles {quartiles}"
                 rows.append(_Row(name, value, f"best constant action: {error.constant:.3f}"))
+        if (by := self.error_by_density) is not None:
+            for place, name in _SHOWN_DECILES.items():
+                tenth = by.deciles[place]
+                beside = f"best constant action: {tenth.constant:.3f}; mean log-density {tenth.log_density:.1f}"
+                rows.append(
+                    _Row(f"action error, {name} held-out states, to the {by.against}", _interval(tenth.error), beside)
+                )
         if self.student_score is not None:
             kind, teacher = "score" if self.is_scored else "return", self.teacher_score
             beside = "" if teacher is None else f"teacher: {_interval(teacher, 1)}"

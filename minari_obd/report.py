@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minari_obd.bench_cell import CellResult, load_results
-from minari_obd.bench_table import OWN, PUBLISHED_NOTE, BenchTable, Line, text_of
+from minari_obd.bench_densities import errors_by_method, measure_sets, read_sets
+from minari_obd.bench_table import OWN, BenchTable
 from minari_obd.distilled import DistilledDataset
 from minari_obd.errors import MinariObdError, NotFoundError
 from minari_obd.files import write_bytes, write_text
@@ -20,12 +19,22 @@ from minari_obd.minari_storage import has_local_dataset
 from minari_obd.offline import load_offline_data
 from minari_obd.progress import progress_bar
 from minari_obd.report_diagnostics import HEAD, diagnose_sets, diagnostics_rows
-from minari_obd.report_figures import draw_frames, draw_learning, draw_projection, draw_protocols, draw_sizes
-from minari_obd.report_page import PAGE
+from minari_obd.report_figures import (
+    draw_deciles,
+    draw_frames,
+    draw_learning,
+    draw_projection,
+    draw_protocols,
+    draw_sizes,
+    draw_training,
+)
+from minari_obd.report_page import PAGE, fields_of, table_of
+from minari_obd.report_tables import costs_table, improvement_table, published_table, scores_table
+from minari_obd.report_teachers import read_logs
 
 __all__ = ["write_report"]
 
-_SECTIONS = 10
+_SECTIONS = 12
 
 
 def write_report(
@@ -38,8 +47,9 @@ def write_report(
     Args:
         results: the folder that ``bench`` wrote.
         command: the command that made the results, to be shown.
-        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each; what was diagnosed is
-            shown in any case. Their sources have to be on this machine.
+        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each, and measure the errors
+            by density of every seed's, some seconds each; what was measured is shown in any case. Their sources have to
+            be on this machine.
         progress: show a bar.
 
     Raises:
@@ -56,6 +66,7 @@ def write_report(
     page = _Page(folder, found)
     if diagnose:
         diagnose_sets(folder, page.first_sets(), progress=progress)
+        measure_sets(folder, page.largest_sets(), progress=progress)
     path = folder / "report.html"
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
@@ -85,49 +96,18 @@ class _Page:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """Titles and bodies; an empty body is left out."""
-        yield "Scores", self.scores()
-        yield "The papers' own numbers, on other data", self.published()
-        yield "How often one beats another", self.improvement()
+        yield "Scores", scores_table(self.table)
+        yield "The papers' own numbers, on other data", published_table(self.table)
+        yield "How often one beats another", improvement_table(self.table)
         yield "Other students, cloned from the same pairs", self.protocols()
         yield "Scores against the number of pairs", self.each(lambda d: draw_sizes(self.table, d), "sizes")
         yield "Distillation", self.each(self.learning, "learning")
         yield "What is behind the scores", self.diagnostics()
-        yield "What a policy costs", self.costs()
+        yield "Errors at rare states and at common ones", self.deciles()
+        yield "How the teachers were trained", self.training()
+        yield "What a policy costs", costs_table(self.table)
         yield "Where the pairs lie", self.each(self.projection, "pairs")
         yield "Distilled states, and one step from them", self.each(self.frames, "frames")
-
-    def scores(self) -> str:
-        """The main table."""
-        head = ["students cloned from", "pairs", *self.table.datasets, "mean"]
-        note = (
-            "<p>Normalised scores: 0 is a random policy and 100 D4RL's expert. Means over seeds, each of all its "
-            "students and episodes, with a 95% bootstrap interval over seeds (within each dataset, for the mean over "
-            "datasets).</p>"
-        )
-        return note + _table(head, [_fields(line) for line in self.table.lines()])
-
-    def published(self) -> str:
-        """The papers' numbers."""
-        rows = [
-            [line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)]
-            for line in self.table.published()
-        ]
-        head = ["published", *(f"D4RL's of {name}" for name in self.table.datasets)]
-        return f"<p>{html.escape(PUBLISHED_NOTE)}</p>" + _table(head, rows) if rows else ""
-
-    def improvement(self) -> str:
-        """Who beats whom, among the sets of the largest size."""
-        largest = (None, *self.sizes[:1])
-        groups = [(method, size) for method, size in self.table.groups if size in largest]
-        rows = []
-        for ours in groups:
-            shares = [None if ours == theirs else self.table.improvement(ours, theirs) for theirs in groups]
-            rows.append([ours[0], *("" if share is None else f"{share:.2f}" for share in shares)])
-        note = (
-            "<p>Probability that a student of the row returns more than one of the column, ties as half, averaged over "
-            "the datasets that have both (Agarwal et al. 2021).</p>"
-        )
-        return note + _table(["", *(method for method, _ in groups)], rows) if len(groups) > 1 else ""
 
     def protocols(self) -> str:
         """Other architectures, optimisers, ensembles."""
@@ -139,7 +119,7 @@ class _Page:
             "the same pairs: other depths, a residual network, other optimisers, an ensemble that acts by its mean "
             "action.</p>"
         )
-        table = _table(["pairs of", "pairs", OWN, *self.table.protocols], [_fields(line) for line in lines])
+        table = table_of(["pairs of", "pairs", OWN, *self.table.protocols], [fields_of(line) for line in lines])
         return note + table + self.each(lambda d: draw_protocols(self.table, d), "students")
 
     def diagnostics(self) -> str:
@@ -147,7 +127,7 @@ class _Page:
         tables = []
         for dataset in self.table.datasets:
             if rows := diagnostics_rows(self.folder, self.first_sets(dataset)):
-                tables.append(f"<h3><code>{html.escape(dataset)}</code></h3>" + _table(HEAD, rows))
+                tables.append(f"<h3><code>{html.escape(dataset)}</code></h3>" + table_of(HEAD, rows))
         note = (
             "<p>Of the first seed's pairs. Errors: mean squared difference to the teacher's actions, on [-1, 1], with "
             "the interval over students; on held-out states, along the teacher's own trajectories, and where the "
@@ -158,39 +138,36 @@ class _Page:
         )
         return note + "".join(tables) if tables else ""
 
-    def costs(self) -> str:
-        """Seconds and steps of a policy, from pairs and from the whole data."""
-        rows = []
-        for method, size in self.table.groups:
-            field = [r for r in self.results if (r.method, r.size, r.protocol) == (method, size, None)]
-            protocol = field[0].report.protocol
-            if protocol is None:
-                continue
-            made, cloned = (np.median([getattr(r, name) for r in field]) for name in ("made_seconds", "cloned_seconds"))
-            batch = protocol.batch_size or size
-            rows.append(
-                [
-                    method,
-                    str(size or "-"),
-                    f"{made:.0f}" if size else "-",
-                    f"{protocol.steps:,}",
-                    f"{batch}",
-                    f"{cloned:.2f}",
-                ]
-            )
+    def deciles(self) -> str:
+        """Errors by the density of states."""
+
+        def draw(dataset: str) -> bytes | None:
+            found = errors_by_method(read_sets(self.folder, self.largest_sets(dataset)))
+            return draw_deciles(found) if found else None
+
         note = (
-            "<p>Seconds on the machine that made this, medians over datasets and seeds; cells ran beside one another. "
-            "Making the pairs does not count training the teacher.</p>"
+            "<p>Held-out states in the order of their density, as one k-nearest-neighbour estimate says for all "
+            "methods alike: the first tenth are the rarest. Mean squared difference of the students' actions to those "
+            "wanted, on [-1, 1]: mean over seeds, and the band its 95% interval over them (over students, where there "
+            "is one seed).</p>"
         )
-        head = [
-            "students cloned from",
-            "pairs",
-            "seconds to make them",
-            "gradient steps",
-            "pairs a step",
-            "seconds to clone a student",
-        ]
-        return note + _table(head, rows)
+        figures = self.each(draw, "deciles")
+        return note + figures if figures else ""
+
+    def training(self) -> str:
+        """Values and losses of the teachers' trainings."""
+
+        def draw(dataset: str) -> bytes | None:
+            logs = read_logs(self.folder, [each for each in self.results if each.dataset == dataset])
+            return draw_training(logs) if logs else None
+
+        note = (
+            "<p>A line for each teacher. Mean value: what its critics say of its own actions at states of the data, "
+            "which its updates should settle. Losses are those of single updates, under the algorithm's own "
+            "names.</p>"
+        )
+        figures = self.each(draw, "training")
+        return note + figures if figures else ""
 
     def each(self, draw: Callable[[str], bytes | None], name: str) -> str:
         """A figure for each dataset; what went wrong in place of one that cannot be drawn."""
@@ -213,11 +190,9 @@ class _Page:
     def learning(self, dataset: str) -> bytes | None:
         """Held-out losses of the largest sets."""
         histories: dict[str, list[list[dict[str, float]]]] = {}
-        for result in self.results:
-            if result.dataset == dataset and result.size == self.sizes[0] and result.protocol is None:
-                history = self.load(result).provenance.history
-                if history:
-                    histories.setdefault(result.method, []).append(history)
+        for result in self.largest_sets(dataset):
+            if history := self.load(result).provenance.history:
+                histories.setdefault(result.method, []).append(history)
         return draw_learning(histories) if histories else None
 
     def projection(self, dataset: str) -> bytes | None:
@@ -237,10 +212,18 @@ class _Page:
 
     def first_sets(self, dataset: str | None = None) -> Iterator[CellResult]:
         """The largest set of each method, of its first seed; on all datasets if none is named."""
+        taken = set()
+        for result in self.largest_sets(dataset):
+            if (group := (result.dataset, result.method)) not in taken:
+                taken.add(group)
+                yield result
+
+    def largest_sets(self, dataset: str | None = None) -> Iterator[CellResult]:
+        """The largest set of each method, of every seed; on all datasets if none is named."""
         for name in self.table.datasets if dataset is None else [dataset]:
             for method, size in self.table.groups:
                 if size is not None and size == self.sizes[0]:
-                    yield from self.table.of(method, size, name)[:1]
+                    yield from self.table.of(method, size, name)
 
     def load(self, result: CellResult) -> DistilledDataset:
         """The pairs behind a result."""
@@ -264,23 +247,4 @@ class _Page:
             **{name: " and ".join(sorted(each)) for name, each in versions.items()},
             "raw results": "results.parquet: every return",
         }
-        return _table(["", ""], [[name, str(value)] for name, value in rows.items()])
-
-
-def _fields(line: Line) -> list[str]:
-    return [line.name, str(line.size or "-"), *map(text_of, line.values)]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(cell).replace('/', '/<wbr>')}</th>" for cell in head)
-    body = ""
-    for name, *values in rows:
-        fields = "".join(f"<td>{_broken(value)}</td>" for value in values)
-        body += f"<tr><th>{html.escape(name)}</th>{fields}</tr>\n"
-    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
-
-
-def _broken(cell: str) -> str:
-    """An estimate with its interval below it."""
-    value, separator, interval = cell.partition(" (")
-    return f"{html.escape(value)}<small>{html.escape(interval[:-1])}</small>" if separator else html.escape(cell)
+        return table_of(["", ""], [[name, str(value)] for name, value in rows.items()])

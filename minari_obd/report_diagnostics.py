@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from minari_obd.bench_cell import CellResult
+from minari_obd.bench_cell import CellResult, kept_teacher
 from minari_obd.diagnostics import diagnose
 from minari_obd.errors import FormatError
 from minari_obd.loading import load_dataset
@@ -35,7 +35,8 @@ def diagnose_sets(folder: Path, results: Iterable[CellResult], *, progress: bool
     missing = [key for key in keys if not _file(folder, key).is_file()]
     with progress_bar(len(missing), "diagnosing", unit="set", show=progress and bool(missing)) as bar:
         for key in missing:
-            diagnose(load_dataset(folder / "sets" / key), out=_file(folder, key))
+            pairs = load_dataset(folder / "sets" / key)
+            diagnose(pairs, teacher=kept_teacher(folder, pairs), out=_file(folder, key))
             bar.update()
 
 

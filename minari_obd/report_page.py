@@ -1,6 +1,10 @@
-"""The page that a report's sections are put into; it reads nothing from anywhere else."""
+"""The page that a report's sections are put into, which reads nothing from anywhere else, and its tables."""
 
-__all__ = ["PAGE"]
+import html
+
+from minari_obd.bench_table import Line, text_of
+
+__all__ = ["PAGE", "fields_of", "table_of"]
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -51,3 +55,24 @@ teacher.</p>
 </body>
 </html>
 """
+
+
+def fields_of(line: Line) -> list[str]:
+    """A line of the bench's table as a row."""
+    return [line.name, str(line.size or "-"), *map(text_of, line.values)]
+
+
+def table_of(head: list[str], rows: list[list[str]]) -> str:
+    """A table that can be scrolled sideways; each row begins with its name."""
+    cells = "".join(f"<th>{html.escape(cell).replace('/', '/<wbr>')}</th>" for cell in head)
+    body = ""
+    for name, *values in rows:
+        fields = "".join(f"<td>{_broken(value)}</td>" for value in values)
+        body += f"<tr><th>{html.escape(name)}</th>{fields}</tr>\n"
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
+
+
+def _broken(cell: str) -> str:
+    """An estimate with its interval below it."""
+    value, separator, interval = cell.partition(" (")
+    return f"{html.escape(value)}<small>{html.escape(interval[:-1])}</small>" if separator else html.escape(cell)

@@ -17,7 +17,8 @@ import ray
 import minari_obd
 from minari_obd import bench
 from minari_obd.bench import run_grid
-from minari_obd.bench_cell import CellResult
+from minari_obd.bench_cell import CellResult, Task, load_results
+from minari_obd.bench_densities import errors_by_density
 from minari_obd.bench_table import BenchTable, write_results
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
@@ -29,6 +30,7 @@ from minari_obd.published import published_score
 from minari_obd.statistics import ReferenceScores
 
 HOPPER = "obd-bench/hopper/medium-v0"
+GRIDS = "obd4.toml", "temperatures.toml"
 TINY = f"""
 datasets = ["{HOPPER}"]
 methods = ["random", "pbc", "whole_data"]
@@ -70,6 +72,7 @@ def test_every_cell_is_run_once(grid: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(results) == 2 * (1 + 2 * 2 + 1)
     made = minari_obd.load_dataset(f"out/sets/{next(r.key for r in results if r.method == 'pbc')}")
     assert made.evaluation is not None
+    assert len(list(Path("out/teachers").glob("*/training.csv"))) == 2
     assert minari_obd.verify("out/sets/" + next(r.key for r in results if r.method == "random")).passed
     monkeypatch.setattr(bench, "run_task", lambda *_, **__: pytest.fail("ran a finished cell again"))
     assert values(run_grid(grid, "out", progress=False)) == values(results)
@@ -99,6 +102,50 @@ def test_other_protocols_judge_the_same_pairs_again(grid: Path) -> None:
     assert again.protocol == replace(StudentProtocol(), depth=1) == more[2].report.protocol
     table = BenchTable(more).to_markdown()
     assert "layers_2" in table.split("Other students")[1]
+
+
+def test_variants_are_rows_of_their_own(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(name: str) -> Grid:
+        variants = {name: {"method": "random", "student": {"depth": 2}, "density": {"effective_fraction": 0.1}}}
+        return replace(load_grid(grid), methods=["random"], sizes=[8], seeds=[0], protocols=["fast"], variants=variants)
+
+    results = run_grid(changed("deeper"), "out", progress=False)
+    rows = [("random", None), ("random (deeper)", None), ("random", "fast"), ("random (deeper)", "fast")]
+    assert [(r.method, r.protocol) for r in results] == rows
+    assert len({r.set_key for r in results}) == 2
+    made = minari_obd.load_dataset(f"out/sets/{results[1].set_key}")
+    assert made.provenance.method == "random"
+    assert made.protocol == replace(StudentProtocol(), depth=2, width=16, steps=10)  # what is not changed stays
+    text = BenchTable(results).to_markdown()
+    assert text.index("| random | 8 |") < text.index("| random (deeper) | 8 |")
+    # What it is called decides nothing: with another name nothing is run again, and the results take it.
+    monkeypatch.setattr(bench, "run_task", lambda *_, **__: pytest.fail("ran a finished cell again"))
+    again = run_grid(changed("two layers"), "out", progress=False)
+    assert [r.key for r in again] == [r.key for r in results]
+    assert again[1].method == "random (two layers)"
+    assert {r.method for r in load_results(Path("out"))} == {"random", "random (two layers)"}
+    assert np.array_equal(again[1].report.returns, results[1].report.returns)
+
+
+def test_a_grid_of_temperatures_shares_its_cells_with_the_plain_one() -> None:
+    recipes = Path(minari_obd.__file__).parents[1] / "recipes" / "bench"
+    plain, tempered = ({cell.key("0", "1"): cell for cell in load_grid(recipes / name).cells()} for name in GRIDS)
+    assert len(tempered) == 2 * 3 * (1 + 1 + 3 * 4)
+    assert {tempered[key].method for key in tempered if key in plain} == {"teacher", "av_pbc", "sdw"}
+    settings = {(c.recipe.density.estimator, c.recipe.density.effective_fraction) for c in tempered.values()}
+    assert settings == {(e, f) for e in ("knn", "maf", "gmm") for f in (0.1, 0.3, 0.5, 0.8)}
+    cell = next(cell for cell in tempered.values() if cell.variant == "maf, 0.3")
+    assert cell.method == "sdw (maf, 0.3)"
+    assert cell.recipe.distillation.steps == 150
+    task = Task(cell, "a", "b", "c", "0")
+    assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_the_teacher_that_is_kept_beside_the_results_is_found(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_grid(replace(load_grid(grid), methods=["random", "pbc"], sizes=[8], seeds=[0]), "out", progress=False)
+    monkeypatch.setenv("MINARI_OBD_CACHE", str(Path("empty").resolve()))
+    found = errors_by_density("out", progress=False)
+    assert [(each.method, each.errors.against) for each in found] == [("pbc", "teacher"), ("random", "teacher")]
 
 
 def test_a_ray_cluster_gives_the_same_results(grid: Path) -> None:
@@ -224,6 +271,14 @@ def test_published_scores_are_of_the_same_name() -> None:
         ("sizes = [0]", "size"),
         ("stray = 1", "stray"),
         ("[recipe]\nsize = 3", "leave it out there"),
+        ('[variants.x]\nmethod = "teacher"', "names no method that distils"),
+        ("[variants.x]\ndensity = { estimator = 'gmm' }", "names no method that distils"),
+        ('[variants.x]\nmethod = "sdv"', "did you mean 'sdw'"),
+        ('[variants.x]\nmethod = "sdw"\nseed = 3', "has 'seed'; a variant may have method, density"),
+        ('[variants.x]\nmethod = "sdw"\ndensity = { fraction = 0.2 }', r"variant 'x'.*density\.fraction"),
+        ('[variants.x]\nmethod = "sdw"\ndensity = { effective_fraction = 2.0 }', "variant 'x'.*between 0 and 1"),
+        ('[variants.x]\nmethod = "random"', r"'random' and 'random \(x\)' are the same"),
+        ('[variants."a|b"]\nmethod = "sdw"', "The name of a variant"),
         ("[recipe.teecher]\nsteps = 3", "teecher"),
         ("not toml", "is not TOML"),
     ],

@@ -228,7 +228,7 @@ def test_a_report_is_json_and_a_table() -> None:
     hostile = replace(found, source="a | b\n# c\x1b[2J").to_markdown().splitlines()
     assert [line.count("|") for line in hostile[:12]] == [4] * 12
     assert "\x1b" not in hostile[0]
-    assert found.table().row_count == 10
+    assert found.table().row_count == 13
 
 
 def test_what_is_not_at_hand_is_left_out_with_a_note() -> None:

@@ -1,21 +1,31 @@
 """The report: a page that needs nothing else, with what cannot be drawn said in its place; frames are real pictures."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_pairs
+from conftest import make_pairs, make_teacher
 
+from minari_obd import bench_densities
 from minari_obd.bench import run_grid
+from minari_obd.bench_cell import CellResult, load_results
+from minari_obd.bench_densities import density_table, errors_by_density
 from minari_obd.benchmark import BENCHMARK
 from minari_obd.cli import main
-from minari_obd.errors import DataError, MinariObdError, NotFoundError
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
+from minari_obd.evaluation import EvaluationReport
+from minari_obd.files import write_text
 from minari_obd.frames import render_pairs
 from minari_obd.grid import Grid
 from minari_obd.loading import load_dataset
 from minari_obd.report import write_report
+from minari_obd.report_diagnostics import diagnose_sets
+from minari_obd.report_figures import _colours
+from minari_obd.report_teachers import read_logs
+from minari_obd.statistics import ReferenceScores
 
 HOPPER = "obd-bench/hopper/medium-v0"
 SMALL = {
@@ -47,7 +57,7 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert "Written: out/report.html" in capsys.readouterr().out
     page = (results / "report.html").read_text()
     shown = images(page)
-    assert set(shown) == {"students", "sizes", "learning", "pairs"}
+    assert set(shown) == {"students", "sizes", "learning", "pairs", "deciles"}
     for name, picture in shown.items():
         assert picture.startswith(b"\x89PNG")
         assert (results / "figures" / f"{name}-obd-bench-hopper-medium-v0.png").read_bytes() == picture
@@ -59,7 +69,9 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert "What is behind the scores" in page
     assert "<th>random, 16</th>" in page
     assert "100%" in page  # copies: random pairs are real rows
+    assert "How the teachers were trained" not in page
     assert len(list((results / "diagnostics").glob("*.json"))) == 2
+    assert len(list((results / "error_by_density").glob("*.json"))) == 4  # of both seeds
     first = page
     write_report(results, command="minari-obd bench <grid>", progress=False)
     assert (results / "report.html").read_text() == first  # the same results, the same page
@@ -71,6 +83,66 @@ def test_a_source_that_is_gone_is_said(results: Path, monkeypatch: pytest.Monkey
     page = write_report(results, progress=False).read_text()
     assert "the source is not on this machine" in page
     assert "learning" in images(page)
+
+
+def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnose_sets(results, load_results(results), progress=False)
+    for file in (results / "diagnostics").glob("*.json"):  # as they were before there were errors by density
+        held = json.loads(file.read_text())
+        del held["error_by_density"]
+        file.write_text(json.dumps(held))
+    page = write_report(results, progress=False).read_text()
+    assert "<th>random, 16</th>" in page
+    assert "deciles" not in images(page)
+    assert "Errors at rare states" not in page
+    found = errors_by_density(results, progress=False)
+    assert [(each.method, each.size, each.seed) for each in found] == [
+        (method, size, seed) for method in ("dbc", "random") for size in (8, 16) for seed in (0, 1)
+    ]
+    monkeypatch.setattr(bench_densities, "error_by_density", lambda *_, **__: pytest.fail("measured again"))
+    assert errors_by_density(results, progress=False) == found
+    assert len(density_table(found).splitlines()) == 2 + 4
+    next((results / "error_by_density").glob("*.json")).write_text("{}")
+    with pytest.raises(FormatError, match="delete it, and they are measured again"):
+        errors_by_density(results, progress=False)
+
+
+def trained(seed: int, log: str | None, algorithm: str = "iql") -> None:
+    """A teacher's cell among results, and what a bench keeps of the teacher."""
+    report = EvaluationReport(np.array([[1.0, 2.0]]), "E-v0", seed, ReferenceScores(0.0, 100.0, "x"))
+    result = CellResult(f"{algorithm}{seed}", "lab/x-v0", "teacher", None, seed, report, 1.0, 0.0)
+    write_text(Path(f"out/cells/{result.key}.json"), json.dumps(result.to_json()))
+    make_teacher(seed, details={"algorithm": algorithm}).save(f"out/teachers/{result.key}")
+    if log is not None:
+        Path(f"out/teachers/{result.key}/training.csv").write_text(log)
+
+
+LOG = "update,critic_loss,v_loss,mean_value\n500,2.5,-0.5,1\n1000,0.01,,3\n1250,1.5,0.25,nan\n"
+
+
+def test_the_page_shows_how_teachers_were_trained() -> None:
+    trained(0, LOG)
+    trained(1, None)
+    assert list(read_logs(Path("out"), load_results(Path("out")))) == ["iql, seed 0"]
+    trained(1, LOG.replace("0.01", "0.02"))
+    trained(0, "update,critic_loss,mean_value\n500,1,2\n", "td3_bc")
+    logs = read_logs(Path("out"), load_results(Path("out")))
+    assert sorted(logs) == ["iql, seed 0", "iql, seed 1", "td3_bc, seed 0"]
+    assert logs["iql, seed 1"]["critic_loss"].tolist() == [2.5, 0.02, 1.5]
+    assert np.isnan(logs["iql, seed 0"]["v_loss"][1])
+    page = write_report("out", progress=False).read_text()
+    assert "How the teachers were trained" in page
+    assert images(page)["training"] == Path("out/figures/training-lab-x-v0.png").read_bytes()
+    for damage in ("", "update,mean_value\n500,much\n", "mean_value\n3\n", "update,mean_value\n500\n,2\n"):
+        trained(0, damage)
+        page = write_report("out", progress=False).read_text()
+        assert "is no log of a teacher&#x27;s training" in page
+        assert "training" not in images(page)
+
+
+def test_every_variant_has_a_colour_of_its_own() -> None:
+    names = ["sdw", *(f"sdw ({number})" for number in range(11)), "teacher"]
+    assert len(set(_colours(names).values())) == len(names)
 
 
 def test_no_results_are_no_report() -> None:
