@@ -84,8 +84,9 @@ LAYERS = [
         "finetuning_report",
         "finetuning_learner",
         "finetuning_checkpoint",
+        "continual_report",
     },
-    {"plan", "assembly", "distillation", "loading", "grid", "finetuning"},
+    {"plan", "assembly", "distillation", "loading", "grid", "finetuning", "continual_learning"},
     {
         "pipeline",
         "listing",
@@ -102,6 +103,7 @@ LAYERS = [
         "report_diagnostics",
         "report_page",
         "finetuning_grid",
+        "continual_recipe",
     },
     {"cli", "cli_experiments"},
 ]
