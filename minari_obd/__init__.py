@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
     "BenchmarkDataset": "benchmark",
+    "ContinualReport": "continual_report",
     "Diagnostics": "diagnostics_report",
     "DistilledDataset": "distilled",
     "EvaluationProtocol": "protocol",
@@ -33,6 +34,7 @@ _EXPORTS = {
     "draw_reports": "finetuning_report",
     "evaluate": "evaluation",
     "finetune": "finetuning",
+    "learn_continually": "continual_learning",
     "load_dataset": "loading",
     "load_offline_data": "offline",
     "load_policy": "cloning",
@@ -44,6 +46,7 @@ _EXPORTS = {
 
 __all__ = [
     "BenchmarkDataset",
+    "ContinualReport",
     "Diagnostics",
     "DistilledDataset",
     "EvaluationProtocol",
@@ -69,6 +72,7 @@ __all__ = [
     "draw_reports",
     "evaluate",
     "finetune",
+    "learn_continually",
     "load_dataset",
     "load_offline_data",
     "load_policy",
@@ -81,6 +85,8 @@ __all__ = [
 if TYPE_CHECKING:
     from minari_obd.benchmark import BenchmarkDataset, collect
     from minari_obd.cloning import Policy, clone, load_policy
+    from minari_obd.continual_learning import learn_continually
+    from minari_obd.continual_report import ContinualReport
     from minari_obd.diagnostics import diagnose
     from minari_obd.diagnostics_report import Diagnostics
     from minari_obd.distillation import distill

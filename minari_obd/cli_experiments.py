@@ -1,4 +1,4 @@
-"""Commands of the command line for experiments: diagnoses, fine-tuning, benches, reports, collecting data."""
+"""Commands of the command line for experiments: diagnoses, fine-tuning, continual learning, benches, reports."""
 
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +93,20 @@ def add_experiments(app: tyro.extras.SubcommandApp) -> None:
 
         folder = out or Path("out") / f"finetune-{grid.stem}"
         print(f"{run_arms(grid, folder, seeds=seeds or None)}\nReports and curves.png are in {folder}")
+
+    @app.command
+    def continual(recipe_file: tyro.conf.Positional[Path], out: Path | None = None) -> None:
+        """Learn tasks in sequence by several strategies; what has a report already is not run again.
+
+        Args:
+            recipe_file: A TOML file such as recipes/continual/halfcheetah-behaviours.toml.
+            out: Folder for results; `out/continual-<name of the recipe>` if not given.
+        """
+        from minari_obd.continual_recipe import run_continual
+        from minari_obd.continual_report import continual_table
+
+        folder = out or Path("out") / f"continual-{recipe_file.stem}"
+        print(f"{continual_table(run_continual(recipe_file, folder))}\nReports and policies are in {folder}")
 
     @app.command
     def bench(grid: tyro.conf.Positional[Path], out: Path | None = None, jobs: int = 1, ray: bool = False) -> None:

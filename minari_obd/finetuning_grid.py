@@ -23,7 +23,7 @@ from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.protocol import STRICT, check_positive
 from minari_obd.recipe import Recipe, parse_recipe, read_toml
 
-__all__ = ["Arm", "FinetuningGrid", "arms_table", "load_arms", "run_arms"]
+__all__ = ["Arm", "FinetuningGrid", "arms_table", "kept_pairs", "load_arms", "run_arms"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def run_arms(
     check_writable(folder / "runs" / "x")
     recipes = {name: grid.pairs_recipe(arm) for name, arm in grid.arms.items()}
     data = load_offline_data(next(iter(recipes.values())).source, progress=progress)
-    pairs = {name: _pairs(recipe, data, folder, progress) for name, recipe in recipes.items()}
+    pairs = {name: kept_pairs(recipe, data, folder, progress) for name, recipe in recipes.items()}
     reports = []
     for seed in grid.seeds:
         for name, arm in grid.arms.items():
@@ -145,7 +145,8 @@ def run_arms(
     return table
 
 
-def _pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
+def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
+    """Return the pairs that a recipe makes of data, from ``sets/*`` of a folder if it made them there before."""
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, minari_obd.__version__)
     if (place / "obd.json").is_file():
         return load_folder(place)

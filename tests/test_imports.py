@@ -87,8 +87,9 @@ LAYERS = [
         "finetuning_report",
         "finetuning_learner",
         "finetuning_checkpoint",
+        "continual_report",
     },
-    {"plan", "assembly", "distillation", "loading", "grid", "finetuning"},
+    {"plan", "assembly", "distillation", "loading", "grid", "finetuning", "continual_learning"},
     {
         "pipeline",
         "listing",
@@ -109,6 +110,7 @@ LAYERS = [
         "report_tables",
         "report_teachers",
         "finetuning_grid",
+        "continual_recipe",
     },
     {"cli", "cli_experiments"},
 ]
