@@ -78,7 +78,7 @@ def target_rate(updates: int, gamma: float = GAMMA) -> float:
     for the exponent to be 4 (98%), between 0.005 and 0.05.
     """
     slowest, fastest = _TARGET_RATES
-    return min(max(4.0 / (updates * max(1.0 - gamma, 1e-6)), slowest), fastest)
+    return min(max(round(4.0 / (updates * max(1.0 - gamma, 1e-6)), 6), slowest), fastest)
 
 
 def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:
