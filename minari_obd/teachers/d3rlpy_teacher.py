@@ -222,11 +222,12 @@ class TeacherRun:
         from d3rlpy.torch_utility import TorchMiniBatch
 
         table = transitions(self.data, algo.config.gamma)
-        size, device = size or algo.config.batch_size, self.device
+        count: int = size or algo.config.batch_size
+        device = self.device
         columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
-        ones = torch.ones(size, 1, device=device)
+        ones = torch.ones(count, 1, device=device)
         while True:
-            rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=size)).to(device)
+            rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=count)).to(device)
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
             yield TorchMiniBatch(
                 **batch,
