@@ -274,7 +274,7 @@ def test_published_scores_are_of_the_same_name() -> None:
         ('[variants.x]\nmethod = "teacher"', "names no method that distils"),
         ("[variants.x]\ndensity = { estimator = 'gmm' }", "names no method that distils"),
         ('[variants.x]\nmethod = "sdv"', "did you mean 'sdw'"),
-        ('[variants.x]\nmethod = "sdw"\nseed = 3', "has 'seed'; a variant may have method, density"),
+        ('[variants.x]\nmethod = "sdw"\nseed = 3', "has 'seed'; a variant may have method, values, density"),
         ('[variants.x]\nmethod = "sdw"\ndensity = { fraction = 0.2 }', r"variant 'x'.*density\.fraction"),
         ('[variants.x]\nmethod = "sdw"\ndensity = { effective_fraction = 2.0 }', "variant 'x'.*between 0 and 1"),
         ('[variants.x]\nmethod = "random"', r"'random' and 'random \(x\)' are the same"),
