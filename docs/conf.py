@@ -8,6 +8,7 @@ copyright = "2026, the minari-obd authors"
 release = minari_obd.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
 html_theme = "furo"
 html_title = "minari-obd"
 exclude_patterns = ["_build", "results/*"]  # raw results and their tables
