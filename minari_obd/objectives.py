@@ -37,6 +37,8 @@ class Targets:
     """Weight of each state's squared error, shape (N,), float32, not negative; mean 1, but where values are raw."""
     details: dict[str, Any]
     """What the weights were made with, as JSON values for the provenance."""
+    is_raw: bool = False
+    """Whether the weights keep the scale of the values that they were made with."""
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "weights"):
@@ -51,8 +53,9 @@ class Targets:
                 f"Targets need one action and one weight a state; got {self.states.shape}, {self.actions.shape} and "
                 f"{self.weights.shape}."
             )
-        if (self.weights < 0).any() or not self.weights.any():
-            raise DataError("Target weights must not be negative, and not all zero.")
+        mean = float(self.weights.mean(dtype=np.float64))
+        if (self.weights < 0).any() or not mean > 0.0 or not (self.is_raw or abs(mean - 1.0) <= 1e-3):
+            raise DataError("Target weights must not be negative and must have mean 1, or above 0 where they are raw.")
 
     def __len__(self) -> int:
         return len(self.states)
@@ -155,7 +158,7 @@ class ActionValuePolicyBehaviouralCloning:
         """Take the teacher's actions, weighted by its value of them."""
         wanted = _teacher_actions(data, teacher)
         weights, details = _value_weights(_values(data, teacher, wanted), self.values)
-        return Targets(*_labelled(data, wanted), weights, details)
+        return Targets(*_labelled(data, wanted), weights, details, is_raw=self.values.weights == "raw")
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class StateDensityWeighting:
             weights = weights * (by_value.mean() / weights.mean())
             details |= said
         details["effective_fraction"] = effective_sample_fraction(weights)
-        return Targets(states, actions, weights, details)
+        return Targets(states, actions, weights, details, is_raw=self.with_values and self.values.weights == "raw")
 
 
 def _teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:

@@ -147,7 +147,8 @@ def test_kmeans_covers_what_random_misses(small_data: OfflineData) -> None:
     ("states", "actions", "weights", "message"),
     [
         (np.zeros((3, 2)), np.zeros((2, 1)), np.ones(3), "one action and one weight a state"),
-        (np.zeros((3, 2)), np.zeros((3, 1)), np.zeros(3), "not all zero"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), np.full(3, 2.0), "mean 1"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), np.zeros(3), "mean 1"),
         (np.zeros((3, 2)), np.zeros((3, 1)), np.array([3.0, 1.0, -1.0]), "must not be negative"),
         (np.full((3, 2), np.nan), np.zeros((3, 1)), np.ones(3), "states are not finite"),
     ],
