@@ -16,7 +16,7 @@ from minari_obd.statistics import Estimate, estimate_mean, estimate_mean_over_ta
 
 __all__ = ["BenchTable", "Line", "write_results"]
 
-_ORDER = ("random", "kmeans", "kmeans++", "dbc", "pbc", "av_pbc", "sdw")
+_ORDER = ("random", "kmeans", "kmeans++", "dbc", "pbc", "av_pbc", "sdw", "opw")
 _NAMES = {"whole_data": "behavioural cloning, whole data", "teacher": "(the teacher)"}
 PUBLISHED_NOTE = (
     "The papers' numbers are of other data (D4RL's MuJoCo v2), 256 pairs and a Cal-QL teacher, and stand here for "

@@ -46,7 +46,7 @@ def distill(
 
     Args:
         source: what :func:`load_offline_data` takes; a Minari id, for instance.
-        method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc`` or ``sdw`` (the default).
+        method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc``, ``sdw`` (the default) or ``opw``.
         size: how many pairs; 256 by default.
         teacher: an algorithm to train (``calql`` by default), what :func:`load_teacher` takes (a folder, a file, or a
             Hugging Face repository ``organisation/name``), or any object with ``act`` and ``value`` in raw units.
@@ -184,6 +184,8 @@ class Distillation:
             settings |= {"effective_fraction": density.effective_fraction, "with_values": density.with_values}
         if getattr(method, "needs_values", False):
             settings["values"] = self.recipe.values
+        if getattr(method, "needs_on_policy", False):
+            settings["on_policy"] = self.recipe.on_policy
         return method(**settings)
 
     @cached_property

@@ -18,7 +18,7 @@ _LONGEST_NAME = 40
 _Settings = TypeVar("_Settings")
 _OF_THE_GRID = ("source", "method", "size", "seed")
 # What a variant may change. All rows share their teachers, and are judged alike.
-_OF_A_VARIANT = ("method", "values", "density", "student", "distillation")
+_OF_A_VARIANT = ("method", "values", "density", "on_policy", "student", "distillation")
 # What decides a baseline's result; everything else of the recipe may change without running it again.
 _DECIDES: dict[str, tuple[str, ...]] = {"whole_data": (), "teacher": ("teacher",)}
 
@@ -81,7 +81,7 @@ class Grid:
     datasets: list[str]
     """Minari ids."""
     methods: list[str]
-    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, and the baselines `whole_data` and `teacher`."""
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw`, and the baselines `whole_data` and `teacher`."""
     sizes: list[int] = field(default_factory=lambda: [256])
     """Pairs."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -92,7 +92,7 @@ class Grid:
     """Protocols under which the pairs of every cell are judged once more, such as `layers_2`, `adamw`, `ensemble`."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Rows of their own beside the methods: for a name, a `method` and what its recipe has otherwise, in `values`,
-    `density`, `student` or `distillation`."""
+    `density`, `on_policy`, `student` or `distillation`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

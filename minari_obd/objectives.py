@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minari_obd.densities import Density, describe_density, tempered_reciprocal
-from minari_obd.densities.weights import CLIP_PERCENTILES, effective_sample_fraction
+from minari_obd.densities.weights import CLIP_PERCENTILES, effective_sample_fraction, tempered_exponential
 from minari_obd.errors import DataError, check_installed
 from minari_obd.offline import OfflineData
 from minari_obd.recipe import ValueRecipe
@@ -22,6 +22,8 @@ __all__ = [
     "Selection",
     "StateDensityWeighting",
     "Targets",
+    "labelled",
+    "teacher_actions",
 ]
 
 
@@ -65,7 +67,8 @@ class Objective(Protocol):
     """A way to build targets; what it needs besides the data is said by its flags.
 
     One whose ``needs_values`` is true is made with ``values``, a :class:`~minari_obd.recipe.ValueRecipe`; one that
-    needs a density also with ``effective_fraction`` and ``with_values``.
+    needs a density also with ``effective_fraction`` and ``with_values``. One with a true ``needs_on_policy`` is made
+    with ``on_policy``, an :class:`~minari_obd.recipe.OnPolicyRecipe`.
     """
 
     needs_teacher: bool
@@ -138,7 +141,7 @@ class PolicyBehaviouralCloning:
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, every state alike."""
-        return Targets(*_labelled(data, _teacher_actions(data, teacher)), np.ones(len(data)), {})
+        return Targets(*labelled(data, teacher_actions(data, teacher)), np.ones(len(data)), {})
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,9 @@ class ActionValuePolicyBehaviouralCloning:
 
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by its value of them."""
-        wanted = _teacher_actions(data, teacher)
+        wanted = teacher_actions(data, teacher)
         weights, details = _value_weights(_values(data, teacher, wanted), self.values)
-        return Targets(*_labelled(data, wanted), weights, details, is_raw=self.values.weights == "raw")
+        return Targets(*labelled(data, wanted), weights, details, is_raw=self.values.weights == "raw")
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,8 @@ class StateDensityWeighting:
     def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
         """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
         assert density is not None
-        wanted = _teacher_actions(data, teacher)
-        states, actions = _labelled(data, wanted)
+        wanted = teacher_actions(data, teacher)
+        states, actions = labelled(data, wanted)
         rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
         details = {
             **describe_density(density),
@@ -200,13 +203,13 @@ class StateDensityWeighting:
         return Targets(states, actions, weights, details, is_raw=self.with_values and self.values.weights == "raw")
 
 
-def _teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
+def teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
     """The teacher's actions in every state, raw units, within the bounds."""
     assert teacher is not None
     return bounded_actions(teacher, data.observations, data.action_low, data.action_high)
 
 
-def _labelled(data: OfflineData, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def labelled(data: OfflineData, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Normalised states, and raw actions on [-1, 1]."""
     scaled = 2.0 * (actions - data.action_low) / (data.action_high - data.action_low) - 1.0
     return data.normaliser.normalise(data.observations), scaled
@@ -225,14 +228,25 @@ def _values(data: OfflineData, teacher: Teacher | None, actions: np.ndarray) -> 
 def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
     """Weights (N,) of values (N,), and what the provenance says of them."""
     details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
+    if recipe.weights == "tempered":
+        if not np.isfinite(values).all():
+            raise DataError("The teacher's values are not finite; train it longer, or use method 'pbc' or 'opw'.")
+        tempered = tempered_exponential(values, recipe.effective_fraction)
+        if tempered.clip[0] == tempered.clip[1]:
+            raise DataError(
+                f"The teacher values (nearly) all states at {tempered.clip[0]:.3g}, so its values cannot tell them "
+                "apart; use method 'pbc' or 'opw', which need none, or train the teacher longer."
+            )
+        details |= {"value_alpha": tempered.alpha, "value_clip": list(tempered.clip)}
+        return tempered.weights, details | {"value_effective_fraction": tempered.effective_fraction}
     floor = 0.0
     if recipe.weights == "shift_free":
         floor = details["value_floor"] = float(np.percentile(values, CLIP_PERCENTILES[0]))
     weights = np.clip(values - floor, 0.0, None)
     if not weights.mean() > 0:
         raise DataError(
-            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; use method 'pbc', "
-            "which needs no values, or train the teacher longer."
+            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; use method 'pbc' or "
+            "'opw', which need no values, or train the teacher longer."
         )
     if recipe.weights == "raw":
         return weights * recipe.beta, {**details, "value_beta": recipe.beta}

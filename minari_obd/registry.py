@@ -56,6 +56,7 @@ OBJECTIVES = Registry(
         "pbc": "minari_obd.objectives:PolicyBehaviouralCloning",
         "av_pbc": "minari_obd.objectives:ActionValuePolicyBehaviouralCloning",
         "sdw": "minari_obd.objectives:StateDensityWeighting",
+        "opw": "minari_obd.on_policy:OnPolicyWeighting",
     },
 )
 TEACHERS = Registry(

@@ -20,6 +20,7 @@ LAYERS = [
         "statistics",
         "protocol",
         "recipe",
+        "recipe_sections",
         "devices",
         "environments",
         "rollouts",
@@ -59,6 +60,7 @@ LAYERS = [
     },
     {
         "objectives",
+        "on_policy",
         "inner_gradient",
         "mlp_gradient",
         "inner_optimisers",

@@ -6,6 +6,7 @@ from conftest import RuleTeacher
 from scipy import stats
 
 from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
+from minari_obd.densities.weights import effective_sample_fraction, tempered_exponential
 from minari_obd.errors import DataError, NotFoundError
 from minari_obd.objectives import ActionValuePolicyBehaviouralCloning, StateDensityWeighting, Targets
 from minari_obd.offline import OfflineData
@@ -65,6 +66,28 @@ def test_shift_free_values_do_not_know_of_a_constant_reward(small_data: OfflineD
     np.testing.assert_allclose(here.weights, wanted / wanted.mean(), rtol=1e-5)
     scaled = (targets("av_pbc", small_data, teacher()).weights for teacher in (RuleTeacher, Shifted))
     assert not np.allclose(*scaled, atol=0.1)
+
+
+def test_tempered_values_know_neither_shift_nor_scale(small_data: OfflineData) -> None:
+    class Changed(RuleTeacher):
+        def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            return 40.0 * super().value(states, actions) - 500.0
+
+    method = ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered", effective_fraction=0.3))
+    here, there = (method.targets(small_data, teacher(), None) for teacher in (RuleTeacher, Changed))
+    np.testing.assert_allclose(here.weights, there.weights, rtol=1e-3)
+    assert here.details["value_alpha"] == pytest.approx(40.0 * there.details["value_alpha"])
+    for made in (here, there):
+        assert effective_sample_fraction(made.weights) == pytest.approx(0.3, abs=1e-4)
+        assert made.details["value_effective_fraction"] == pytest.approx(0.3)
+        assert made.weights.mean() == pytest.approx(1.0, abs=1e-5)
+    values = np.clip(3.0 + small_data.observations[:, 0], *here.details["value_clip"])
+    np.testing.assert_allclose(np.log(here.weights), here.details["value_alpha"] * values + _intercept(here), atol=1e-3)
+
+
+def _intercept(made: Targets) -> float:
+    """Logarithm of the weight that value zero would have, from the weight of the highest."""
+    return float(np.log(made.weights.max())) - made.details["value_alpha"] * made.details["value_clip"][1]
 
 
 def test_raw_values_keep_their_scale(small_data: OfflineData) -> None:
@@ -193,6 +216,33 @@ def test_temper_never_sharpens() -> None:
     assert tempered_reciprocal(np.linspace(0, 0.01, 100), 0.5).alpha == 1.0
     with pytest.raises(DataError, match="not finite"):
         tempered_reciprocal(np.array([0.0, np.inf]), 0.5)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+def test_values_are_tempered_to_the_effective_fraction(fraction: float) -> None:
+    values = np.random.default_rng(0).normal(300.0, 50.0, size=20_000)
+    made = tempered_exponential(values, fraction)
+    assert made.weights.mean() == pytest.approx(1)
+    assert effective_sample_fraction(made.weights) == pytest.approx(fraction, abs=1e-4)
+    # As above: for normal values the fraction is exp(-alpha^2 sigma^2), up to the clipped tails.
+    assert made.alpha == pytest.approx(np.sqrt(-np.log(fraction)) / 50.0, rel=0.15)
+    # One value far below all others stretches their range and must change nothing else.
+    outlier = tempered_exponential(np.append(values, -1e9), fraction)
+    np.testing.assert_allclose(outlier.weights[:-1], made.weights, rtol=1e-2)
+
+
+def test_values_that_are_alike_get_equal_weights() -> None:
+    shared = tempered_exponential(np.repeat([1.0, 2.0], 50), 0.2)  # half of them share the highest value
+    np.testing.assert_allclose(shared.weights, np.repeat([0.0, 2.0], 50), atol=1e-9)
+    np.testing.assert_array_equal(tempered_exponential(np.full(100, 7.0), 0.2).weights, np.ones(100))
+
+
+@pytest.mark.parametrize(("value", "message"), [(7.0, r"values \(nearly\) all states at 7"), (np.nan, "not finite")])
+def test_tempered_values_that_tell_nothing_apart_are_refused(
+    value: float, message: str, small_data: OfflineData
+) -> None:
+    with pytest.raises(DataError, match=message):
+        ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered")).targets(small_data, RuleTeacher(value), None)
 
 
 @pytest.mark.parametrize("registry", [OBJECTIVES, DENSITIES, STUDENTS, TEACHERS], ids=lambda r: r.kind)

@@ -5,14 +5,14 @@ from minari_obd.densities.flow import MaskedAutoregressiveFlow
 from minari_obd.densities.mixture import GaussianMixture
 from minari_obd.densities.neighbours import KNearestNeighbours
 from minari_obd.densities.picture import draw_weights
-from minari_obd.densities.weights import ReciprocalWeights, tempered_reciprocal
+from minari_obd.densities.weights import TemperedWeights, tempered_reciprocal
 
 __all__ = [
     "Density",
     "GaussianMixture",
     "KNearestNeighbours",
     "MaskedAutoregressiveFlow",
-    "ReciprocalWeights",
+    "TemperedWeights",
     "describe_density",
     "draw_weights",
     "tempered_reciprocal",

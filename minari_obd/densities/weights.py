@@ -1,4 +1,4 @@
-"""Tempered reciprocal density: weights that favour rare states, with a stated effective sample fraction."""
+"""Tempered weights, which favour rare states or good ones, with a stated effective sample fraction."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -8,24 +8,30 @@ from scipy.optimize import brentq
 
 from minari_obd.errors import DataError
 
-__all__ = ["CLIP_PERCENTILES", "ReciprocalWeights", "effective_sample_fraction", "tempered_reciprocal"]
+__all__ = [
+    "CLIP_PERCENTILES",
+    "TemperedWeights",
+    "effective_sample_fraction",
+    "tempered_exponential",
+    "tempered_reciprocal",
+]
 
 CLIP_PERCENTILES = (0.1, 99.9)
-"""Log-densities beyond these percentiles of their own count as lying on them."""
+"""Log-densities, or values, beyond these percentiles of their own count as lying on them."""
 
 
 @dataclass(frozen=True)
-class ReciprocalWeights:
-    """Tempered reciprocal densities."""
+class TemperedWeights:
+    """Weights that were tempered to an effective sample fraction."""
 
     weights: np.ndarray
     """Shape (N,), mean 1."""
     alpha: float
-    """The temper: weights are proportional to density^-alpha."""
+    """The temper: weights are proportional to density^-alpha, or to exp(alpha value)."""
     effective_fraction: float
     """(sum w)^2 / (N sum w^2) that was reached."""
     clip: tuple[float, float]
-    """The log-densities at the clip percentiles, nats."""
+    """The log-densities, in nats, or values at the clip percentiles."""
 
 
 def effective_sample_fraction(weights: np.ndarray) -> float:
@@ -33,7 +39,7 @@ def effective_sample_fraction(weights: np.ndarray) -> float:
     return float(weights.mean(dtype=np.float64) ** 2 / np.mean(np.square(weights, dtype=np.float64)))
 
 
-def tempered_reciprocal(log_density: np.ndarray, effective_fraction: float) -> ReciprocalWeights:
+def tempered_reciprocal(log_density: np.ndarray, effective_fraction: float) -> TemperedWeights:
     """Weights d^-alpha with mean 1 and a stated effective sample fraction.
 
     The plain reciprocal (alpha = 1) is unusable: log-densities of MuJoCo states spread over tens of nats, so that a
@@ -49,18 +55,50 @@ def tempered_reciprocal(log_density: np.ndarray, effective_fraction: float) -> R
     """
     if not np.isfinite(log_density).all():
         raise DataError("The density estimate is not finite for some states; try another estimator.")
-    low, high = (float(each) for each in np.percentile(log_density, CLIP_PERCENTILES))
-    clipped = np.clip(log_density.astype(np.float64), low, high)
+    clipped, clip = _clipped(log_density)
+    return _tempered(-clipped, clip, effective_fraction, 1.0)
 
-    def weights(alpha: float) -> np.ndarray:
-        w = np.exp(-alpha * (clipped - clipped.min()))
-        return w / w.mean()
 
-    def fraction(alpha: float) -> float:
-        return effective_sample_fraction(weights(alpha))
+def tempered_exponential(values: np.ndarray, effective_fraction: float) -> TemperedWeights:
+    """Weights exp(alpha v) with mean 1 and a stated effective sample fraction.
 
+    Values are clipped to their 0.1 and 99.9 percentiles, then alpha is solved for. Values that are shifted or scaled
+    give the same weights, and values that are all alike equal weights. If more states than the fraction share the
+    highest value, these share all the weight.
+
+    Args:
+        values: v, shape (N,), finite.
+        effective_fraction: (sum w)^2 / (N sum w^2) to reach, between 0 and 1.
+    """
+    clipped, clip = _clipped(values)
+    if clip[0] == clip[1]:
+        return TemperedWeights(np.ones(len(values)), 0.0, 1.0, clip)
+    most = 1.0 / (clip[1] - clip[0])
+    for _ in range(40):  # doublings: the lowest values may be far from all others
+        if _fraction(clipped, most) < effective_fraction:
+            break
+        most *= 2.0
+    return _tempered(clipped, clip, effective_fraction, most)
+
+
+def _clipped(values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    low, high = (float(each) for each in np.percentile(values, CLIP_PERCENTILES))
+    return np.clip(values.astype(np.float64), low, high), (low, high)
+
+
+def _weights(logits: np.ndarray, alpha: float) -> np.ndarray:
+    w = np.exp(alpha * (logits - logits.max()))
+    return w / w.mean()
+
+
+def _fraction(logits: np.ndarray, alpha: float) -> float:
+    return effective_sample_fraction(_weights(logits, alpha))
+
+
+def _tempered(logits: np.ndarray, clip: tuple[float, float], effective_fraction: float, most: float) -> TemperedWeights:
+    """Weights exp(alpha logits), alpha from 0 to ``most``."""
     # More temper, fewer effective states: the fraction falls monotonically from 1 at alpha = 0.
-    alpha = 1.0
-    if fraction(alpha) < effective_fraction:
-        alpha = float(cast(float, brentq(lambda a: fraction(a) - effective_fraction, 0.0, 1.0)))
-    return ReciprocalWeights(weights(alpha), alpha, fraction(alpha), (low, high))
+    alpha = most
+    if _fraction(logits, alpha) < effective_fraction:
+        alpha = float(cast(float, brentq(lambda a: _fraction(logits, a) - effective_fraction, 0.0, most)))
+    return TemperedWeights(_weights(logits, alpha), alpha, _fraction(logits, alpha), clip)

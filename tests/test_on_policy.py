@@ -1,0 +1,103 @@
+"""On-policy weighting: the past of a state, closed forms and what they are for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import RuleTeacher
+from scipy import stats
+
+from minari_obd.densities.weights import effective_sample_fraction
+from minari_obd.distillation import Distillation
+from minari_obd.objectives import PolicyBehaviouralCloning
+from minari_obd.offline import OfflineData, load_offline_data
+from minari_obd.on_policy import OnPolicyWeighting, past_disagreement
+from minari_obd.recipe import OnPolicyRecipe, Recipe
+
+
+def episodes(lengths: list[int], actions: np.ndarray, observations: np.ndarray) -> OfflineData:
+    """Episodes of a task with two observations and one action from -1 to 1, cut and not ended."""
+    ends = np.cumsum(lengths) - 1
+    cut = np.isin(np.arange(len(actions)), ends)
+    return load_offline_data(
+        {
+            "observations": observations.astype(np.float32),
+            "actions": actions.astype(np.float32),
+            "rewards": np.zeros(len(actions), np.float32),
+            "terminations": np.zeros(len(actions), bool),
+            "truncations": cut,
+            "action_low": np.full(1, -1.0),
+            "action_high": np.full(1, 1.0),
+        }
+    )
+
+
+class Still:
+    """A teacher that does nothing."""
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        return np.zeros((len(states), 1), np.float32)
+
+    def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        raise AssertionError("no values are needed")
+
+
+def test_the_past_is_an_average_of_what_came_before_in_the_episode() -> None:
+    rng = np.random.default_rng(0)
+    lengths, decay = [1, 4, 30], 0.8
+    actions = rng.uniform(-1, 1, (35, 1))
+    data = episodes(lengths, actions, rng.normal(size=(35, 2)))
+    found = past_disagreement(data, np.zeros((35, 1)), decay)
+    start = 0
+    for length in lengths:
+        squares = np.square(data.actions[start : start + length, 0], dtype=np.float64)
+        for t in range(length):
+            wanted = sum((1 - decay) * decay ** (t - 1 - k) * squares[k] for k in range(t))
+            assert found[start + t] == pytest.approx(wanted, abs=1e-6)
+        start += length
+
+
+def test_what_the_teacher_did_itself_weighs_most() -> None:
+    """Half of the episodes are the teacher's own, up to little noise; the other half are anyone's, in other places."""
+    rng = np.random.default_rng(1)
+    own, other = rng.normal(0, 0.05, (2_000, 1)), rng.uniform(-1, 1, (2_000, 1))
+    places = np.concatenate([rng.normal(0, 1, (2_000, 2)), rng.normal(5, 1, (2_000, 2))])
+    data = episodes([100] * 40, np.concatenate([own, other]), places)
+    made = OnPolicyWeighting(OnPolicyRecipe(effective_fraction=0.5)).targets(data, Still(), None)
+    assert effective_sample_fraction(made.weights) == pytest.approx(0.5, abs=1e-3)
+    is_settled = np.arange(4_000) % 100 > 30
+    share = made.weights[:2_000][is_settled[:2_000]].sum() / made.weights[is_settled].sum()
+    assert share > 0.95
+    np.testing.assert_array_equal(made.states, PolicyBehaviouralCloning().targets(data, Still(), None).states)
+    np.testing.assert_array_equal(made.actions, 0.0)
+
+
+def test_a_chain_is_weighted_like_its_importance_ratio() -> None:
+    """Behaviour and teacher differ in their mean action: weights order states as products of likelihood ratios do."""
+    rng = np.random.default_rng(2)
+    actions = np.clip(rng.normal(0.3, 0.2, (5_000, 1)), -1, 1)
+    data = episodes([10] * 500, actions, rng.normal(size=(5_000, 2)))
+    made = OnPolicyWeighting(OnPolicyRecipe(decay=0.95)).targets(data, Still(), None)
+    # Up to what the behaviour's own likelihood says, which is not known to the weights: the teacher's part alone.
+    logarithm = stats.norm(0, 0.2).logpdf(data.actions[:, 0].astype(np.float64)).reshape(500, 10)
+    before = np.concatenate([np.zeros((500, 1)), np.cumsum(logarithm, axis=1)[:, :-1]], axis=1)
+    for t in (1, 5, 9):
+        at_t = made.weights.reshape(500, 10)[:, t]
+        assert stats.spearmanr(at_t, before[:, t]).statistic > (0.99 if t == 1 else 0.9)
+
+
+def test_data_of_the_teacher_alone_is_weighted_evenly(small_data: OfflineData) -> None:
+    teacher = RuleTeacher()
+    low, high = small_data.action_low, small_data.action_high
+    same = replace(small_data, actions=np.clip(teacher.act(small_data.observations), low, high))
+    made = OnPolicyWeighting().targets(same, teacher, None)
+    np.testing.assert_allclose(made.weights, 1.0, atol=1e-6)
+
+
+def test_a_recipe_reaches_the_weights(small_data: OfflineData) -> None:
+    recipe = Recipe("arrays", method="opw", on_policy=OnPolicyRecipe(decay=0.5, effective_fraction=0.7))
+    targets = Distillation(recipe, source=small_data, teacher_object=RuleTeacher(), progress=False).targets
+    assert (targets.details["decay"], targets.details["effective_fraction"]) == (0.5, pytest.approx(0.7))
+    assert effective_sample_fraction(targets.weights) == pytest.approx(0.7, abs=1e-3)
+    low, high = targets.details["disagreement_clip"]
+    assert 0.0 <= low < targets.details["mean_disagreement"] < high
