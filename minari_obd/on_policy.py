@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from minari_obd.densities import Density
-from minari_obd.densities.weights import tempered_exponential
+from minari_obd.densities.weights import effective_sample_fraction
 from minari_obd.objectives import Targets, labelled, teacher_actions
 from minari_obd.offline import OfflineData
 from minari_obd.recipe import OnPolicyRecipe
@@ -36,11 +36,12 @@ def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> n
 
 @dataclass(frozen=True)
 class OnPolicyWeighting:
-    """OPW, this package's own: PBC where the teacher would be, L = E_s~D exp(-alpha c(s)) ‖pi(s) - pi*(s)‖².
+    """OPW, this package's own: PBC where the teacher would be, L = E_s~D exp(-c(s) / T) ‖pi(s) - pi*(s)‖².
 
     A cloned student will be where its teacher goes. The data is elsewhere too, and pairs that must hold the teacher's
-    actions everywhere have little left for where it matters. c is :func:`past_disagreement`; alpha is chosen for the
-    effective sample fraction asked for. It needs no values, and so no teacher that has any.
+    actions everywhere have little left for where it matters. c is :func:`past_disagreement`. The temperature T is in
+    its units and not chosen for an effective sample fraction: data that is near the teacher everywhere stays weighted
+    nearly evenly, for there c tells noise only. No values are needed, and so no teacher that has any.
     """
 
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
@@ -52,12 +53,12 @@ class OnPolicyWeighting:
         """Take the teacher's actions, weighted by how the data came to their states."""
         states, actions = labelled(data, teacher_actions(data, teacher))
         past = past_disagreement(data, actions, self.on_policy.decay)
-        tempered = tempered_exponential(-past, self.on_policy.effective_fraction)
+        # Relative to the least, so that data that is far from the teacher everywhere cannot underflow.
+        weights = np.exp((past.min() - past) / self.on_policy.temperature)
         details = {
             "decay": self.on_policy.decay,
+            "temperature": self.on_policy.temperature,
             "mean_disagreement": float(past.mean()),
-            "disagreement_clip": [-tempered.clip[1], -tempered.clip[0]],
-            "alpha": tempered.alpha,
-            "effective_fraction": tempered.effective_fraction,
+            "effective_fraction": effective_sample_fraction(weights),
         }
-        return Targets(states, actions, tempered.weights, details)
+        return Targets(states, actions, weights / weights.mean(), details)

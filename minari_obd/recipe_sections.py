@@ -81,13 +81,14 @@ class OnPolicyRecipe:
 
     decay: float = 0.9
     """What an action counts for, once a step later than another: a step's past is about 1 / (1 - ``decay``) actions."""
-    effective_fraction: float = 0.2
-    """Effective sample fraction (sum w)^2 / (N sum w^2) that the tempered weights are to have."""
+    temperature: float = 0.05
+    """Mean squared distance of a state's past actions from the teacher's, on [-1, 1], at which its weight is 1 / e."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        check_fraction("on_policy", decay=self.decay, effective_fraction=self.effective_fraction)
+        check_fraction("on_policy", decay=self.decay)
+        check_positive("on_policy", temperature=self.temperature)
 
 
 @dataclass(frozen=True)
