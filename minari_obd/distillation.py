@@ -100,7 +100,7 @@ class Distillation:
         with cpu_threads(self.recipe.threads):
             if self.progress:
                 self.print_plan()
-            if self._is_selection:
+            if self.is_selection:
                 rows = self._method.select(self.data, self.recipe.size, self.recipe.seed)
                 dataset = self._dataset(self.data.observations[rows], self.data.actions[rows])
             else:
@@ -142,7 +142,7 @@ class Distillation:
                 f"{self.recipe.size} pairs were asked for, but '{self.data.dataset_id}' has only {len(self.data)} "
                 "steps; ask for fewer pairs."
             )
-        if not self._is_selection:
+        if not self.is_selection:
             self._loop.check_size(len(self.data), self.recipe.size)
             batch = self.recipe.student.batch_size
             if batch is not None and batch < self.recipe.size:
@@ -193,7 +193,8 @@ class Distillation:
         return DENSITIES.get(self.recipe.density.estimator)() if getattr(self._method, "needs_density", False) else None
 
     @property
-    def _is_selection(self) -> bool:
+    def is_selection(self) -> bool:
+        """Whether the method picks real pairs and distils none."""
         return hasattr(self._method, "select")
 
     @property
@@ -268,7 +269,7 @@ class Distillation:
             run = self._teacher_run
             teacher = PlannedTeacher(None, 0.0) if run is None else PlannedTeacher(run, run.estimate_seconds())
         seconds = None
-        if not self._is_selection:
+        if not self.is_selection:
             sizes = self.data.observations.shape[1], self.data.actions.shape[1]
             seconds = self._loop.seconds_per_step(*sizes, self.recipe.size) * self.recipe.distillation.steps
         print_plan(self.recipe, repr(self.data), teacher, self._estimator, seconds)

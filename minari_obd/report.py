@@ -1,6 +1,5 @@
 """Report: a bench's results as one HTML page that needs nothing else, and its figures as PNGs beside it."""
 
-import base64
 import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +27,14 @@ from minari_obd.report_figures import (
     draw_sizes,
     draw_training,
 )
-from minari_obd.report_page import PAGE, fields_of, table_of
+from minari_obd.report_page import PAGE, fields_of, figure_of, table_of
 from minari_obd.report_tables import costs_table, improvement_table, published_table, scores_table
 from minari_obd.report_teachers import read_logs
+from minari_obd.report_weights import draw_sets_weights, weights_figures
 
 __all__ = ["write_report"]
 
-_SECTIONS = 12
+_SECTIONS = 13
 
 
 def write_report(
@@ -47,9 +47,9 @@ def write_report(
     Args:
         results: the folder that ``bench`` wrote.
         command: the command that made the results, to be shown.
-        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each, and measure the errors
-            by density of every seed's, some seconds each; what was measured is shown in any case. Their sources have to
-            be on this machine.
+        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each, draw their weights, and
+            measure the errors by density of every seed's, some seconds each; what was measured is shown in any case.
+            Their sources have to be on this machine.
         progress: show a bar.
 
     Raises:
@@ -67,6 +67,7 @@ def write_report(
     if diagnose:
         diagnose_sets(folder, page.first_sets(), progress=progress)
         measure_sets(folder, page.largest_sets(), progress=progress)
+        draw_sets_weights(folder, page.first_sets(), progress=progress)
     path = folder / "report.html"
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
@@ -104,6 +105,7 @@ class _Page:
         yield "Distillation", self.each(self.learning, "learning")
         yield "What is behind the scores", self.diagnostics()
         yield "Errors at rare states and at common ones", self.deciles()
+        yield "Where the weights lie", self.weights()
         yield "How the teachers were trained", self.training()
         yield "What a policy costs", costs_table(self.table)
         yield "Where the pairs lie", self.each(self.projection, "pairs")
@@ -154,6 +156,16 @@ class _Page:
         figures = self.each(draw, "deciles")
         return note + figures if figures else ""
 
+    def weights(self) -> str:
+        """What states the methods look at."""
+        note = (
+            "<p>The states that pairs were distilled for, over their first two principal components: how many there "
+            "are, and the mean weight that the method gives them, red where it is above 1. Of the first seed; methods "
+            "that weight all states alike are left out.</p>"
+        )
+        figures = weights_figures(self.folder, self.first_sets())
+        return note + figures if figures else ""
+
     def training(self) -> str:
         """Values and losses of the teachers' trainings."""
 
@@ -181,10 +193,7 @@ class _Page:
             if picture is None:
                 continue
             write_bytes(self.folder / "figures" / f"{name}-{dataset.strip('/').replace('/', '-')}.png", picture)
-            source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-            label = html.escape(dataset)
-            caption = f"<figcaption>{label}</figcaption>"
-            figures.append(f'<figure><img alt="{name}: {label}" src="{source}">{caption}</figure>')
+            figures.append(figure_of(picture, dataset, name))
         return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
     def learning(self, dataset: str) -> bytes | None:

@@ -1,10 +1,11 @@
 """The page that a report's sections are put into, which reads nothing from anywhere else, and its tables."""
 
+import base64
 import html
 
 from minari_obd.bench_table import Line, text_of
 
-__all__ = ["PAGE", "fields_of", "table_of"]
+__all__ = ["PAGE", "fields_of", "figure_of", "table_of"]
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -60,6 +61,12 @@ teacher.</p>
 def fields_of(line: Line) -> list[str]:
     """A line of the bench's table as a row."""
     return [line.name, str(line.size or "-"), *map(text_of, line.values)]
+
+
+def figure_of(picture: bytes, caption: str, name: str) -> str:
+    """A PNG with its caption; ``name`` says what it shows, for those who do not see it."""
+    source, caption = f"data:image/png;base64,{base64.b64encode(picture).decode()}", html.escape(caption)
+    return f'<figure><img alt="{name}: {caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def table_of(head: list[str], rows: list[list[str]]) -> str:

@@ -111,6 +111,7 @@ LAYERS = [
         "report_page",
         "report_tables",
         "report_teachers",
+        "report_weights",
         "finetuning_grid",
         "continual_recipe",
     },
