@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import minari
 import numpy as np
@@ -167,7 +168,11 @@ def test_what_was_looked_at_is_what_is_downloaded(hub: HubServer, monkeypatch: p
 
 
 @pytest.mark.parametrize(("use_lfs", "cut"), [(False, "commit"), (True, "commit"), (True, "batch")])
-def test_a_push_that_is_cut_off_leaves_the_old_revision(use_lfs: bool, cut: str, hub: HubServer) -> None:
+def test_a_push_that_is_cut_off_leaves_the_old_revision(
+    use_lfs: bool, cut: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The client tries again five times, after 1, 2, 4, 8 and 8 seconds; it is to try, and not to wait.
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
     hub.use_lfs = use_lfs
     make_pairs().push_to_hub(REPO)
     hub.cut = cut

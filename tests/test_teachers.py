@@ -122,7 +122,7 @@ def test_a_teacher_finds_the_known_best_action() -> None:
             "truncations": np.zeros(4_000, dtype=bool),
         }
     )
-    teacher = train_teacher(data, "iql", steps=1_500, progress=False)
+    teacher = train_teacher(data, "iql", steps=600, progress=False)
     test = np.linspace(-0.9, 0.9, 50)[:, None]
     best = 0.5 * test
     chosen = teacher.act(test)
