@@ -109,7 +109,9 @@ def load_results(folder: Path) -> list[CellResult]:
 
 
 def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
-    """Return the teacher that a bench's folder keeps for a set's recipe; None if it has none, or not that one.
+    """Return the teacher that a bench's folder keeps for a set's recipe, or that the recipe names by its folder.
+
+    None if there is none, or not that one.
 
     Raises:
         FormatError: the recipe in the provenance, or the teacher, cannot be read.
@@ -118,9 +120,11 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
     recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
     kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
     if not kept.is_dir():
+        kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
+    if provenance.teacher is None or not (kept / "teacher.safetensors").is_file():
         return None
     teacher = load_teacher(kept)
-    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
+    return teacher if provenance.teacher.get("sha256", teacher.sha256) == teacher.sha256 else None
 
 
 def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:

@@ -32,14 +32,23 @@ def test_weights_are_drawn_from_the_targets_of_the_pairs(monkeypatch: pytest.Mon
     teacher = load_teacher(next(Path("out/teachers").iterdir()))
     targets = Distillation(recipe, teacher_object=teacher, progress=False).targets
     assert pictures["opw"] == draw_weights(targets.states, targets.weights)
-    monkeypatch.setattr(report_weights, "draw_weights", lambda *_: pytest.fail("drawn again"))
-    draw_sets_weights(Path("out"), results, progress=False)
+    with monkeypatch.context() as once:
+        once.setattr(report_weights, "draw_weights", lambda *_: pytest.fail("drawn again"))
+        draw_sets_weights(Path("out"), results, progress=False)
     page = write_report("out", progress=False).read_text()
     assert f"{HOPPER}: opw, seed 0" in page
     assert "Where the weights lie" in page
     assert "weights" in images(page)
+    # A teacher that was brought is found where the recipe says, if it is the one.
+    shutil.move("out/teachers", "elsewhere")
+    brought = next(Path("elsewhere").iterdir())
+    run_grid(
+        Grid([HOPPER], ["opw"], [8], [0], SMALL | {"teacher": {"algorithm": str(brought)}}), "other", progress=False
+    )
+    other = [each for each in load_results(Path("other")) if each.set_key is not None]
+    draw_sets_weights(Path("other"), other, progress=False)
+    assert Path(f"other/weights/{other[0].set_key}.png").read_bytes().startswith(b"\x89PNG")
     # Without its teacher a set's weights are not known any more.
-    shutil.rmtree("out/teachers")
     shutil.rmtree("out/weights")
     draw_sets_weights(Path("out"), results, progress=False)
     assert Path(f"out/weights/{keys['opw']}.png").read_bytes() == b""
