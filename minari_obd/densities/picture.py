@@ -9,6 +9,7 @@ from minari_obd.errors import DataError
 __all__ = ["draw_weights"]
 
 _COMMON, _RARE = "#1f4e79", "#d1495b"
+_LIMIT = 10.0  # mean weights beyond it, or below its reciprocal, have one colour
 
 
 def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
@@ -53,9 +54,9 @@ def _draw(places: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> bytes:
     means = right.hexbin(x, y, C=weights[inside], reduce_C_function=np.mean, cmap=colours, **grid)
     shown = np.maximum(np.asarray(means.get_array()), 1e-3)
     means.set_array(shown)
-    limit = max(2.0, float(np.exp(np.abs(np.log(shown)).max())))
+    limit = min(max(2.0, float(np.exp(np.abs(np.log(shown)).max()))), _LIMIT)
     means.set_norm(LogNorm(1 / limit, limit))
-    figure.colorbar(means, ax=right, label="mean weight")
+    figure.colorbar(means, ax=right, label="mean weight", extend="both" if limit == _LIMIT else "neither")
     for axes, title in ((left, f"{len(places):,} states"), (right, "their weights")):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=0, labelsize=8)
