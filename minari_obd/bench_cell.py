@@ -121,10 +121,10 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
     kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
     if not kept.is_dir():
         kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
-    if provenance.teacher is None or not (kept / "teacher.safetensors").is_file():
-        return None
+        if not (kept / "teacher.safetensors").is_file():
+            return None
     teacher = load_teacher(kept)
-    return teacher if provenance.teacher.get("sha256", teacher.sha256) == teacher.sha256 else None
+    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
 
 
 def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
