@@ -20,7 +20,7 @@ def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> n
 
     c_0 = 0 in an episode's first state, where any policy starts, and c_{t+1} = decay c_t + (1 - decay) d_t with
     d_t = ‖a_t - pi*(s_t)‖² / A, both actions on [-1, 1]. For a teacher with Gaussian noise, -c is the logarithm of
-    the importance ratio of a state's recent actions, up to a constant and where the data's own noise was even.
+    the importance ratio of a state's recent actions, up to a factor and where the data's own noise was even.
 
     Args:
         data: the offline dataset.
@@ -41,7 +41,7 @@ class OnPolicyWeighting:
     A cloned student will be where its teacher goes. The data is elsewhere too, and pairs that must hold the teacher's
     actions everywhere have little left for where it matters. c is :func:`past_disagreement`. The temperature T is in
     its units and not chosen for an effective sample fraction: data that is near the teacher everywhere stays weighted
-    nearly evenly, for there c tells noise only. No values are needed, and so no teacher that has any.
+    more evenly, for there c tells mostly noise. No values are needed, and so no teacher that has any.
     """
 
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
