@@ -249,6 +249,7 @@ def make_learner(
         "net_arch": {"pi": [protocol.width] * protocol.depth, "qf": [settings.critic_width] * settings.critic_depth},
         "features_extractor_class": Standardise,
         "features_extractor_kwargs": {"mean": policy.normaliser.mean, "scale": policy.normaliser.scale},
+        "optimizer_kwargs": {"fused": True},  # Adam in one pass over the weights
     }
     with torch.random.fork_rng(devices=[]):  # networks initialise themselves from the global generator
         torch.manual_seed(initial)
@@ -280,8 +281,10 @@ def make_learner(
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
+    """Step by the gradient of this optimiser's parameters alone: the actor's loss needs none of the critics'."""
+    parameters = optimiser.param_groups[0]["params"]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
     optimiser.step()
 
 

@@ -207,9 +207,9 @@ def test_wrong_grids_are_named() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_recipes_are_grids_of_six_arms(path: Path) -> None:
+def test_the_recipes_are_grids_of_five_arms(path: Path) -> None:
     grid = load_arms(path)
-    assert len(grid.arms) == 6
+    assert len(grid.arms) == 5
     assert grid.seeds == [0, 1, 2]
     assert {grid.settings(name).start for name in grid.arms} == {"clone", "scratch"}
 
