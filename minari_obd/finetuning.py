@@ -65,8 +65,9 @@ def finetune(
         steps: environment steps; there is one update a step.
         seed: of the clone, the learner, its episodes and the evaluations' starts.
         settings: everything else; the defaults of :class:`FinetuningRecipe` if not given.
-        bc_data: what the actor is reminded of, itself or as a Minari id; ``ds`` if not given. Its states are answered
-            as the clone answers them, or by its own actions with ``bc_target="actions"`` in the settings.
+        bc_data: with ``bc_states="data"`` in the settings, whose states the actor is reminded at, itself or as a Minari
+            id; ``ds`` if not given. They are answered as the clone answers them, or by their own actions with
+            ``bc_target="actions"``.
         out: a folder for ``curve.csv`` (after every evaluation), ``report.json`` and ``policy.safetensors``.
         label: what the run is called in tables and pictures.
         resume: go on from a checkpoint of the same run, if there is one.
@@ -151,6 +152,11 @@ class Finetuning:
             raise SettingError(
                 f"TD3's actor is an MLP, and the pairs were made for the network '{self.policy.protocol.network}'; use "
                 "pairs whose protocol has network 'mlp'."
+            )
+        if self.bc_data is not self.ds and self.settings.bc_weight > 0 and self.settings.bc_states == "visited":
+            raise SettingError(
+                "Other data to be reminded of has states of its own; set finetuning.bc_states to 'data', or leave out "
+                "bc_data."
             )
         if self.settings.is_adaptive:
             _ = self._control

@@ -71,9 +71,16 @@ class FinetuningGrid:
 
         Raises:
             FormatError: a wrong key, which is named.
+            SettingError: the whole source as a reminder at states that are not its own.
         """
         given = {**self.finetuning, **self.arms[name].finetuning}
-        return parse_settings(FinetuningRecipe, given, f"The arm '{name}'")
+        found = parse_settings(FinetuningRecipe, given, f"The arm '{name}'")
+        if self.arms[name].bc_data == "source" and found.bc_weight > 0 and found.bc_states == "visited":
+            raise SettingError(
+                f"The arm '{name}' is to be reminded of the whole source, which has states of its own; give it "
+                "finetuning = {bc_states = 'data'}."
+            )
+        return found
 
     def pairs_recipe(self, arm: Arm) -> Recipe:
         """Return the recipe of an arm's pairs.
@@ -91,6 +98,7 @@ def load_arms(path: str | Path) -> FinetuningGrid:
     Raises:
         NotFoundError: no such file.
         FormatError: not TOML, or not a grid; a wrong key is named.
+        SettingError: an arm whose settings contradict each other.
     """
     grid = parse_settings(FinetuningGrid, read_toml(path, "grid", "recipes/finetune/hopper.toml"), f"'{path}'")
     for name, arm in grid.arms.items():

@@ -1,6 +1,7 @@
 """Learner: Stable-Baselines3's TD3, its actor cloned from pairs; everything random is drawn from (seed, step)."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from stable_baselines3 import TD3
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -18,6 +19,7 @@ from minari_obd.cloning import Policy
 from minari_obd.devices import choose_device
 from minari_obd.environments import is_flat
 from minari_obd.errors import DataError, MinariObdError
+from minari_obd.finetuning_networks import NormalisedPolicy, Standardise
 from minari_obd.finetuning_recipe import FinetuningRecipe
 
 __all__ = ["Learner", "Reminder", "SeededEpisodes", "make_learner"]
@@ -80,23 +82,6 @@ class SeededEpisodes(gym.Wrapper):
         return np.asarray(observation, np.float32), float(reward), terminated, truncated, info
 
 
-class Standardise(BaseFeaturesExtractor):
-    """The pairs' normaliser as a fixed first layer: s = (observation - mean) / scale.
-
-    Folded into the weights it would be equal up to rounding only, and a rounding error in a simulator grows to
-    another return.
-    """
-
-    def __init__(self, observation_space: gym.Space, mean: np.ndarray, scale: np.ndarray) -> None:
-        super().__init__(observation_space, mean.size)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("scale", torch.tensor(scale))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Normalise raw observations (B, S)."""
-        return (observations - self.mean) / self.scale  # pyright: ignore[reportOperatorIssue]  # buffers are tensors
-
-
 class Learner(TD3):
     """TD3 that leaves the actor as it is during the warm-up, and reminds it of its pairs afterwards.
 
@@ -106,6 +91,8 @@ class Learner(TD3):
 
     settings: FinetuningRecipe
     reminder: Reminder
+    clone: torch.nn.Module
+    """The actor as it was cloned, which answers the states that the learner visits."""
     base_seed: int
     bc_weight: float
 
@@ -148,11 +135,17 @@ class Learner(TD3):
             polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
 
     def _actor_loss(self, observations: Tensor, batch_size: int, rng: np.random.Generator) -> Tensor:
-        values = self.critic.q1_forward(observations, self.actor(observations))
+        acted = self.actor(observations)
+        values = self.critic.q1_forward(observations, acted)
         loss = -values.mean() / values.detach().abs().mean().clamp_min(1e-8)
         if self.bc_weight > 0:
-            states, actions = self.reminder.draw(batch_size, rng)
-            loss = loss + self.bc_weight * mse_loss(self.actor(states), actions)
+            if self.settings.bc_states == "visited":
+                with torch.no_grad():
+                    actions = self.clone(observations)
+            else:
+                states, actions = self.reminder.draw(batch_size, rng)
+                acted = self.actor(states)
+            loss = loss + self.bc_weight * mse_loss(acted, actions)
         return loss
 
     def actor_parameters(self) -> list[Tensor]:
@@ -254,7 +247,7 @@ def make_learner(
     with torch.random.fork_rng(devices=[]):  # networks initialise themselves from the global generator
         torch.manual_seed(initial)
         learner = Learner(
-            "MlpPolicy",
+            NormalisedPolicy if settings.critic_norm else TD3Policy,
             SeededEpisodes(environment, seed),
             learning_rate=settings.learning_rate,
             buffer_size=min(settings.buffer_size, steps),
@@ -273,10 +266,11 @@ def make_learner(
     learner._last_obs = np.asarray(learner.env.reset())  # at once, so that there is a state to save from the start
     learner.settings, learner.base_seed, learner.bc_weight = settings, seed, settings.bc_weight
     learner.reminder = Reminder(reminder.observations.to(device), reminder.actions.to(device))
-    if settings.start == "clone":
-        for network in (learner.actor, learner.actor_target):
-            for ours, theirs in zip(network.mu.parameters(), policy.parameters, strict=True):
-                ours.data.copy_(theirs[0].T if ours.dim() == 2 else theirs[0, 0])
+    learner.clone = deepcopy(learner.actor)
+    networks = [learner.clone, *([learner.actor, learner.actor_target] if settings.start == "clone" else [])]
+    for network in networks:
+        for ours, theirs in zip(network.mu.parameters(), policy.parameters, strict=True):
+            ours.data.copy_(theirs[0].T if ours.dim() == 2 else theirs[0, 0])
     return learner
 
 

@@ -13,30 +13,33 @@ __all__ = ["FinetuningRecipe"]
 class FinetuningRecipe:
     """How a cloned policy goes on learning in its environment, by TD3 (Fujimoto et al. 2018, arXiv 1802.09477).
 
-    The actor's loss is that of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), with the reminder on pairs that are
-    kept, where TD3+BC has the minibatch's own actions::
+    The actor's loss is that of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), with a reminder of the pairs where
+    TD3+BC has the minibatch's own actions::
 
         L(pi) = - mean_b Q(s_b, pi(s_b)) / mean_b |Q(s_b, pi(s_b))| + w mean_i (pi(s_i) - a_i)^2
 
-    with s_b from the replay buffer, s_i the pairs' states, a_i the clone's actions or their own (:attr:`bc_target`),
-    actions on [-1, 1], and no gradient through the divisor.
+    with s_b from the replay buffer, s_i the same or the pairs' states (:attr:`bc_states`), a_i the clone's actions or
+    the pairs' own (:attr:`bc_target`), actions on [-1, 1], and no gradient through the divisor.
     """
 
     start: Literal["clone", "scratch"] = "clone"
     """Where the actor starts: at the student cloned from the pairs, or at random weights of the same shape, with
     uniformly random actions for the warm-up."""
-    bc_weight: float = 0.4
-    """The reminder's weight w at the start, and its upper limit (0.4: Zhao et al. 2022); 0 for no reminder."""
+    bc_weight: float = 4.0
+    """The reminder's weight w at the start, w_0, and its upper limit; 0 for no reminder."""
     bc_schedule: Literal["adaptive", "constant"] = "adaptive"
     """Whether the rule of Zhao et al. 2022 moves the weight with the training episodes' returns."""
+    bc_states: Literal["visited", "data"] = "visited"
+    """Where the actor is reminded: at the states of the minibatch, which it came to itself, or at those of the pairs
+    (or of other data given as ``bc_data``). The clone answers any state, so 256 pairs are all that either keeps."""
     bc_target: Literal["clone", "actions"] = "clone"
-    """What the reminder's states are to be answered with: the actions that the clone answered them with, or those they
+    """What the reminder's states are to be answered with: the actions that the clone answers them with, or those they
     came with. Distilled actions are made for a certain number of steps of training; trained further on, a student gets
     worse."""
-    proportional_gain: float = 3e-5
-    """K_P of the adaptive rule (Zhao et al. 2022)."""
-    derivative_gain: float = 1e-4
-    """K_D of the adaptive rule (Zhao et al. 2022)."""
+    proportional_gain: float = 7.5e-5
+    """K_P of the adaptive rule (Zhao et al. 2022: 3e-5 for w_0 = 0.4), as a share of w_0."""
+    derivative_gain: float = 2.5e-4
+    """K_D of the adaptive rule (Zhao et al. 2022: 1e-4 for w_0 = 0.4), as a share of w_0."""
     target: float = 1.05
     """R* of the adaptive rule: the return to be reached, 0 being random actions' and 1 the expert's."""
     expert_return: float | None = None
@@ -63,6 +66,9 @@ class FinetuningRecipe:
     """Hidden layers of each of the two critics."""
     critic_width: int = 256
     """Units in each."""
+    critic_norm: bool = True
+    """Whether each hidden layer of the critics is followed by layer normalisation (Ball et al. 2023, arXiv 2302.02948),
+    without which they promise too much for actions that nobody has tried."""
     evaluate_every: int = 5_000
     """Environment steps between two evaluations; there is one at the start and one at the end besides."""
     episodes: int = 10
@@ -84,6 +90,11 @@ class FinetuningRecipe:
                 raise SettingError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more.")
         if not self.target_noise >= 0:
             raise SettingError(f"finetuning.target_noise is {self.target_noise}; it must be 0 or more.")
+        if self.bc_weight > 0 and self.bc_states == "visited" and self.bc_target == "actions":
+            raise SettingError(
+                "finetuning.bc_target is 'actions', but states that the learner visits came with none; use bc_states "
+                "'data', or bc_target 'clone'."
+            )
         if self.buffer_size < self.batch_size:
             raise SettingError(
                 f"finetuning.buffer_size is {self.buffer_size}, less than one batch of {self.batch_size}; keep more."
@@ -99,7 +110,7 @@ class FinetuningRecipe:
 
         The rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code:
 
-            w <- clip(w + T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0),   R_avg <- 0.95 R_avg + 0.05 R
+            w <- clip(w + w_0 T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0),   R_avg <- 0.95 R_avg + 0.05 R
 
         So the weight falls with every episode that is no worse than the last ones, the slower the nearer they are to
         the target, and rises when returns collapse. It starts after the warm-up, with the return of the first
@@ -112,4 +123,4 @@ class FinetuningRecipe:
             length: T, its environment steps.
         """
         change = -self.proportional_gain * (self.target - average) + self.derivative_gain * max(0.0, average - current)
-        return min(max(weight + length * change, 0.0), self.bc_weight), 0.95 * average + 0.05 * current
+        return min(max(weight + self.bc_weight * length * change, 0.0), self.bc_weight), 0.95 * average + 0.05 * current

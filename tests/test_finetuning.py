@@ -22,6 +22,7 @@ from minari_obd.environments import make_environment
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.finetuning import Finetuning
 from minari_obd.finetuning_learner import Learner, Reminder, make_learner
+from minari_obd.finetuning_networks import NormalisedPolicy
 from minari_obd.finetuning_recipe import FinetuningRecipe
 from minari_obd.finetuning_report import FinetuneReport
 from minari_obd.offline import load_offline_data
@@ -158,16 +159,17 @@ def test_from_scratch_the_warm_up_acts_at_random_and_a_clone_acts_as_it_does(pen
     assert scratch.replay_buffer.actions[:40].std() > 0.4  # uniform on [-1, 1]: 0.58
 
 
-def test_without_a_reminder_an_update_is_that_of_stable_baselines3() -> None:
+@pytest.mark.parametrize("norm", [False, True])
+def test_without_a_reminder_an_update_is_that_of_stable_baselines3(norm: bool) -> None:
     """From one transition there is one minibatch; the scale of the actor's loss is nothing to Adam's first step."""
     from stable_baselines3 import TD3
 
     pairs = pairs_for(SWIMMER)
-    settings = replace(SMALL, bc_weight=0.0, target_noise=0.0, warmup=0)
+    settings = replace(SMALL, bc_weight=0.0, target_noise=0.0, warmup=0, critic_norm=norm)
     learner = learn(learner_for(pairs, settings), 1)
     assert learner.replay_buffer is not None
     plain = TD3(
-        "MlpPolicy",
+        NormalisedPolicy if norm else "MlpPolicy",
         learner.episodes,
         learning_rate=settings.learning_rate,
         buffer_size=10,
@@ -189,19 +191,40 @@ def test_without_a_reminder_an_update_is_that_of_stable_baselines3() -> None:
     assert weights_of(plain.actor) != before
 
 
-def test_the_actor_s_loss_is_the_equation(pendulum: DistilledDataset) -> None:
-    learner = learn(learner_for(pendulum, replace(SMALL, bc_weight=0.7)), 30)
+@pytest.mark.parametrize("states", ["data", "visited"])
+def test_the_actor_s_loss_is_the_equation(pendulum: DistilledDataset, states: Any) -> None:
+    learner = learn(learner_for(pendulum, replace(SMALL, bc_weight=0.7, bc_states=states)), 60)
     observations = torch.tensor(pendulum.observations[:16])
     with torch.no_grad():
         loss = float(learner._actor_loss(observations, 32, np.random.default_rng(0)))
-        values = learner.critic.q1_forward(observations, learner.actor(observations)).numpy()
-    expected = -values.mean() / np.abs(values).mean() + 0.7 * error_on(pendulum, minari_obd.clone(pendulum))
-    assert loss == pytest.approx(expected, rel=1e-4)
+        acted = learner.actor(observations)
+        values = learner.critic.q1_forward(observations, acted).numpy()
+        if states == "data":
+            acted, answers = learner.actor(torch.tensor(pendulum.observations)), pendulum.scaled_actions()
+        else:
+            answers = (
+                minari_obd.clone(pendulum)(observations.numpy()) * 2 / (pendulum.action_high - pendulum.action_low)
+            )
+        error = float(((acted.numpy() - answers) ** 2).mean())
+    assert error > 0
+    assert loss == pytest.approx(-values.mean() / np.abs(values).mean() + 0.7 * error, rel=1e-4)
 
 
-@pytest.mark.parametrize("target", ["actions", "clone"])
-def test_a_strong_reminder_keeps_the_actor(pendulum: DistilledDataset, target: Any) -> None:
-    settings = replace(SMALL, bc_schedule="constant", bc_target=target)
+def test_normalised_critics_promise_no_more_than_their_last_layer_can(pendulum: DistilledDataset) -> None:
+    """A normalised layer's outputs have norm sqrt(width), so |Q| <= |w| sqrt(width) + |b|, wherever it is asked."""
+    observations, actions = torch.tensor(pendulum.observations), torch.tensor(pendulum.scaled_actions())
+    for norm in (True, False):
+        critic = learn(learner_for(pendulum, replace(SMALL, critic_norm=norm)), 60).critic
+        with torch.no_grad():
+            values = critic.q1_forward(observations, 1e6 * actions).abs().max()
+            *_, weights, bias = critic.qf0.parameters()  # pyright: ignore[reportCallIssue]  # a Sequential
+            limit = weights.norm() * SMALL.critic_width**0.5 + bias.abs()
+        assert (values <= limit) == norm
+
+
+@pytest.mark.parametrize(("target", "states"), [("actions", "data"), ("clone", "data"), ("clone", "visited")])
+def test_a_strong_reminder_keeps_the_actor(pendulum: DistilledDataset, target: Any, states: Any) -> None:
+    settings = replace(SMALL, bc_schedule="constant", bc_target=target, bc_states=states)
     clone = minari_obd.clone(pendulum)
     wanted = pendulum if target == "actions" else replace(pendulum, actions=clone(pendulum.observations))
     errors = {}
@@ -230,7 +253,8 @@ def test_it_may_be_reminded_of_other_data(pendulum: DistilledDataset) -> None:
             "action_high": [3.0],
         }
     )
-    settings = replace(SMALL, bc_weight=1e4, bc_schedule="constant", bc_target="actions", learning_rate=3e-3)
+    settings = replace(SMALL, bc_weight=1e4, bc_schedule="constant", bc_target="actions", bc_states="data")
+    settings = replace(settings, learning_rate=3e-3)
     report = minari_obd.finetune(pendulum, steps=300, settings=settings, bc_data=data, progress=False)
     assert report.policy is not None
     before, after = (np.abs(p(data.observations) - 0.6).mean() for p in (minari_obd.clone(pendulum), report.policy))
@@ -247,6 +271,7 @@ def test_it_learns_what_is_best(start: Any) -> None:
         bc_weight=0.0,
         episodes=20,
         batch_size=64,
+        critic_width=64,
         learning_rate=3e-3,
         warmup=50,
         evaluate_every=500,
@@ -346,11 +371,20 @@ def test_what_does_not_fit_is_named_before_any_work(pendulum: DistilledDataset) 
     fails("no reference scores", settings={"expert_return": None})
     fails("an MLP", pairs=replace(pendulum, protocol=replace(STUDENT, network="residual")))
     fails("take one task's", bc_data=make_pairs(), error=DataError)
+    fails("set finetuning.bc_states to 'data'", bc_data=pairs_for(PENDULUM, seed=1))
     assert not list(Path().rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"discount": 1.0}, {"bc_weight": -0.1}, {"target_noise": -1.0}, {"buffer_size": 8}, {"episodes": 0}]
+    "wrong",
+    [
+        {"discount": 1.0},
+        {"bc_weight": -0.1},
+        {"bc_target": "actions"},
+        {"target_noise": -1.0},
+        {"buffer_size": 8},
+        {"episodes": 0},
+    ],
 )
 def test_settings_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=f"finetuning.{next(iter(wrong))}"):

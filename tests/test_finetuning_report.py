@@ -52,9 +52,11 @@ def make_report(means: list[float], *, seed: int = 0, label: str = "a", scored: 
 def test_the_reminder_fades_unless_returns_collapse(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
-    found, after = FinetuningRecipe().next_bc_weight(weight, average, current, length)
+    found, after = FinetuningRecipe(bc_weight=0.4).next_bc_weight(weight, average, current, length)
     assert found == pytest.approx(expected, abs=1e-12)
     assert after == pytest.approx(0.95 * average + 0.05 * current)
+    tenfold, _ = FinetuningRecipe(bc_weight=4.0).next_bc_weight(10 * weight, average, current, length)
+    assert tenfold == pytest.approx(10 * found)
 
 
 def test_what_is_read_from_a_curve() -> None:
@@ -145,6 +147,7 @@ bc_weight = 0.0
 pairs = "random"
 [arms.whole]
 bc_data = "source"
+finetuning = {bc_states = "data"}
 """
 
 
@@ -204,6 +207,9 @@ def test_wrong_grids_are_named() -> None:
         Path("grid.toml").write_text(GRID.replace(old, new))
         with pytest.raises(FormatError, match=text):
             load_arms("grid.toml")
+    Path("grid.toml").write_text(GRID.replace('{bc_states = "data"}', "{}"))
+    with pytest.raises(SettingError, match="arm 'whole' is to be reminded of the whole source"):
+        load_arms("grid.toml")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

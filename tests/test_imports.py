@@ -88,6 +88,7 @@ LAYERS = [
         "evaluation",
         "finetuning_report",
         "finetuning_learner",
+        "finetuning_networks",
         "finetuning_checkpoint",
         "continual_report",
     },
@@ -134,7 +135,7 @@ ONLY_IN = {
     "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
     "tyro": {"cli", "cli_experiments"},
     "ray": {"bench_ray"},
-    "stable_baselines3": {"finetuning_learner"},
+    "stable_baselines3": {"finetuning_learner", "finetuning_networks"},
 }
 
 
