@@ -158,8 +158,8 @@ class Finetuning:
                 "Other data to be reminded of has states of its own; set finetuning.bc_states to 'data', or leave out "
                 "bc_data."
             )
-        if self.settings.is_adaptive:
-            _ = self._control
+        if self.settings.follows_returns:
+            _ = self._controlled(0.0)
 
     @cached_property
     def policy(self) -> Policy:
@@ -171,7 +171,7 @@ class Finetuning:
         """Name of the run after everything that decides its result, so that only the same run resumes from it."""
         check_installed("stable_baselines3", "finetune")
         packages = {name: version(name) for name in _PACKAGES}
-        identity = [self.env_id, self.steps, self.seed, asdict(self.settings), packages, minari_obd.__version__]
+        identity = [self.env_id, self.steps, self.seed, self.settings.deciding(), packages, minari_obd.__version__]
         identity += [_identity(self.ds), _identity(self.bc_data)]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -186,14 +186,14 @@ class Finetuning:
 
     @cached_property
     def _control(self) -> ReferenceScores:
-        """What returns the adaptive rule calls 0 and 1."""
+        """What returns the reminder's weight calls 0 and 1."""
         expert, reference = self.settings.expert_return, self._reference
         if expert is not None:
             return ReferenceScores(0.0 if reference is None else reference.random, expert, "finetuning.expert_return")
         if reference is None:
             raise SettingError(
-                f"'{self.env_id}' has no reference scores for the adaptive weight to go by; say what an expert returns "
-                "with finetuning.expert_return, or use bc_schedule 'constant', or bc_weight 0."
+                f"'{self.env_id}' has no reference scores for the reminder's weight to go by; say what an expert "
+                "returns with finetuning.expert_return, or use bc_schedule 'constant', or bc_weight 0."
             )
         return reference
 
@@ -249,20 +249,26 @@ class Finetuning:
         record.steps.append(learner.num_timesteps)
         record.returns.append(judged.returns[0].tolist())
         record.bc_weights.append(learner.bc_weight)
-        if len(record.steps) == 1 and self.settings.is_adaptive:
-            record.average = 0.01 * float(self._control.normalise(judged.returns).mean())
         return self._report(learner, record)
 
     def _adapt(self, learner: "Learner", record: "RunRecord") -> None:
+        is_warm = learner.num_timesteps > self.settings.warmup
         for length, value in learner.episodes.ended:
+            if self.settings.follows_returns and is_warm:
+                start = self._controlled(record.start_return(self.settings.warmup))
+                average = start if record.average is None else record.average
+                learner.bc_weight, record.average = self.settings.next_bc_weight(
+                    learner.bc_weight, average, self._controlled(value), length, start=start
+                )
             record.training_steps.append(learner.num_timesteps)
             record.training_returns.append(value)
-            if self.settings.is_adaptive and learner.num_timesteps > self.settings.warmup:
-                current = 0.01 * float(self._control.normalise(np.array(value)))
-                learner.bc_weight, record.average = self.settings.next_bc_weight(
-                    learner.bc_weight, record.average, current, length
-                )
         learner.episodes.ended.clear()
+
+    def _controlled(self, value: float) -> float:
+        """A return in the units of the rule that moves the reminder's weight."""
+        if self.settings.bc_schedule == "guarded":
+            return value
+        return 0.01 * float(self._control.normalise(np.array(value)))
 
     def _policy_of(self, learner: "Learner") -> Policy:
         return replace(

@@ -1,12 +1,16 @@
 """Settings of online fine-tuning, and the rule of the reminder's weight. Plain: loads neither torch nor a learner."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import SettingError
 from minari_obd.protocol import STRICT, check_fraction, check_positive
 
 __all__ = ["FinetuningRecipe"]
+
+_REMINDER = ("bc_schedule", "bc_states", "bc_target", "bc_decay", "bc_recovery")
+_REMINDER += ("proportional_gain", "derivative_gain", "target", "expert_return")
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class FinetuningRecipe:
     uniformly random actions for the warm-up."""
     bc_weight: float = 4.0
     """The reminder's weight w at the start, w_0, and its upper limit; 0 for no reminder."""
-    bc_schedule: Literal["adaptive", "constant"] = "adaptive"
-    """Whether the rule of Zhao et al. 2022 moves the weight with the training episodes' returns."""
+    bc_schedule: Literal["guarded", "adaptive", "constant"] = "guarded"
+    """How the weight follows the training episodes' returns: down as long as they are no worse than the clone's and up
+    when they are, by the rule of Zhao et al. 2022, or not at all."""
     bc_states: Literal["visited", "data"] = "visited"
     """Where the actor is reminded: at the states of the minibatch, which it came to itself, or at those of the pairs
     (or of other data given as ``bc_data``). The clone answers any state, so 256 pairs are all that either keeps."""
@@ -36,12 +41,16 @@ class FinetuningRecipe:
     """What the reminder's states are to be answered with: the actions that the clone answers them with, or those they
     came with. Distilled actions are made for a certain number of steps of training; trained further on, a student gets
     worse."""
+    bc_decay: float = 5_000.0
+    """Environment steps in which `guarded` lets the weight fall by a factor of e."""
+    bc_recovery: float = 1_000.0
+    """Environment steps in which `guarded` raises the weight by a factor of e."""
     proportional_gain: float = 7.5e-5
-    """K_P of the adaptive rule (Zhao et al. 2022: 3e-5 for w_0 = 0.4), as a share of w_0."""
+    """K_P of `adaptive` (Zhao et al. 2022: 3e-5 for w_0 = 0.4), as a share of w_0."""
     derivative_gain: float = 2.5e-4
-    """K_D of the adaptive rule (Zhao et al. 2022: 1e-4 for w_0 = 0.4), as a share of w_0."""
+    """K_D of `adaptive` (Zhao et al. 2022: 1e-4 for w_0 = 0.4), as a share of w_0."""
     target: float = 1.05
-    """R* of the adaptive rule: the return to be reached, 0 being random actions' and 1 the expert's."""
+    """R* of `adaptive`: the return to be reached, 0 being random actions' and 1 the expert's."""
     expert_return: float | None = None
     """What counts as 1 there, in returns; the reference scores' expert if not given."""
     warmup: int = 5_000
@@ -82,7 +91,7 @@ class FinetuningRecipe:
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "batch_size", "policy_delay", "buffer_size", "critic_depth", "critic_width")
-        positive += ("evaluate_every", "episodes", "threads")
+        positive += ("evaluate_every", "episodes", "threads", "bc_decay", "bc_recovery")
         check_positive("finetuning", **{name: getattr(self, name) for name in positive})
         check_fraction("finetuning", discount=self.discount, target_rate=self.target_rate)
         for name in ("bc_weight", "proportional_gain", "derivative_gain", "warmup", "exploration_noise"):
@@ -100,27 +109,46 @@ class FinetuningRecipe:
                 f"finetuning.buffer_size is {self.buffer_size}, less than one batch of {self.batch_size}; keep more."
             )
 
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether there is a weight to be moved."""
-        return self.bc_weight > 0 and self.bc_schedule == "adaptive"
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide a run's result: none of the reminder's where there is no reminder."""
+        settings = asdict(self)
+        if self.bc_weight > 0:
+            return settings
+        return {name: value for name, value in settings.items() if name not in _REMINDER}
 
-    def next_bc_weight(self, weight: float, average: float, current: float, length: int) -> tuple[float, float]:
+    @property
+    def follows_returns(self) -> bool:
+        """Whether there is a weight to be moved."""
+        return self.bc_weight > 0 and self.bc_schedule != "constant"
+
+    def next_bc_weight(
+        self, weight: float, average: float, current: float, length: int, *, start: float
+    ) -> tuple[float, float]:
         r"""Return the reminder's weight and the average return after a training episode.
 
-        The rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code:
+        ``guarded``: the reminder fades while the learner is no worse than the clone, and comes back when it is,
+
+            R_avg <- 0.95 R_avg + 0.05 R
+            w <- clip(w exp(-T / bc_decay) if R_avg >= R_0, else w exp(T / bc_recovery), w_0 / 1000, w_0)
+
+        ``adaptive``: the rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code,
 
             w <- clip(w + w_0 T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0),   R_avg <- 0.95 R_avg + 0.05 R
 
-        So the weight falls with every episode that is no worse than the last ones, the slower the nearer they are to
-        the target, and rises when returns collapse. It starts after the warm-up, with the return of the first
-        evaluation as R_avg.
+        by which the weight falls with every episode that is no worse than the last ones, the slower the nearer they
+        are to the target, and rises when returns collapse. Both start after the warm-up, with R_0 as R_avg.
 
         Args:
             weight: w.
-            average: R_avg, 0 being random actions' return and 1 the expert's.
+            average: R_avg; for ``adaptive`` 0 is random actions' return and 1 the expert's.
             current: R, this episode's return in the same units.
             length: T, its environment steps.
+            start: R_0, the mean return of the warm-up's episodes, in the same units.
         """
+        after = 0.95 * average + 0.05 * current
+        if self.bc_schedule == "guarded":
+            change = -length / self.bc_decay if after >= start else length / self.bc_recovery
+            share = weight / self.bc_weight * math.exp(min(change, 7.0))  # e^7 > 1000: all the way up
+            return self.bc_weight * min(max(share, 1e-3), 1.0), after
         change = -self.proportional_gain * (self.target - average) + self.derivative_gain * max(0.0, average - current)
-        return min(max(weight + self.bc_weight * length * change, 0.0), self.bc_weight), 0.95 * average + 0.05 * current
+        return min(max(weight + self.bc_weight * length * change, 0.0), self.bc_weight), after

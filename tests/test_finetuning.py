@@ -217,7 +217,7 @@ def test_normalised_critics_promise_no_more_than_their_last_layer_can(pendulum: 
         critic = learn(learner_for(pendulum, replace(SMALL, critic_norm=norm)), 60).critic
         with torch.no_grad():
             values = critic.q1_forward(observations, 1e6 * actions).abs().max()
-            *_, weights, bias = critic.qf0.parameters()  # pyright: ignore[reportCallIssue]  # a Sequential
+            *_, weights, bias = critic.q_networks[0].parameters()
             limit = weights.norm() * SMALL.critic_width**0.5 + bias.abs()
         assert (values <= limit) == norm
 
@@ -234,6 +234,28 @@ def test_a_strong_reminder_keeps_the_actor(pendulum: DistilledDataset, target: A
         assert report.bc_weights.tolist() == [weight] * len(report.steps)
     assert errors[1e4] < 0.002 + error_on(wanted, clone)
     assert errors[0.0] > 10 * errors[1e4]
+
+
+@pytest.mark.parametrize("schedule", ["guarded", "adaptive"])
+@pytest.mark.parametrize("warmup", [40, 2])
+def test_the_weight_follows_the_training_episodes(pendulum: DistilledDataset, schedule: Any, warmup: int) -> None:
+    """Computed again from what the report says of them."""
+    settings = replace(SMALL, bc_schedule=schedule, expert_return=40.0, evaluate_every=20, proportional_gain=1e-3)
+    settings = replace(settings, warmup=warmup)
+    report = minari_obd.finetune(pendulum, steps=200, settings=settings, progress=False)
+    unit = 40.0 if schedule == "adaptive" else 1.0  # one expert, or one reward
+    warm = report.training_returns[report.training_steps <= warmup]
+    start = average = float(warm.mean() if len(warm) else report.returns[0].mean()) / unit
+    weight, expected = settings.bc_weight, []
+    ended = list(zip(report.training_steps, report.training_returns, strict=True))
+    lengths = np.diff([0, *report.training_steps])
+    for step in report.steps:
+        for (end, value), length in zip(ended, lengths, strict=True):
+            if max(step - 20, warmup) < end <= step:
+                weight, average = settings.next_bc_weight(weight, average, value / unit, int(length), start=start)
+        expected.append(weight)
+    np.testing.assert_allclose(report.bc_weights, expected, rtol=1e-12)
+    assert len(set(expected)) > 3
 
 
 def test_it_may_be_reminded_of_other_data(pendulum: DistilledDataset) -> None:
@@ -368,7 +390,7 @@ def test_what_does_not_fit_is_named_before_any_work(pendulum: DistilledDataset) 
     fails(r"Actions lie in \[\[-2", pairs=replace(pendulum, action_low=[-2.0], action_high=[2.0]))
     fails("more steps than that", steps=40)
     fails("seed from 0 up", seed=-1)
-    fails("no reference scores", settings={"expert_return": None})
+    fails("no reference scores", settings={"expert_return": None, "bc_schedule": "adaptive"})
     fails("an MLP", pairs=replace(pendulum, protocol=replace(STUDENT, network="residual")))
     fails("take one task's", bc_data=make_pairs(), error=DataError)
     fails("set finetuning.bc_states to 'data'", bc_data=pairs_for(PENDULUM, seed=1))

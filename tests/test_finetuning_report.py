@@ -52,11 +52,30 @@ def make_report(means: list[float], *, seed: int = 0, label: str = "a", scored: 
 def test_the_reminder_fades_unless_returns_collapse(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
-    found, after = FinetuningRecipe(bc_weight=0.4).next_bc_weight(weight, average, current, length)
+    settings = FinetuningRecipe(bc_weight=0.4, bc_schedule="adaptive")
+    found, after = settings.next_bc_weight(weight, average, current, length, start=0.3)
     assert found == pytest.approx(expected, abs=1e-12)
     assert after == pytest.approx(0.95 * average + 0.05 * current)
-    tenfold, _ = FinetuningRecipe(bc_weight=4.0).next_bc_weight(10 * weight, average, current, length)
+    tenfold, _ = replace(settings, bc_weight=4.0).next_bc_weight(10 * weight, average, current, length, start=0.3)
     assert tenfold == pytest.approx(10 * found)
+
+
+@pytest.mark.parametrize(
+    ("weight", "average", "current", "length", "expected"),
+    [
+        (2.0, 300.0, 300.0, 1_000, 2.0 * np.exp(-0.2)),  # as good as the clone
+        (2.0, 200.0, 2_300.0, 1_000, 2.0 * np.exp(-0.2)),  # by its average, 305
+        (0.5, 300.0, 280.0, 200, 0.5 * np.exp(0.2)),
+        (1.0, 300.0, 0.0, 10**6, 2.0),  # no more than at the start
+        (0.002, 300.0, 300.0, 10**6, 0.002),  # and no less than a thousandth of that, to come back from
+    ],
+)
+def test_the_reminder_fades_while_the_learner_is_as_good_as_the_clone(
+    weight: float, average: float, current: float, length: int, expected: float
+) -> None:
+    found, after = FinetuningRecipe(bc_weight=2.0).next_bc_weight(weight, average, current, length, start=300.0)
+    assert found == pytest.approx(expected)
+    assert after == pytest.approx(0.95 * average + 0.05 * current)
 
 
 def test_what_is_read_from_a_curve() -> None:
