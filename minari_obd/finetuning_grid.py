@@ -22,6 +22,7 @@ from minari_obd.grid import Cell, parse_settings
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.protocol import STRICT, check_positive
 from minari_obd.recipe import Recipe, parse_recipe, read_toml
+from minari_obd.statistics import estimate_mean
 
 __all__ = ["Arm", "FinetuningGrid", "arms_table", "kept_pairs", "load_arms", "run_arms"]
 
@@ -149,7 +150,8 @@ def run_arms(
     if target is None:
         target = _teacher_score(next(iter(recipes.values())), data, folder)
     table = arms_table(reports, budget=grid.budget or grid.steps // 4, target=target)
-    _write(reports, table, folder)
+    write_text(folder / "table.md", table)
+    write_bytes(folder / "curves.png", draw_reports(reports, target=target))
     return table
 
 
@@ -180,21 +182,21 @@ def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float 
     Args:
         reports: of all arms and seeds.
         budget: environment steps after which they are compared besides the end.
-        target: score (return, without reference scores) to be reached first; no column without one.
+        target: score (return, without reference scores) to be reached first, and from then on; no column without one.
     """
     unit = "return" if reports[0].reference is None else "score"
     names = ["arm", "seeds", f"{unit} at the start", f"after {budget:,} steps", "at the end", "largest drop"]
     if target is not None:
-        names.append(f"steps to {target:.1f}")
+        names += [f"steps to {target:.1f}", "to stay there"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for label in dict.fromkeys(report.label for report in reports):
         group = [report for report in reports if report.label == label]
         steps, estimates = mean_curve(group)
         within = estimates[int(np.searchsorted(steps, budget, side="right")) - 1]
-        drop = sum(report.largest_drop for report in group) / len(group)
-        fields = [label, str(len(group)), *map(str, (estimates[0], within, estimates[-1])), f"{drop:.1f}"]
+        drop = estimate_mean(np.array([[report.largest_drop] for report in group]))
+        fields = [label, str(len(group)), *map(str, (estimates[0], within, estimates[-1], drop))]
         if target is not None:
-            fields.append(_steps_text([report.steps_to(target) for report in group]))
+            fields += [_steps_text([each.steps_to(target, stays=stays) for each in group]) for stays in (False, True)]
         lines.append(f"| {' | '.join(fields)} |")
     return "\n".join(lines) + "\n"
 
@@ -205,8 +207,3 @@ def _steps_text(steps: Sequence[int | None]) -> str:
     if not there:
         return f"never (0 of {len(steps)})"
     return f"{sum(there) / len(there):,.0f} ({len(there)} of {len(steps)})"
-
-
-def _write(reports: Sequence[FinetuneReport], table: str, folder: Path) -> None:
-    write_text(folder / "table.md", table)
-    write_bytes(folder / "curves.png", draw_reports(reports))

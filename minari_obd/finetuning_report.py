@@ -209,8 +209,12 @@ def mean_curve(reports: Sequence[FinetuneReport]) -> tuple[np.ndarray, list[Esti
     return first.steps, [estimate_mean(row[:, None]) for row in seeds]
 
 
-def draw_reports(reports: Sequence[FinetuneReport]) -> bytes:
+def draw_reports(reports: Sequence[FinetuneReport], *, target: float | None = None) -> bytes:
     """Draw the mean curve of every label, with its 95% interval over seeds as a band, as a PNG.
+
+    Args:
+        reports: of one environment.
+        target: a score (return, without reference scores) to be reached, as a dotted line.
 
     Raises:
         DataError: as :func:`mean_curve`; reports of several environments.
@@ -226,10 +230,10 @@ def draw_reports(reports: Sequence[FinetuneReport]) -> bytes:
     if not curves:
         raise DataError("There is no report to draw.")
     with context("default", after_reset=True):  # and not as the user's own settings would have it
-        return _draw(curves, reports[0], {label: len(each) for label, each in groups.items()})
+        return _draw(curves, reports[0], {label: len(each) for label, each in groups.items()}, target)
 
 
-def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int]) -> bytes:
+def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int], target: float | None) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
     from matplotlib.figure import Figure
 
@@ -241,6 +245,8 @@ def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int
         (line,) = axes.plot(steps, [each.mean for each in estimates], lw=1.6, label=f"{label} ({counts[label]} seeds)")
         band = [each.low for each in estimates], [each.high for each in estimates]
         axes.fill_between(steps, *band, color=line.get_color(), alpha=0.18, lw=0)
+    if target is not None:
+        axes.axhline(target, color="0.4", lw=1.0, ls=":", label=f"to be reached: {target:.1f}")
     axes.set(
         title=example.env_id, xlabel="environment steps", ylabel="return" if example.reference is None else "score"
     )

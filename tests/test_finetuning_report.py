@@ -135,7 +135,7 @@ def test_several_seeds_make_one_curve_with_an_interval() -> None:
     picture = draw_reports([*reports, make_report([1.0, 2.0, 3.0], label="b")])
     assert picture.startswith(b"\x89PNG")
     assert picture != draw_reports(reports)
-    assert draw_reports(reports) == draw_reports(reports)
+    assert draw_reports(reports) == draw_reports(reports) != draw_reports(reports, target=20.0)
     for wrong, text in (
         ([], "no report"),
         ([reports[0], make_report([1.0])], "same steps"),
@@ -194,12 +194,14 @@ def test_a_grid_runs_what_has_no_report(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_arms_are_compared_at_a_budget_and_by_steps_to_the_target() -> None:
-    curves = {"fast": [[20.0, 60.0, 80.0], [20.0, 20.0, 60.0]], "slow": [[0.0, 10.0, 80.0], [0.0, 10.0, 20.0]]}
+    curves = {"fast": [[20.0, 60.0, 80.0], [20.0, 20.0, 60.0]], "slow": [[0.0, 80.0, 10.0], [0.0, 10.0, 20.0]]}
     reports = [make_report(c, seed=i, label=name) for name, each in curves.items() for i, c in enumerate(each)]
     fast, slow = (line.split(" | ") for line in arms_table(reports, budget=150, target=30.0).splitlines()[2:])
     assert fast[3].startswith("20.0 [")  # after 100 steps, the last evaluation within 150: scores 30 and 10
-    assert fast[-1] == "150 (2 of 2) |"
-    assert slow[-1] == "200 (1 of 2) |"
+    assert fast[-2:] == ["150 (2 of 2)", "150 (2 of 2) |"]
+    assert slow[-2:] == ["100 (1 of 2)", "never (0 of 2) |"]
+    assert fast[5].startswith("0.0 [")
+    assert make_report(curves["slow"][0]).largest_drop == 0.0
     assert arms_table(reports, budget=150, target=99.0).endswith("never (0 of 2) |\n")
 
 
