@@ -186,14 +186,14 @@ class Finetuning:
 
     @cached_property
     def _control(self) -> ReferenceScores:
-        """What returns the reminder's weight calls 0 and 1."""
+        """What returns the rule `adaptive` calls 0 and 1."""
         expert, reference = self.settings.expert_return, self._reference
         if expert is not None:
             return ReferenceScores(0.0 if reference is None else reference.random, expert, "finetuning.expert_return")
         if reference is None:
             raise SettingError(
-                f"'{self.env_id}' has no reference scores for the reminder's weight to go by; say what an expert "
-                "returns with finetuning.expert_return, or use bc_schedule 'constant', or bc_weight 0."
+                f"'{self.env_id}' has no reference scores for bc_schedule 'adaptive' to go by; say what an expert "
+                "returns with finetuning.expert_return, or use bc_schedule 'guarded', which needs no scale."
             )
         return reference
 
