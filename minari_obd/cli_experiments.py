@@ -60,7 +60,7 @@ def add_experiments(app: tyro.extras.SubcommandApp) -> None:
         bc_data: str | None = None,
         out: Path | None = None,
     ) -> None:
-        """Clone a policy and let it go on learning in its environment, the pairs being its reminder.
+        """Clone a policy and let it go on learning in its environment, reminded of what it could.
 
         Args:
             ref: Folder, Minari id, or Hugging Face repository of a distilled dataset.
@@ -68,7 +68,7 @@ def add_experiments(app: tyro.extras.SubcommandApp) -> None:
             settings: the learner's.
             env: Plain Gymnasium id; the dataset's own if not given.
             seed: Of every random number.
-            bc_data: Minari id of an offline dataset to be reminded of, in place of the pairs (see --bc-target).
+            bc_data: Minari id of an offline dataset to be reminded of; needs --bc-states data (see --bc-target too).
             out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
         """
         from minari_obd.finetuning import finetune as finetune_pairs

@@ -1,4 +1,4 @@
-"""Fine-tuning: a policy cloned from pairs goes on learning in its environment, the pairs being its reminder."""
+"""Fine-tuning: a policy cloned from pairs goes on learning in its environment, reminded of what it could."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +82,11 @@ def finetune(
         DataError: pairs that do not fit each other.
         MinariObdError: the learner diverged.
     """
+    settings = settings or FinetuningRecipe()
+    if bc_data is not None:
+        settings.check_reminder_data()
     reminder = ds if bc_data is None else load_offline_data(bc_data) if isinstance(bc_data, str) else bc_data
-    run = Finetuning(ds, env_id or ds.env_id, steps, seed, settings or FinetuningRecipe(), reminder, label)
+    run = Finetuning(ds, env_id or ds.env_id, steps, seed, settings, reminder, label)
     return run.run(out, resume=resume, progress=progress)
 
 
@@ -133,6 +137,8 @@ class Finetuning:
                 f"{self.steps} steps, a warm-up of {self.settings.warmup} and seed {self.seed}: the actor moves only "
                 "after the warm-up, so more steps than that are needed, and a seed from 0 up."
             )
+        if self.bc_data is not self.ds:
+            self.settings.check_reminder_data()
         shapes = [(each.observations.shape[1], each.actions.shape[1]) for each in (self.ds, self.bc_data)]
         if shapes[0] != shapes[1]:
             raise DataError(
@@ -153,18 +159,14 @@ class Finetuning:
                 f"TD3's actor is an MLP, and the pairs were made for the network '{self.policy.protocol.network}'; use "
                 "pairs whose protocol has network 'mlp'."
             )
-        if self.bc_data is not self.ds and self.settings.bc_weight > 0 and self.settings.bc_states == "visited":
-            raise SettingError(
-                "Other data to be reminded of has states of its own; set finetuning.bc_states to 'data', or leave out "
-                "bc_data."
-            )
         if self.settings.follows_returns:
             _ = self._controlled(0.0)
 
     @cached_property
     def policy(self) -> Policy:
         """The clone that the actor starts from, or has the shape of."""
-        return clone(self.ds, seed=self.seed)
+        with cpu_threads(self.settings.threads):
+            return clone(self.ds, seed=self.seed)
 
     @cached_property
     def key(self) -> str:
@@ -172,7 +174,9 @@ class Finetuning:
         check_installed("stable_baselines3", "finetune")
         packages = {name: version(name) for name in _PACKAGES}
         identity = [self.env_id, self.steps, self.seed, self.settings.deciding(), packages, minari_obd.__version__]
-        identity += [_identity(self.ds), _identity(self.bc_data)]
+        identity.append(_identity(self.ds))
+        if self.settings.bc_weight > 0 and self.settings.bc_states == "data":
+            identity.append(_identity(self.bc_data))
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
@@ -252,13 +256,13 @@ class Finetuning:
         return self._report(learner, record)
 
     def _adapt(self, learner: "Learner", record: "RunRecord") -> None:
-        is_warm = learner.num_timesteps > self.settings.warmup
         for length, value in learner.episodes.ended:
-            if self.settings.follows_returns and is_warm:
-                start = self._controlled(record.start_return(self.settings.warmup))
-                average = start if record.average is None else record.average
+            if self.settings.follows_returns and learner.num_timesteps > self.settings.warmup:
+                if record.start is None:  # as yet all episodes are the warm-up's
+                    returns = record.training_returns or record.returns[0]
+                    record.start = record.average = self._controlled(fmean(returns))
                 learner.bc_weight, record.average = self.settings.next_bc_weight(
-                    learner.bc_weight, average, self._controlled(value), length, start=start
+                    learner.bc_weight, record.average, self._controlled(value), length, start=record.start
                 )
             record.training_steps.append(learner.num_timesteps)
             record.training_returns.append(value)
@@ -276,7 +280,7 @@ class Finetuning:
         )
 
     def _report(self, learner: "Learner", record: "RunRecord") -> FinetuneReport:
-        measured = {name: value for name, value in vars(record).items() if name != "average"}
+        measured = {name: value for name, value in vars(record).items() if name not in ("start", "average")}
         return FinetuneReport(
             env_id=self.env_id or "",
             seed=self.seed,

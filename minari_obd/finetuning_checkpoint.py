@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -27,14 +26,11 @@ class RunRecord:
     bc_weights: list[float] = field(default_factory=list)
     training_steps: list[int] = field(default_factory=list)
     training_returns: list[float] = field(default_factory=list)
-    average: float | None = None
-    """R_avg, which the reminder's weight follows; None before the first episode that ends after the warm-up."""
+    start: float | None = None
+    """R_0, which the reminder's weight goes by; None before the first episode that ends after the warm-up."""
+    average: float = 0.0
+    """R_avg, the same of late; of no meaning without R_0."""
     seconds: float = 0.0
-
-    def start_return(self, warmup: int) -> float:
-        """Mean return of the episodes that ended in the warm-up, or of the first evaluation if none did."""
-        pairs = zip(self.training_steps, self.training_returns, strict=True)
-        return fmean([value for step, value in pairs if step <= warmup] or self.returns[0])
 
 
 def write_checkpoint(path: Path, learner: "Learner", record: RunRecord) -> None:

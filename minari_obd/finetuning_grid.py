@@ -34,7 +34,7 @@ class Arm:
     pairs: Literal["distilled", "random"] = "distilled"
     """What is cloned: the recipe's pairs, or as many random ones of its source."""
     bc_data: Literal["pairs", "source"] = "pairs"
-    """What the actor is reminded of: those pairs, or the whole source."""
+    """What the actor is reminded of: those pairs, or the whole source, which needs `bc_states = "data"`."""
     finetuning: dict[str, Any] = field(default_factory=dict)
     """What differs from the grid's own settings of :class:`FinetuningRecipe`."""
 
@@ -72,15 +72,16 @@ class FinetuningGrid:
 
         Raises:
             FormatError: a wrong key, which is named.
-            SettingError: the whole source as a reminder at states that are not its own.
+            SettingError: the whole source is to be a reminder that is not used.
         """
         given = {**self.finetuning, **self.arms[name].finetuning}
         found = parse_settings(FinetuningRecipe, given, f"The arm '{name}'")
-        if self.arms[name].bc_data == "source" and found.bc_weight > 0 and found.bc_states == "visited":
-            raise SettingError(
-                f"The arm '{name}' is to be reminded of the whole source, which has states of its own; give it "
-                "finetuning = {bc_states = 'data'}."
-            )
+        if self.arms[name].bc_data == "source":
+            try:
+                found.check_reminder_data()
+            except SettingError as error:
+                error.add_note(f"That is the arm '{name}'.")
+                raise
         return found
 
     def pairs_recipe(self, arm: Arm) -> Recipe:

@@ -30,7 +30,7 @@ _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "
 
 @dataclass(frozen=True)
 class Reminder:
-    """The pairs that the actor is held to."""
+    """States and actions that the actor is held to with ``bc_states="data"``."""
 
     observations: Tensor
     """Observations, shape (M, S), raw units."""
@@ -83,7 +83,7 @@ class SeededEpisodes(gym.Wrapper):
 
 
 class Learner(TD3):
-    """TD3 that leaves the actor as it is during the warm-up, and reminds it of its pairs afterwards.
+    """TD3 that leaves the actor as it is during the warm-up, and reminds it of what it could afterwards.
 
     No global random number is drawn: exploration is from (seed, 14, environment step), minibatches and target noise
     from (seed, 15, update). So a resume has no generator to restore.

@@ -32,11 +32,11 @@ class FinetuningRecipe:
     bc_weight: float = 4.0
     """The reminder's weight w at the start, w_0, and its upper limit; 0 for no reminder."""
     bc_schedule: Literal["guarded", "adaptive", "constant"] = "guarded"
-    """How the weight follows the training episodes' returns: down as long as they are no worse than the clone's and up
-    when they are, by the rule of Zhao et al. 2022, or not at all."""
+    """How the weight follows the training episodes' returns: down while they are better than the clone's and up while
+    they are worse, by the rule of Zhao et al. 2022, or not at all."""
     bc_states: Literal["visited", "data"] = "visited"
     """Where the actor is reminded: at the states of the minibatch, which it came to itself, or at those of the pairs
-    (or of other data given as ``bc_data``). The clone answers any state, so 256 pairs are all that either keeps."""
+    (or of other data given as ``bc_data``). The clone answers any state, so the pairs are all that has to be kept."""
     bc_target: Literal["clone", "actions"] = "clone"
     """What the reminder's states are to be answered with: the actions that the clone answers them with, or those they
     came with. Distilled actions are made for a certain number of steps of training; trained further on, a student gets
@@ -52,7 +52,7 @@ class FinetuningRecipe:
     target: float = 1.05
     """R* of `adaptive`: the return to be reached, 0 being random actions' and 1 the expert's."""
     expert_return: float | None = None
-    """What counts as 1 there, in returns; the reference scores' expert if not given."""
+    """What counts as 1 there, in returns; the reference scores' expert if not given. Of no use to the others."""
     warmup: int = 5_000
     """Environment steps in which the critics learn and the actor stays as it is, exploration noise added."""
     learning_rate: float = 3e-4
@@ -104,6 +104,16 @@ class FinetuningRecipe:
                 "finetuning.bc_target is 'actions', but states that the learner visits came with none; use bc_states "
                 "'data', or bc_target 'clone'."
             )
+        if self.expert_return is not None and self.bc_weight > 0 and self.bc_schedule != "adaptive":
+            raise SettingError(
+                f"finetuning.expert_return is given, but bc_schedule '{self.bc_schedule}' needs no scale of returns; "
+                "leave it out, or use 'adaptive'."
+            )
+        if self.start == "scratch" and self.bc_weight > 0 and self.bc_schedule == "guarded":
+            raise SettingError(
+                "finetuning.bc_schedule 'guarded' compares returns with the clone's in the warm-up, where a start from "
+                "'scratch' acts at random; use bc_weight 0, or bc_schedule 'constant'."
+            )
         if self.buffer_size < self.batch_size:
             raise SettingError(
                 f"finetuning.buffer_size is {self.buffer_size}, less than one batch of {self.batch_size}; keep more."
@@ -116,6 +126,18 @@ class FinetuningRecipe:
             return settings
         return {name: value for name, value in settings.items() if name not in _REMINDER}
 
+    def check_reminder_data(self) -> None:
+        """Make sure that data to be reminded of would be used.
+
+        Raises:
+            SettingError: there is no reminder, or it is at states that are not the data's.
+        """
+        if self.bc_weight == 0 or self.bc_states == "visited":
+            raise SettingError(
+                f"There is data to be reminded of, but finetuning.bc_weight is {self.bc_weight} and bc_states "
+                f"'{self.bc_states}'; set bc_states to 'data' and a weight above 0, or leave out bc_data."
+            )
+
     @property
     def follows_returns(self) -> bool:
         """Whether there is a weight to be moved."""
@@ -126,14 +148,15 @@ class FinetuningRecipe:
     ) -> tuple[float, float]:
         r"""Return the reminder's weight and the average return after a training episode.
 
-        ``guarded``: the reminder fades while the learner is no worse than the clone, and comes back when it is,
+        ``guarded``: the reminder fades while the learner does better than the clone, and comes back while it does not,
 
-            R_avg <- 0.95 R_avg + 0.05 R
+            R_avg <- R_avg + 0.05 (R - R_avg)
             w <- clip(w exp(-T / bc_decay) if R_avg >= R_0, else w exp(T / bc_recovery), w_0 / 1000, w_0)
 
         ``adaptive``: the rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code,
 
-            w <- clip(w + w_0 T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0),   R_avg <- 0.95 R_avg + 0.05 R
+            w <- clip(w + w_0 T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0)
+            R_avg <- R_avg + 0.05 (R - R_avg)
 
         by which the weight falls with every episode that is no worse than the last ones, the slower the nearer they
         are to the target, and rises when returns collapse. Both start after the warm-up, with R_0 as R_avg.
@@ -143,9 +166,10 @@ class FinetuningRecipe:
             average: R_avg; for ``adaptive`` 0 is random actions' return and 1 the expert's.
             current: R, this episode's return in the same units.
             length: T, its environment steps.
-            start: R_0, the mean return of the warm-up's episodes, in the same units.
+            start: R_0, the mean return of the warm-up's episodes, in the same units; of the first evaluation, which has
+                no exploration noise, if none ended in the warm-up.
         """
-        after = 0.95 * average + 0.05 * current
+        after = average + 0.05 * (current - average)  # equal returns stay equal, to the bit
         if self.bc_schedule == "guarded":
             change = -length / self.bc_decay if after >= start else length / self.bc_recovery
             share = weight / self.bc_weight * math.exp(min(change, 7.0))  # e^7 > 1000: all the way up

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinetuneReport", "check_no_report", "draw_reports", "mean_curve"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ class FinetuneReport:
             number, given = values.pop("format"), values.pop("reference_scores")
             if number > _FORMAT:
                 raise FormatError(f"'{path}' has report format {number}; this version reads up to {_FORMAT}.")
+            if number < _FORMAT:
+                raise FormatError(f"'{path}' has report format {number}, of a learner that is gone; run it again.")
             settings = FinetuningRecipe(**values.pop("settings"))
             return cls(**values, settings=settings, reference=None if given is None else ReferenceScores(**given))
         except FormatError:

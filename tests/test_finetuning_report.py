@@ -63,19 +63,20 @@ def test_the_reminder_fades_unless_returns_collapse(
 @pytest.mark.parametrize(
     ("weight", "average", "current", "length", "expected"),
     [
-        (2.0, 300.0, 300.0, 1_000, 2.0 * np.exp(-0.2)),  # as good as the clone
+        (2.0, 300.0, 300.1, 1_000, 2.0 * np.exp(-0.2)),  # better than the clone
         (2.0, 200.0, 2_300.0, 1_000, 2.0 * np.exp(-0.2)),  # by its average, 305
         (0.5, 300.0, 280.0, 200, 0.5 * np.exp(0.2)),
         (1.0, 300.0, 0.0, 10**6, 2.0),  # no more than at the start
-        (0.002, 300.0, 300.0, 10**6, 0.002),  # and no less than a thousandth of that, to come back from
+        (0.002, 300.0, 300.1, 10**6, 0.002),  # and no less than a thousandth of that, to come back from
     ],
 )
-def test_the_reminder_fades_while_the_learner_is_as_good_as_the_clone(
+def test_the_reminder_fades_while_the_learner_is_better_than_the_clone(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
     found, after = FinetuningRecipe(bc_weight=2.0).next_bc_weight(weight, average, current, length, start=300.0)
     assert found == pytest.approx(expected)
     assert after == pytest.approx(0.95 * average + 0.05 * current)
+    assert FinetuningRecipe().next_bc_weight(1.0, 0.3, 0.3, 10, start=0.3)[1] == 0.3  # equal returns stay equal
 
 
 def test_what_is_read_from_a_curve() -> None:
@@ -228,7 +229,7 @@ def test_wrong_grids_are_named() -> None:
         with pytest.raises(FormatError, match=text):
             load_arms("grid.toml")
     Path("grid.toml").write_text(GRID.replace('{bc_states = "data"}', "{}"))
-    with pytest.raises(SettingError, match="arm 'whole' is to be reminded of the whole source"):
+    with pytest.raises(SettingError, match="set bc_states to 'data'"):
         load_arms("grid.toml")
 
 
