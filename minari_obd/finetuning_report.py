@@ -239,12 +239,13 @@ def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     for label, (steps, estimates) in curves.items():
-        (line,) = axes.plot(steps, [each.mean for each in estimates], lw=1.6, label=f"{label} ({counts[label]} seeds)")
+        seeds = "1 seed" if counts[label] == 1 else f"{counts[label]} seeds"
+        (line,) = axes.plot(steps, [each.mean for each in estimates], lw=1.6, label=f"{label} ({seeds})")
         band = [each.low for each in estimates], [each.high for each in estimates]
         axes.fill_between(steps, *band, color=line.get_color(), alpha=0.18, lw=0)
     if target is not None:
@@ -252,7 +253,7 @@ def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int
     axes.set(
         title=example.env_id, xlabel="environment steps", ylabel="return" if example.reference is None else "score"
     )
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
