@@ -77,7 +77,7 @@ class FinetuningRecipe:
     """Units in each."""
     critic_norm: bool = True
     """Whether each hidden layer of the critics is followed by layer normalisation (Ball et al. 2023, arXiv 2302.02948),
-    without which they promise too much for actions that nobody has tried."""
+    which bounds what they can promise for actions that nobody has tried."""
     evaluate_every: int = 5_000
     """Environment steps between two evaluations; there is one at the start and one at the end besides."""
     episodes: int = 10

@@ -35,6 +35,7 @@ from minari_obd.finetuning_report import FinetuneReport
 from minari_obd.offline import load_offline_data
 
 
+# Fixtures of each module's own: imported ones would be shadowed by the arguments that ask for them.
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     with registered_environments():

@@ -14,6 +14,7 @@ from minari_obd.distilled import DistilledDataset
 from minari_obd.finetuning_networks import NormalisedPolicy
 
 
+# Fixtures of each module's own: imported ones would be shadowed by the arguments that ask for them.
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     with registered_environments():
