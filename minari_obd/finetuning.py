@@ -258,11 +258,11 @@ class Finetuning:
     def _adapt(self, learner: "Learner", record: "RunRecord") -> None:
         for length, value in learner.episodes.ended:
             if self.settings.follows_returns and learner.num_timesteps > self.settings.warmup:
-                if record.start is None:  # as yet all episodes are the warm-up's
-                    returns = record.training_returns or record.returns[0]
-                    record.start = record.average = self._controlled(fmean(returns))
+                if record.floor is None:  # as yet all episodes are the warm-up's
+                    warm = [self._controlled(each) for each in record.training_returns or record.returns[0]]
+                    record.floor, record.average = self.settings.return_floor(warm), fmean(warm)
                 learner.bc_weight, record.average = self.settings.next_bc_weight(
-                    learner.bc_weight, record.average, self._controlled(value), length, start=record.start
+                    learner.bc_weight, record.average, self._controlled(value), length, floor=record.floor
                 )
             record.training_steps.append(learner.num_timesteps)
             record.training_returns.append(value)
@@ -280,7 +280,7 @@ class Finetuning:
         )
 
     def _report(self, learner: "Learner", record: "RunRecord") -> FinetuneReport:
-        measured = {name: value for name, value in vars(record).items() if name not in ("start", "average")}
+        measured = {name: value for name, value in vars(record).items() if name not in ("floor", "average")}
         return FinetuneReport(
             env_id=self.env_id or "",
             seed=self.seed,

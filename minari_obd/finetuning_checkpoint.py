@@ -26,10 +26,10 @@ class RunRecord:
     bc_weights: list[float] = field(default_factory=list)
     training_steps: list[int] = field(default_factory=list)
     training_returns: list[float] = field(default_factory=list)
-    start: float | None = None
-    """R_0, which the reminder's weight goes by; None before the first episode that ends after the warm-up."""
+    floor: float | None = None
+    """R_floor, which the reminder's weight goes by; None before the first episode that ends after the warm-up."""
     average: float = 0.0
-    """R_avg, the same of late; of no meaning without R_0."""
+    """R_avg, the mean return of late; of no meaning without R_floor."""
     seconds: float = 0.0
 
 

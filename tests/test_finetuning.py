@@ -82,14 +82,15 @@ def test_the_weight_follows_the_training_episodes(pendulum: DistilledDataset, sc
     report = minari_obd.finetune(pendulum, steps=200, settings=settings, progress=False)
     unit = 40.0 if schedule == "adaptive" else 1.0  # one expert, or one reward
     warm = report.training_returns[report.training_steps <= warmup]
-    start = average = float(warm.mean() if len(warm) else report.returns[0].mean()) / unit
+    given = (warm if len(warm) else report.returns[0]) / unit
+    floor, average = settings.return_floor(given.tolist()), float(given.mean())
     weight, expected = settings.bc_weight, []
     ended = list(zip(report.training_steps, report.training_returns, strict=True))
     lengths = np.diff([0, *report.training_steps])
     for step in report.steps:
         for (end, value), length in zip(ended, lengths, strict=True):
             if max(step - 20, warmup) < end <= step:
-                weight, average = settings.next_bc_weight(weight, average, value / unit, int(length), start=start)
+                weight, average = settings.next_bc_weight(weight, average, value / unit, int(length), floor=floor)
         expected.append(weight)
     np.testing.assert_allclose(report.bc_weights, expected, rtol=1e-12)
     assert len(set(expected)) > 3 or warmup == 2  # where the clone without noise may be what nothing reaches
@@ -98,15 +99,16 @@ def test_the_weight_follows_the_training_episodes(pendulum: DistilledDataset, sc
 def test_the_warm_up_s_last_step_belongs_to_it() -> None:
     """Episodes of 80 steps: the first ends at the last step of a warm-up of 80, and after one of 79."""
     pairs = pairs_for(SWIMMER)
+    first = FinetuningRecipe.return_floor([1e6, 3e6])
     for warmup in (80, 79):
         run = Finetuning(pairs, SWIMMER, 200, 0, replace(SMALL, warmup=warmup, bc_decay=10.0), pairs)
         learner, record = run._start(resume=False)
         record.returns = [[1e6, 3e6]]
         run._adapt(learn(learner, 80), record)
         assert record.training_steps == [80]
-        assert (record.start, learner.bc_weight) == ((None, 4.0) if warmup == 80 else (2e6, 4.0))
+        assert (record.floor, learner.bc_weight) == ((None, 4.0) if warmup == 80 else (first, 0.004))
         run._adapt(learn(learner, 80), record)
-        assert record.start == (record.training_returns[0] if warmup == 80 else 2e6)
+        assert record.floor == (record.training_returns[0] if warmup == 80 else first)
 
 
 def test_a_run_is_named_after_what_decides_it(pendulum: DistilledDataset) -> None:

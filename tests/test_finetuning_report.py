@@ -53,30 +53,47 @@ def test_the_reminder_fades_unless_returns_collapse(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
     settings = FinetuningRecipe(bc_weight=0.4, bc_schedule="adaptive")
-    found, after = settings.next_bc_weight(weight, average, current, length, start=0.3)
+    found, after = settings.next_bc_weight(weight, average, current, length, floor=0.3)
     assert found == pytest.approx(expected, abs=1e-12)
     assert after == pytest.approx(0.95 * average + 0.05 * current)
-    tenfold, _ = replace(settings, bc_weight=4.0).next_bc_weight(10 * weight, average, current, length, start=0.3)
+    tenfold, _ = replace(settings, bc_weight=4.0).next_bc_weight(10 * weight, average, current, length, floor=0.3)
     assert tenfold == pytest.approx(10 * found)
 
 
 @pytest.mark.parametrize(
     ("weight", "average", "current", "length", "expected"),
     [
-        (2.0, 300.0, 300.1, 1_000, 2.0 * np.exp(-0.2)),  # better than the clone
-        (2.0, 200.0, 2_300.0, 1_000, 2.0 * np.exp(-0.2)),  # by its average, 305
+        (2.0, 300.0, 300.1, 1_000, 2.0 * np.exp(-0.2)),  # not below the floor
+        (2.0, 200.0, 1_250.0, 1_000, 2.0 * np.exp(-0.2)),  # by its average, 305
         (0.5, 300.0, 280.0, 200, 0.5 * np.exp(0.2)),
         (1.0, 300.0, 0.0, 10**6, 2.0),  # no more than at the start
         (0.002, 300.0, 300.1, 10**6, 0.002),  # and no less than a thousandth of that, to come back from
     ],
 )
-def test_the_reminder_fades_while_the_learner_is_better_than_the_clone(
+def test_the_reminder_fades_while_the_learner_is_no_worse_than_the_clone(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
-    found, after = FinetuningRecipe(bc_weight=2.0).next_bc_weight(weight, average, current, length, start=300.0)
+    found, after = FinetuningRecipe(bc_weight=2.0).next_bc_weight(weight, average, current, length, floor=300.0)
     assert found == pytest.approx(expected)
-    assert after == pytest.approx(0.95 * average + 0.05 * current)
-    assert FinetuningRecipe().next_bc_weight(1.0, 0.3, 0.3, 10, start=0.3)[1] == 0.3  # equal returns stay equal
+    assert after == pytest.approx(0.9 * average + 0.1 * current)
+    assert FinetuningRecipe().next_bc_weight(1.0, 0.3, 0.3, 10, floor=0.3)[1] == 0.3  # equal returns stay equal
+
+
+def test_a_learner_as_good_as_the_clone_is_hardly_ever_taken_for_worse() -> None:
+    """Both of the rule's averages are drawn from the clone's own distribution of returns."""
+    rng = np.random.default_rng(0)
+    below = []
+    for _ in range(400):
+        warm = rng.normal(1_000.0, 100.0, size=30).tolist()
+        floor, average = FinetuningRecipe.return_floor(warm), float(np.mean(warm))
+        for value in rng.normal(1_000.0, 100.0, size=60):
+            _, average = FinetuningRecipe().next_bc_weight(1.0, average, value, 10, floor=floor)
+        below.append(average < floor)
+    assert 0.005 < np.mean(below) < 0.05  # two standard errors: 0.023
+    assert FinetuningRecipe.return_floor([900.0, 1_100.0]) == pytest.approx(
+        1_000.0 - 2.0 * np.sqrt(20_000.0) * np.sqrt(1 / 2 + 1 / 19)
+    )
+    assert FinetuningRecipe.return_floor([70.0]) == 70.0
 
 
 def test_what_is_read_from_a_curve() -> None:
