@@ -2,7 +2,7 @@
 
     python benchmarks/rollouts.py [--env HalfCheetah-v5] [--students 10] [--episodes 10]
 
-Ratios of one run: the same students, the same environments, the same starts, and the same returns (which is checked).
+Ratios of one run: the same students, the same environments and starts. How far the mean returns differ is printed.
 """
 
 import argparse

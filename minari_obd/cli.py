@@ -197,7 +197,7 @@ def _recipe_of(arguments: Sequence[str]) -> Any:
         if arguments[1].startswith("-"):
             raise SettingError("Name the recipe before its options: minari-obd run RECIPE.toml [options].")
         return load_recipe(arguments[1])
-    return tyro.MISSING
+    return Recipe(source="as in PATH") if list(arguments[:1]) == ["run"] else tyro.MISSING  # for --help alone
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

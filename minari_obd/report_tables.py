@@ -24,7 +24,7 @@ def scores_table(table: BenchTable) -> str:
 def published_table(table: BenchTable) -> str:
     """The papers' numbers."""
     rows = [[line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)] for line in table.published()]
-    head = ["published_table", *(f"D4RL's of {name}" for name in table.datasets)]
+    head = ["published", *(f"D4RL's of {name}" for name in table.datasets)]
     return f"<p>{html.escape(PUBLISHED_NOTE)}</p>" + table_of(head, rows) if rows else ""
 
 

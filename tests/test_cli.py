@@ -54,6 +54,18 @@ print([m for m in ("torch", "d3rlpy", "minari", "gymnasium", "huggingface_hub", 
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_help_on_run_shows_the_options_with_or_without_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.toml").write_text(TINY)
+    for arguments in (["run", "--help"], ["run", "tiny.toml", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert "--distillation.steps INT" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["run"])
+    assert stop.value.code == 2
+
+
 def test_run_leaves_a_set_a_table_and_says_what_next(hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("tiny.toml").write_text(TINY)
     main(["run", "tiny.toml", "--out", "made", "--distillation.steps", "3"])

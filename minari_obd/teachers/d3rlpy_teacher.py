@@ -1,4 +1,4 @@
-"""Teachers trained with d3rlpy; the only file that imports it. What leaves it is a plain FrozenTeacher."""
+"""Teachers trained with d3rlpy. What leaves it is a plain FrozenTeacher."""
 
 import contextlib
 import hashlib
