@@ -187,6 +187,8 @@ class FinetuningRecipe:
             length: T, its environment steps.
             floor: R_floor (:meth:`return_floor`), in the same units; of no use to ``adaptive``.
         """
+        if not self.follows_returns:
+            return weight, average
         after = average + _RATES[self.bc_schedule] * (current - average)  # equal returns stay equal, to the bit
         if self.bc_schedule == "guarded":
             change = -length / self.bc_decay if after >= floor else length / self.bc_recovery

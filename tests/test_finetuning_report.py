@@ -77,6 +77,7 @@ def test_the_reminder_fades_while_the_learner_is_no_worse_than_the_clone(
     assert found == pytest.approx(expected)
     assert after == pytest.approx(0.9 * average + 0.1 * current)
     assert FinetuningRecipe().next_bc_weight(1.0, 0.3, 0.3, 10, floor=0.3)[1] == 0.3  # equal returns stay equal
+    assert FinetuningRecipe(bc_schedule="constant").next_bc_weight(1.0, 0.3, 0.0, 10, floor=0.3) == (1.0, 0.3)
 
 
 def test_a_learner_as_good_as_the_clone_is_hardly_ever_taken_for_worse() -> None:
