@@ -30,8 +30,6 @@ DATA = [f"obd-bench/{name}/{kind}-v0" for name in ("halfcheetah", "hopper") for 
 # (actor_beta, critic_beta) of ReBRAC's authors for the D4RL dataset of that name; see recipes/teachers/rebrac.toml.
 REBRAC = dict(zip(DATA, [(0.001, 0.01), (0.01, 0.001), (0.01, 0.01), (0.05, 0.5)], strict=True))
 OPTIONS: dict[str, dict[str, Any]] = {
-    "cql": {"conservative_weight": 10.0, "actor_learning_rate": 3e-5, "critic_learning_rate": 3e-4},
-    "calql": {"conservative_weight": 10.0, "actor_learning_rate": 3e-5, "critic_learning_rate": 3e-4},
     "iql": {"expectile": 0.7, "weight_temp": 3.0},
 }
 HEAD = ["data", "teacher", "updates", "score", "other actor", "value", "return", "rank correlation", "minutes"]
