@@ -154,7 +154,7 @@ class FinetuningRecipe:
             R_floor = R_0 - 2 s sqrt(1 / n + 1 / 19)
 
         with R_0 and s the mean and the standard deviation of the clone's n returns; 1 / 19 is the variance of R_avg,
-        0.1 / (2 - 0.1), in units of that of a return. So a learner that is as good as the clone is hardly ever taken
+        0.1 / (2 - 0.1), in units of that of a return. So a learner that is as good as the clone is seldom taken
         for a worse one. Of a single return the spread is not known, and R_floor is that return.
         """
         spread = stdev(returns) if len(returns) > 1 else 0.0

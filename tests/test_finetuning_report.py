@@ -80,7 +80,7 @@ def test_the_reminder_fades_while_the_learner_is_no_worse_than_the_clone(
     assert FinetuningRecipe(bc_schedule="constant").next_bc_weight(1.0, 0.3, 0.0, 10, floor=0.3) == (1.0, 0.3)
 
 
-def test_a_learner_as_good_as_the_clone_is_hardly_ever_taken_for_worse() -> None:
+def test_a_learner_as_good_as_the_clone_is_seldom_taken_for_worse() -> None:
     """Both of the rule's averages are drawn from the clone's own distribution of returns."""
     rng = np.random.default_rng(0)
     below = []
