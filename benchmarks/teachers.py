@@ -1,7 +1,7 @@
 """Teachers compared: the score, the values beside the data's returns and the training time of each algorithm.
 
     python benchmarks/teachers.py OUT [--data ID ...] [--teachers bc td3_bc ...] [--updates 20000] [--average 0.5]
-        [--options tau=0.02 ...]
+        [--options tau=0.02 ...] [--precision float32]
 
 Each training is scored twice, with the actor that its own loss chose and with the other one. A JSON file in OUT is one
 training; those that are there are not made again, so several processes may share OUT, each with teachers of its own.
@@ -41,13 +41,15 @@ def score(policy: Any, data: OfflineData, runs: int) -> dict[str, float]:
     return {"mean": report.score.mean, "low": report.score.low, "high": report.score.high}
 
 
-def study(data: OfflineData, algorithm: str, updates: int, average: float, changes: dict[str, float]) -> dict[str, Any]:
+def study(
+    data: OfflineData, algorithm: str, updates: int, average: float, changes: dict[str, float], precision: str
+) -> dict[str, Any]:
     """Train, calibrate and score one teacher."""
     options = dict(OPTIONS.get(algorithm, {}))
     if algorithm == "rebrac":
         options["actor_beta"], options["critic_beta"] = REBRAC[data.dataset_id]
     options |= changes
-    run = TeacherRun.of(data, algorithm, updates, 0, torch.device("cpu"), options, average)
+    run = TeacherRun.of(data, algorithm, updates, 0, torch.device("cpu"), options, average, precision)
     was_there, start = run.is_cached or run.checkpoint.is_file(), time.perf_counter()
     teacher = run.train()
     seconds = None if was_there else time.perf_counter() - start
@@ -57,6 +59,7 @@ def study(data: OfflineData, algorithm: str, updates: int, average: float, chang
         "options": options,
         "changes": changes,
         "updates": updates,
+        "precision": run.precision,
         "actor": teacher.details.get("actor", "last"),
         "seconds": seconds,
         "calibration": calibrate(teacher, data).to_json(),
@@ -108,17 +111,20 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=20_000)
     parser.add_argument("--average", type=float, default=0.5)
     parser.add_argument("--options", nargs="*", default=[])
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     given = parser.parse_args()
     changes = {name: float(value) for name, value in (each.split("=") for each in given.options)}
+    extra = [] if given.precision == "auto" else [given.precision]
     torch.set_num_threads(1)
     for name in given.data:
         for algorithm in given.teachers:
             is_baseline = algorithm == "bc"
-            count = "" if is_baseline else "-".join(["", str(given.updates), *given.options])
+            count = "" if is_baseline else "-".join(["", str(given.updates), *given.options, *extra])
             file = given.out / f"{name.replace('/', '.')}-{algorithm}{count}.json"
             if not file.is_file():
                 data = load_offline_data(name)
-                found = baseline(data) if is_baseline else study(data, algorithm, given.updates, given.average, changes)
+                chosen = algorithm, given.updates, given.average, changes, given.precision
+                found = baseline(data) if is_baseline else study(data, *chosen)
                 write_text(file, json.dumps({"data": name, **found}, indent=1) + "\n")
     results = [json.loads(file.read_text()) for file in sorted(given.out.glob("*.json"))]
     print(markdown_table(HEAD, [row(found["data"], found) for found in results]))

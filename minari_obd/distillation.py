@@ -215,8 +215,8 @@ class Distillation:
         from minari_obd.teachers.d3rlpy_teacher import TeacherRun  # d3rlpy is an extra, and slow to import
 
         recipe, device = self.recipe.teacher, choose_device(self.recipe.device)
-        settings = recipe.algorithm, recipe.steps, self.recipe.seed, device, recipe.options, recipe.average
-        return TeacherRun.of(self.data, *settings)
+        chosen = recipe.options, recipe.average, recipe.precision
+        return TeacherRun.of(self.data, recipe.algorithm, recipe.steps, self.recipe.seed, device, *chosen)
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -111,8 +111,12 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> "FrozenTeach
     from minari_obd.teachers import load_teacher
 
     teacher = recipe.teacher
-    device = choose_device("cpu")
-    run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, teacher.options, teacher.average)
+    chosen = teacher.options, teacher.average, teacher.precision
+    try:
+        device = choose_device(recipe.device)
+        run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, *chosen)
+    except SettingError:  # of a device that is not here, or of another version
+        return None
     if not run.is_cached:
         return None
     teacher = load_teacher(run.cache_folder)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minari_obd.devices import product_type
+from minari_obd.devices import matmul_precision, product_type
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.interrupts import deferred_interrupts
 from minari_obd.mlp_gradient import MLPGradient, gradient_of
@@ -26,7 +26,6 @@ from minari_obd.outer_step import (
     StepInputs,
     cloned_losses,
     draw_students,
-    matmul_precision,
     outer_step,
 )
 from minari_obd.progress import progress_bar
@@ -130,7 +129,8 @@ class OuterLoop:
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
         saved = time.monotonic()
         on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-        with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(self.settings.precision):
+        others = "tf32" if self.precision == "tf32" else "float32"  # the students' own are cast where they are made
+        with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(others):
             bar.update(state.step)
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:

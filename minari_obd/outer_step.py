@@ -1,8 +1,7 @@
 """One outer step: the pairs' gradient through cloned students, clipped, and a move along it; no waiting for a GPU."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,6 @@ __all__ = [
     "StepInputs",
     "cloned_losses",
     "draw_students",
-    "matmul_precision",
     "outer_step",
 ]
 
@@ -212,14 +210,3 @@ def _shared(tensor: Tensor, runs: int, count: int) -> Tensor:
     if runs == 1:
         return tensor[0]
     return tensor if count == 1 else tensor.repeat_interleave(count, dim=0)
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Allow TF32 for products on CUDA if that is asked for, and forbid it otherwise."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

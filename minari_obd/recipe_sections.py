@@ -29,6 +29,9 @@ class TeacherRecipe:
     average: float = 0.0
     """Share of the updates, the last ones, over which the actor's weights are averaged; the average is kept if the
     actor's own loss on the data is less with it. 0: the last weights."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Of the matrix products of its updates; `auto` is bfloat16 for `cql` and `calql`, whose products are large, where
+    the CPU has it, else float32."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

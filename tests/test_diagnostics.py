@@ -293,6 +293,8 @@ def test_a_teacher_is_found_and_never_trained(
     assert cached_teacher(claimed, data) is None
     path = {**recipe, "teacher": {**recipe["teacher"], "algorithm": str(teacher.save("mine").resolve())}}
     assert cached_teacher(replace(made, provenance=replace(made.provenance, recipe=path)), data) is None
+    elsewhere = {**recipe, "device": "cpu", "teacher": {**recipe["teacher"], "precision": "tf32"}}
+    assert cached_teacher(replace(made, provenance=replace(made.provenance, recipe=elsewhere)), data) is None
     made.save("made")
     main(["diagnose", "made", "--students", "1", "--episodes", "1", "--out", "found.json"])
     assert "to the teacher" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from conftest import make_arrays
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from minari_obd.devices import has_bfloat16, matmul_precision
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.offline import OfflineData, load_offline_data
 from minari_obd.recipe import load_recipe
@@ -26,6 +27,7 @@ from minari_obd.teachers.transitions import transitions
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]
+PRECISIONS = ["float32", "bfloat16"]
 ALGORITHMS = ["td3_bc", "rebrac", "iql", "cql", "calql"]
 
 
@@ -106,6 +108,40 @@ def test_the_same_seed_trains_the_same_teacher_and_leaves_the_world_as_it_was(
     assert structlog.get_config()["wrapper_class"] is logging_before
     assert not Path("d3rlpy_logs").exists()
     assert logging.getLogger().level == logging.WARNING
+
+
+def test_the_precision_of_products_is_the_processors_and_names_the_training(
+    small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    exact = train_teacher(small_data, "calql", steps=3, precision="float32", progress=False)
+    assert "precision" not in exact.details
+    for has, wanted in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+        run = TeacherRun.of(small_data, "calql", 3, 0, cpu)
+        assert run.precision == wanted
+        assert run.is_cached == (wanted == "float32")
+        assert TeacherRun.of(small_data, "calql", 3, 0, cuda).precision == "float32"
+        assert TeacherRun.of(small_data, "td3_bc", 3, 0, cpu).precision == "float32"  # nothing to gain there
+    for precision, message in (("bfloat16", "no products in bfloat16"), ("tf32", "device 'cpu'; it has 'auto'")):
+        with pytest.raises(SettingError, match=message):
+            train_teacher(small_data, "calql", steps=3, precision=precision, progress=False)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no products in bfloat16")
+def test_products_in_bfloat16_are_made_within_and_nowhere_else(small_data: OfflineData) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(128, 128), torch.randn(128, 128)
+    exact = a @ b
+    with matmul_precision("bfloat16"):
+        rounded = a @ b
+    torch.testing.assert_close(rounded, a.bfloat16().float() @ b.bfloat16().float(), rtol=1e-5, atol=1e-4)
+    assert (rounded - exact).abs().max() > 1e-3
+    teachers = {p: train_teacher(small_data, "td3_bc", steps=20, precision=p, progress=False) for p in PRECISIONS}
+    assert teachers["bfloat16"].details["precision"] == "bfloat16"
+    acts = [teacher.act(small_data.observations) for teacher in teachers.values()]
+    assert 1e-6 < np.abs(acts[0] - acts[1]).max() < 0.05
+    assert torch.equal(a @ b, exact)
 
 
 def test_a_teacher_finds_the_known_best_action() -> None:

@@ -1,6 +1,5 @@
 """Teachers trained with d3rlpy. What leaves it is a plain FrozenTeacher."""
 
-import contextlib
 import hashlib
 import json
 import math
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minari_obd.devices import cache_root, choose_device
+from minari_obd.devices import cache_root, choose_device, matmul_precision, product_precision
 from minari_obd.errors import MinariObdError, SettingError, check_installed
 from minari_obd.files import write_text
 from minari_obd.interrupts import deferred_interrupts
@@ -27,7 +26,14 @@ from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.networks import layers_of
-from minari_obd.teachers.training import TrainingRecord, generator_of, log_text, read_training, write_training
+from minari_obd.teachers.training import (
+    TrainingRecord,
+    contained,
+    generator_of,
+    log_text,
+    read_training,
+    write_training,
+)
 from minari_obd.teachers.transitions import transitions
 
 check_installed("d3rlpy", "distill")
@@ -40,15 +46,6 @@ _CHOSEN_ON = 4_096  # transitions
 __all__ = ["TeacherRun", "train_teacher"]
 
 
-@contextlib.contextmanager
-def _contained(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generator, which d3rlpy draws from, and put it back as it was afterwards."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
 @dataclass(frozen=True)
 class TeacherRun:
     """One training of one teacher on one dataset: what it is cached under, how long it will take, and the run."""
@@ -59,6 +56,8 @@ class TeacherRun:
     seed: int
     device: torch.device
     average: float = 0.0
+    precision: str = "float32"
+    """Of the matrix products of its updates: ``float32``, ``bfloat16`` or ``tf32``."""
 
     @classmethod
     def of(
@@ -70,6 +69,7 @@ class TeacherRun:
         device: torch.device,
         options: Mapping[str, Any] | None = None,
         average: float = 0.0,
+        precision: str = "auto",
     ) -> "TeacherRun":
         """Look the algorithm up, fill in its own number of steps if none is given, and check the settings."""
         found: Algorithm = TEACHERS.get(algorithm)
@@ -84,7 +84,8 @@ class TeacherRun:
         found = replace(found, options=given)
         if not 0.0 <= average <= 1.0:
             raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
-        return cls(data, found, steps, seed, device, average)
+        precision = product_precision(found.precision if precision == "auto" else precision, device)
+        return cls(data, found, steps, seed, device, average, precision)
 
     @cached_property
     def cache_folder(self) -> Path:
@@ -103,6 +104,7 @@ class TeacherRun:
             "options": self.algorithm.options,
             **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
             **({"average": self.average} if self.average else {}),
+            **({"precision": self.precision} if self.precision != "float32" else {}),
             "steps": self.steps,
             "seed": self.seed,
             "data": self.data.dataset_id,
@@ -114,7 +116,7 @@ class TeacherRun:
         """Measure a few updates of a throw-away copy on this machine; zero if there is nothing to train."""
         if self.is_cached:
             return 0.0
-        with _contained(self.seed, self.device):
+        with contained(self.seed, self.device), matmul_precision(self.precision):
             algo = self._create()
             batches = self._batches(algo, generator_of(self.seed, TrainingRecord()))
             algo.impl.update(next(batches), 0)  # the first update warms caches up
@@ -140,7 +142,7 @@ class TeacherRun:
         """
         if self.is_cached:
             return load_teacher(self.cache_folder)
-        with _contained(self.seed, self.device):
+        with contained(self.seed, self.device):
             algo = self._create()
             modules = dict(algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules)
             average = None
@@ -180,7 +182,7 @@ class TeacherRun:
         states = self.data.normaliser.normalise(some)
         saved, title = time.monotonic(), f"training {self.algorithm.name}"
         bar = progress_bar(self.steps, title, unit="update", show=progress)
-        with bar, deferred_interrupts() as is_interrupted:
+        with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.precision):
             bar.update(record.step)
             while record.step < self.steps:
                 losses = algo.impl.update(next(batches), record.step)
@@ -229,11 +231,7 @@ class TeacherRun:
         while True:
             rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=count)).to(device)
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
-            yield TorchMiniBatch(
-                **batch,
-                intervals=ones,
-                device=_d3rlpy_device(device),
-            )
+            yield TorchMiniBatch(**batch, intervals=ones, device=_d3rlpy_device(device))
 
     def _freeze(self, algo: Any) -> FrozenTeacher:
         teacher = FrozenTeacher(
@@ -272,6 +270,7 @@ def train_teacher(
     device: str = "auto",
     options: Mapping[str, Any] | None = None,
     average: float = 0.0,
+    precision: str = "auto",
     progress: bool = True,
 ) -> FrozenTeacher:
     """Train an offline-RL teacher, or load it if this very training was done before.
@@ -286,6 +285,8 @@ def train_teacher(
         average: share of the updates, the last ones, over which the actor's weights are averaged; 0 for the last
             weights alone. The average is kept if the loss that trained the actor is less with it, on a draw of the
             data; ``details`` says which was kept.
+        precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that have it;
+            ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` where the CPU has it, else float32.
         progress: show a bar.
 
     Raises:
@@ -294,4 +295,5 @@ def train_teacher(
         SettingError: an option that the algorithm does not have, or of another kind.
         MinariObdError: the training diverged.
     """
-    return TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average).train(progress=progress)
+    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
+    return run.train(progress=progress)

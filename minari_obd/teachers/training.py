@@ -1,10 +1,11 @@
 """Training state of a teacher: all that a resume needs, in one safetensors file, and the log of how it went."""
 
+import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["TrainingRecord", "generator_of", "log_text", "read_training", "write_training"]
+__all__ = [
+    "TrainingRecord",
+    "contained",
+    "generator_of",
+    "log_text",
+    "read_training",
+    "write_training",
+]
 
 
 @dataclass
@@ -30,6 +38,15 @@ class TrainingRecord:
     """A row for each look: update, losses, mean value of the actor's actions."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
+
+
+@contextlib.contextmanager
+def contained(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generator, which d3rlpy draws from, and put it back as it was afterwards."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def write_training(path: Path, modules: Mapping[str, Any], device: torch.device, record: TrainingRecord) -> None:
