@@ -262,7 +262,8 @@ def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
         initial = np.flatnonzero([s.tobytes() + a.tobytes() in pairs for s, a in steps])
         split = Split(np.union1d(split.training, initial), np.setdiff1d(split.held_out, initial))
     elif recipe.size <= len(split.training):
-        initial = initial_rows(split.training, recipe.size, recipe.seed)
+        states = data.normaliser.normalise(data.observations)
+        initial = initial_rows(states, split.training, recipe.size, recipe.seed, recipe.distillation.initial)
     else:
         raise DataError(f"The recipe starts {recipe.size} pairs at {len(split.training)} states; that was never run.")
     if min(len(split.training), len(split.held_out)) < 2:

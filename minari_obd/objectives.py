@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minari_obd.clustering import central_rows
 from minari_obd.densities import Density, describe_density, tempered_reciprocal
 from minari_obd.densities.weights import CLIP_PERCENTILES, effective_sample_fraction, tempered_exponential
 from minari_obd.errors import DataError, check_installed
@@ -105,18 +106,7 @@ class KMeansPairs:
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
         """Return row numbers, shape (size,), all different."""
-        from sklearn.cluster import MiniBatchKMeans
-
-        states = data.normaliser.normalise(data.observations)
-        model = MiniBatchKMeans(size, random_state=seed, batch_size=4_096).fit(states)
-        distances = model.transform(states)
-        chosen: list[int] = []
-        taken = np.zeros(len(states), dtype=bool)
-        for centre in range(size):  # two centres may share their nearest step, the second then takes the next one
-            row = int(np.argmin(np.where(taken, np.inf, distances[:, centre])))
-            taken[row] = True
-            chosen.append(row)
-        return np.array(chosen)
+        return central_rows(data.normaliser.normalise(data.observations), size, seed)
 
 
 @dataclass(frozen=True)

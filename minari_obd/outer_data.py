@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minari_obd.clustering import central_rows
 from minari_obd.objectives import Targets
 from minari_obd.recipe import DistillationRecipe
 
@@ -34,8 +35,18 @@ def split_rows(count: int, settings: DistillationRecipe, seed: int) -> Split:
     return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
 
 
-def initial_rows(training: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Draw the rows whose states the pairs start at, shape (size,), all different."""
+def initial_rows(states: np.ndarray, training: np.ndarray, size: int, seed: int, initial: str) -> np.ndarray:
+    """Return the rows that the pairs begin as, shape (size,), all different.
+
+    Args:
+        states: all of the data's, normalised, shape (N, S).
+        training: the rows to choose from.
+        size: how many.
+        seed: of the choice.
+        initial: ``kmeans`` or ``random``, as of :class:`~minari_obd.recipe.DistillationRecipe`.
+    """
+    if initial == "kmeans":
+        return training[central_rows(states[training], size, seed)]
     return np.random.default_rng([seed, 1]).choice(training, size, replace=False)
 
 

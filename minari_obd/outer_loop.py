@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.devices import matmul_precision, product_type
-from minari_obd.errors import DataError, MinariObdError, SettingError
+from minari_obd.errors import DataError, MinariObdError, SettingError, check_installed
 from minari_obd.interrupts import deferred_interrupts
 from minari_obd.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.objectives import Targets
@@ -77,7 +77,10 @@ class OuterLoop:
 
         Raises:
             DataError: there are too few states.
+            MissingExtraError: k-means is to choose them, and scikit-learn is not installed.
         """
+        if self.settings.initial == "kmeans":
+            check_installed("sklearn", "distill")
         held_out = held_out_count(count, self.settings)
         if size > count - held_out:
             raise DataError(
@@ -182,8 +185,9 @@ class OuterLoop:
         return (time.perf_counter() - begun) / count
 
     def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
-        """Begin at random states of the targets with the actions that are wanted there."""
-        chosen = [initial_rows(each.training, size, each.seed) for each in work]
+        """Begin at states of the targets with the actions that are wanted there."""
+        how = self.settings.initial
+        chosen = [initial_rows(w.tensors[0].cpu().numpy(), w.training, size, w.seed, how) for w in work]
         rows = [torch.from_numpy(each).to(self.device) for each in chosen]
         states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
         tensors = OuterTensors.start(states, actions)

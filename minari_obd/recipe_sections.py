@@ -98,6 +98,8 @@ class OnPolicyRecipe:
 class DistillationRecipe:
     """The outer loop, which moves the pairs."""
 
+    initial: Literal["random", "kmeans"] = "random"
+    """States that the pairs begin as: drawn evenly, or those nearest to the centres of k-means."""
     steps: int = 300
     """Outer steps at the most."""
     optimiser: Literal["adam", "sgd"] = "adam"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -108,9 +109,11 @@ def test_random_pairs_are_copies_and_tell_their_rows() -> None:
     assert found.coverage.coverage.low <= found.coverage.attainable_coverage.mean <= found.coverage.coverage.high
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_pairs_that_did_not_move_lie_on_the_distillers_own_rows(small_data: OfflineData, seed: int) -> None:
-    still = DistillationRecipe(steps=1, learning_rate=1e-12, batch_size=64)
+@pytest.mark.parametrize(("seed", "initial"), [(0, "random"), (3, "random"), (3, "kmeans")])
+def test_pairs_that_did_not_move_lie_on_the_distillers_own_rows(
+    small_data: OfflineData, seed: int, initial: Literal["random", "kmeans"]
+) -> None:
+    still = DistillationRecipe(initial=initial, steps=1, learning_rate=1e-12, batch_size=64)
     recipe = Recipe("x", student=SMALL, distillation=still)
     made = minari_obd.distill(small_data, "dbc", size=16, seed=seed, recipe=recipe, progress=False)
     found = diagnose(made, small_data, students=1)

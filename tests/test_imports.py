@@ -48,6 +48,7 @@ LAYERS = [
         "coverage",
         "density_errors",
         "neighbours",
+        "clustering",
     },
     {
         "densities",

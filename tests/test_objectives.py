@@ -5,6 +5,7 @@ import pytest
 from conftest import RuleTeacher
 from scipy import stats
 
+from minari_obd.clustering import central_rows
 from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
 from minari_obd.densities.weights import effective_sample_fraction, tempered_exponential
 from minari_obd.errors import DataError, NotFoundError
@@ -154,6 +155,14 @@ def test_selections_are_different_rows_and_the_same_for_a_seed(name: str, small_
     assert len(set(rows)) == 40
     np.testing.assert_array_equal(rows, method.select(small_data, 40, 3))
     assert len(set(method.select(small_data, 600, 0))) == 600
+
+
+def test_central_rows_are_different_though_states_are_alike() -> None:
+    states = np.repeat(np.array([[0, 0], [9, 9], [0, 9]], np.float32), 5, axis=0)
+    rows = central_rows(states, 3, 0)
+    assert sorted(rows // 5) == [0, 1, 2]  # one of each kind
+    assert len(set(central_rows(states, 12, 0))) == 12
+    np.testing.assert_array_equal(np.sort(central_rows(states, 15, 0)), np.arange(15))
 
 
 def test_kmeans_covers_what_random_misses(small_data: OfflineData) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minari_obd import outer_loop, outer_step
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, MissingExtraError
 from minari_obd.objectives import Targets
 from minari_obd.outer_loop import OuterLoop
 from minari_obd.outer_result import DivergedError, OuterResult
@@ -323,6 +323,25 @@ def test_weights_say_where_the_pairs_look(targets: Targets) -> None:
         result = run(made, steps=60)
         signs.append(np.sign(np.median(result.actions)))
     assert signs == [1, -1]
+
+
+def test_pairs_begin_evenly_drawn_or_spread_over_the_states(targets: Targets) -> None:
+    found = {}
+    for initial in ("random", "kmeans"):
+        still = run(targets, initial=initial, steps=1, learning_rate=1e-12, size=40)
+        distances = np.linalg.norm(targets.states[:, None] - still.states, axis=-1)
+        rows = distances.argmin(axis=0)
+        np.testing.assert_allclose(still.states, targets.states[rows], atol=1e-6)
+        np.testing.assert_allclose(still.actions, targets.actions[rows], atol=1e-6)
+        assert len(set(rows)) == 40
+        found[initial] = distances.min(axis=1).mean()
+    assert found["kmeans"] < 0.9 * found["random"]
+
+
+def test_kmeans_needs_scikit_learn_and_says_so(targets: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minari_obd.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"needs sklearn.*minari-obd\[distill\]"):
+        OuterLoop(STUDENT, replace(SETTINGS, initial="kmeans"), CPU).check_size(500, 16)
 
 
 def test_more_pairs_than_states_are_refused(targets: Targets) -> None:
