@@ -50,10 +50,10 @@ def main() -> None:
         )
         seconds.setdefault("d3rlpy's fit", []).append((time.perf_counter() - start) / given.updates)
     print(f"{given.teacher}, threads {torch.get_num_threads()}, {given.updates} updates, best of 3")
-    slowest = min(seconds["d3rlpy's fit"])
+    theirs = min(seconds["d3rlpy's fit"])
     for name, found in seconds.items():
         print(
-            f"{name:<24}{1e3 * min(found):7.2f} ms an update, {slowest / min(found):.2f} times as fast as d3rlpy's fit"
+            f"{name:<24}{1e3 * min(found):7.2f} ms an update, {theirs / min(found):.2f} times as fast as d3rlpy's fit"
         )
 
 

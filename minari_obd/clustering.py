@@ -24,9 +24,8 @@ def central_rows(states: np.ndarray, size: int, seed: int) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer different states than centres: some centres are alike
+        # With fewer different states than centres, some centres are alike, which is put right below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         centres = MiniBatchKMeans(size, random_state=seed, batch_size=4_096).fit(states).cluster_centers_
         rows = pairwise_distances_argmin(centres, states)
     is_taken = np.zeros(len(states), dtype=bool)
