@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from minari_obd.densities import describe_density, draw_weights, tempered_reciprocal
-from minari_obd.offline import load_offline_data
+from minari_obd.densities.base import describe_density
+from minari_obd.densities.picture import draw_weights
+from minari_obd.densities.weights import tempered_reciprocal
 from minari_obd.registry import DENSITIES
+from minari_obd.sources.loading import load_offline_data
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

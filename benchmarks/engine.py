@@ -22,14 +22,14 @@ import torch
 from plain_autograd import train_plainly
 from torch import Tensor
 
-from minari_obd.devices import product_type
-from minari_obd.inner_loop import mean_squared_error, train_students
-from minari_obd.outer_graph import StepGraphs
-from minari_obd.outer_loop import OuterLoop
-from minari_obd.outer_step import OuterPlan, OuterTensors, StepInputs, outer_step
-from minari_obd.protocol import StudentProtocol
-from minari_obd.recipe import DistillationRecipe
-from minari_obd.students import make_student, student_generators
+from minari_obd.distiller.graphs import StepGraphs
+from minari_obd.distiller.loop import OuterLoop
+from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, outer_step
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.students.networks import make_student, student_generators
+from minari_obd.students.training import mean_squared_error, train_students
+from minari_obd.support.devices import product_type
 
 STATE, ACTION, JUDGED = 17, 6, 2_560  # HalfCheetah; judged is the paper's outer batch
 FAST = DistillationRecipe()

@@ -3,8 +3,8 @@
     pip install sbx-rl 'gymnasium[mujoco]' safetensors      # in an environment of its own: sbx needs JAX
     python benchmarks/experts.py Walker2d-v5 out/walker2d --steps 1000000
 
-Writes an actor after every evaluation, ``actor_<steps>.safetensors``, and ``log.json``: rows of (environment steps, mean
-and standard deviation of the return of the evaluation's deterministic episodes, seconds).
+Writes an actor after every evaluation, ``actor_<steps>.safetensors``, and ``log.json``: rows of (environment steps,
+mean and standard deviation of the return of the deterministic episodes, seconds).
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
     from stable_baselines3.common.env_util import make_vec_env
 
     given.out.mkdir(parents=True, exist_ok=True)
-    # Half the usual batch and every second update of the actor: a third of the arithmetic, which is what takes the time.
+    # Half the usual batch, and the actor at every second update: a third of the arithmetic, which is what takes time.
     learner = SAC(
         "MlpPolicy",
         make_vec_env(given.env_id, _ENVIRONMENTS, seed=given.seed),

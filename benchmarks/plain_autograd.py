@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minari_obd.protocol import StudentProtocol
-from minari_obd.students import Student
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.students.networks import Student
 
 
 def train_plainly(

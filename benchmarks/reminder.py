@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 import minari_obd
-from minari_obd.cloning import Policy
-from minari_obd.offline import Normaliser
-from minari_obd.students import make_student
+from minari_obd.cloning.policy import Policy
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.students.networks import make_student
 
 
 def train_further(pairs: minari_obd.DistilledDataset, *, clones: int = 3, episodes: int = 4) -> None:

@@ -13,12 +13,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from minari_obd.cloning import Policy
-from minari_obd.environments import make_environment, run_episodes
-from minari_obd.evaluation import evaluate
-from minari_obd.offline import Normaliser
-from minari_obd.protocol import StudentProtocol
-from minari_obd.students import make_student, student_generators
+from minari_obd.cloning.policy import Policy
+from minari_obd.environments.episodes import run_episodes
+from minari_obd.environments.making import make_environment
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.students.networks import make_student, student_generators
 
 
 def random_students(count: int, env_id: str) -> Policy:

@@ -10,9 +10,9 @@ import d3rlpy
 import numpy as np
 import torch
 
-from minari_obd.devices import has_bfloat16
-from minari_obd.offline import load_offline_data
-from minari_obd.teachers.d3rlpy_teacher import TeacherRun
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.support.devices import has_bfloat16
+from minari_obd.teachers.training import TeacherRun
 
 
 def main() -> None:

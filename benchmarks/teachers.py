@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 
-from minari_obd.card import markdown_table
-from minari_obd.cloning import clone
-from minari_obd.evaluation import evaluate
-from minari_obd.files import write_text
-from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.protocol import protocol_by_name
-from minari_obd.teachers import Teacher, load_teacher
+from minari_obd.cloning.cloning import clone
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.settings.protocols import protocol_by_name
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.files import write_text
+from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.calibration import calibrate
-from minari_obd.teachers.d3rlpy_teacher import TeacherRun
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.training import TeacherRun
 
 DATA = [f"obd-bench/{name}/{kind}-v0" for name in ("halfcheetah", "hopper") for kind in ("medium", "medium-replay")]
 # (actor_beta, critic_beta) of ReBRAC's authors for the D4RL dataset of that name; see recipes/teachers/rebrac.toml.

@@ -3,45 +3,45 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from minari_obd.version import __version__
 
 # Every public name and where it lives. Nothing is imported before it is used (PEP 562), so that
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
-    "BenchmarkDataset": "benchmark",
-    "ContinualReport": "continual_report",
-    "Diagnostics": "diagnostics_report",
-    "DistilledDataset": "distilled",
-    "EvaluationProtocol": "protocol",
-    "EvaluationReport": "evaluation",
-    "FinetuneReport": "finetuning_report",
-    "FinetuningRecipe": "finetuning_recipe",
-    "FrozenTeacher": "teachers",
+    "BenchmarkDataset": "sources.benchmark",
+    "ContinualReport": "continual.report",
+    "Diagnostics": "inspection.diagnostics",
+    "DistilledDataset": "distilled.dataset",
+    "EvaluationProtocol": "settings.protocols",
+    "EvaluationReport": "scores.report",
+    "FinetuneReport": "finetuning.report",
+    "FinetuningRecipe": "settings.finetuning",
+    "FrozenTeacher": "teachers.frozen",
     "MinariObdError": "errors",
-    "OfflineData": "offline",
-    "Policy": "cloning",
-    "Provenance": "provenance",
-    "Recipe": "recipe",
-    "StudentDraws": "protocol",
-    "StudentProtocol": "protocol",
-    "Targets": "objectives",
-    "Teacher": "teachers",
-    "Transitions": "distilled",
-    "clone": "cloning",
-    "collect": "benchmark",
-    "diagnose": "diagnostics",
-    "distill": "distillation",
-    "draw_reports": "finetuning_report",
-    "evaluate": "evaluation",
-    "finetune": "finetuning",
-    "learn_continually": "continual_learning",
-    "load_dataset": "loading",
-    "load_offline_data": "offline",
-    "load_policy": "cloning",
-    "load_recipe": "recipe",
-    "load_teacher": "teachers",
-    "train_teacher": "teachers.d3rlpy_teacher",
-    "verify": "verification",
+    "OfflineData": "sources.data",
+    "Policy": "cloning.policy",
+    "Provenance": "distilled.provenance",
+    "Recipe": "settings.recipe",
+    "StudentDraws": "settings.protocols",
+    "StudentProtocol": "settings.protocols",
+    "Targets": "targets.targets",
+    "Teacher": "teachers.protocol",
+    "Transitions": "distilled.dataset",
+    "clone": "cloning.cloning",
+    "collect": "sources.collecting",
+    "diagnose": "inspection.diagnosis",
+    "distill": "distillation.distillation",
+    "draw_reports": "finetuning.report",
+    "evaluate": "evaluation.evaluation",
+    "finetune": "finetuning.run",
+    "learn_continually": "continual.learning",
+    "load_dataset": "distilled.loading",
+    "load_offline_data": "sources.loading",
+    "load_policy": "cloning.policy",
+    "load_recipe": "settings.recipe",
+    "load_teacher": "teachers.loading",
+    "train_teacher": "teachers.training",
+    "verify": "inspection.verification",
 }
 
 __all__ = [
@@ -83,28 +83,34 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from minari_obd.benchmark import BenchmarkDataset, collect
-    from minari_obd.cloning import Policy, clone, load_policy
-    from minari_obd.continual_learning import learn_continually
-    from minari_obd.continual_report import ContinualReport
-    from minari_obd.diagnostics import diagnose
-    from minari_obd.diagnostics_report import Diagnostics
-    from minari_obd.distillation import distill
-    from minari_obd.distilled import DistilledDataset, Transitions
+    from minari_obd.cloning.cloning import clone
+    from minari_obd.cloning.policy import Policy, load_policy
+    from minari_obd.continual.learning import learn_continually
+    from minari_obd.continual.report import ContinualReport
+    from minari_obd.distillation.distillation import distill
+    from minari_obd.distilled.dataset import DistilledDataset, Transitions
+    from minari_obd.distilled.loading import load_dataset
+    from minari_obd.distilled.provenance import Provenance
     from minari_obd.errors import MinariObdError
-    from minari_obd.evaluation import EvaluationReport, evaluate
-    from minari_obd.finetuning import finetune
-    from minari_obd.finetuning_recipe import FinetuningRecipe
-    from minari_obd.finetuning_report import FinetuneReport, draw_reports
-    from minari_obd.loading import load_dataset
-    from minari_obd.objectives import Targets
-    from minari_obd.offline import OfflineData, load_offline_data
-    from minari_obd.protocol import EvaluationProtocol, StudentDraws, StudentProtocol
-    from minari_obd.provenance import Provenance
-    from minari_obd.recipe import Recipe, load_recipe
-    from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
-    from minari_obd.teachers.d3rlpy_teacher import train_teacher
-    from minari_obd.verification import verify
+    from minari_obd.evaluation.evaluation import evaluate
+    from minari_obd.finetuning.report import FinetuneReport, draw_reports
+    from minari_obd.finetuning.run import finetune
+    from minari_obd.inspection.diagnosis import diagnose
+    from minari_obd.inspection.diagnostics import Diagnostics
+    from minari_obd.inspection.verification import verify
+    from minari_obd.scores.report import EvaluationReport
+    from minari_obd.settings.finetuning import FinetuningRecipe
+    from minari_obd.settings.protocols import EvaluationProtocol, StudentDraws, StudentProtocol
+    from minari_obd.settings.recipe import Recipe, load_recipe
+    from minari_obd.sources.benchmark import BenchmarkDataset
+    from minari_obd.sources.collecting import collect
+    from minari_obd.sources.data import OfflineData
+    from minari_obd.sources.loading import load_offline_data
+    from minari_obd.targets.targets import Targets
+    from minari_obd.teachers.frozen import FrozenTeacher
+    from minari_obd.teachers.loading import load_teacher
+    from minari_obd.teachers.protocol import Teacher
+    from minari_obd.teachers.training import train_teacher
 
 
 def __getattr__(name: str) -> Any:

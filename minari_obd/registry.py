@@ -50,15 +50,17 @@ OBJECTIVES = Registry(
     "method",
     "minari_obd.objectives",
     {
-        "random": "minari_obd.objectives:RandomPairs",
-        "kmeans": "minari_obd.objectives:KMeansPairs",
-        "dbc": "minari_obd.objectives:DataBehaviouralCloning",
-        "pbc": "minari_obd.objectives:PolicyBehaviouralCloning",
-        "av_pbc": "minari_obd.objectives:ActionValuePolicyBehaviouralCloning",
-        "sdw": "minari_obd.objectives:StateDensityWeighting",
-        "opw": "minari_obd.on_policy:OnPolicyWeighting",
+        "random": "minari_obd.targets.selection:RandomPairs",
+        "kmeans": "minari_obd.targets.selection:KMeansPairs",
+        "dbc": "minari_obd.targets.methods:DataBehaviouralCloning",
+        "pbc": "minari_obd.targets.methods:PolicyBehaviouralCloning",
+        "av_pbc": "minari_obd.targets.methods:ActionValuePolicyBehaviouralCloning",
+        "sdw": "minari_obd.targets.methods:StateDensityWeighting",
+        "opw": "minari_obd.targets.on_policy:OnPolicyWeighting",
     },
 )
+
+
 TEACHERS = Registry(
     "teacher algorithm",
     "minari_obd.teachers",
@@ -70,17 +72,21 @@ TEACHERS = Registry(
         "rebrac": "minari_obd.teachers.algorithms:REBRAC",
     },
 )
+
+
 DENSITIES = Registry(
     "density estimator",
     "minari_obd.densities",
     {
-        "knn": "minari_obd.densities:KNearestNeighbours",
-        "maf": "minari_obd.densities:MaskedAutoregressiveFlow",
-        "gmm": "minari_obd.densities:GaussianMixture",
+        "knn": "minari_obd.densities.neighbours:KNearestNeighbours",
+        "maf": "minari_obd.densities.flow:MaskedAutoregressiveFlow",
+        "gmm": "minari_obd.densities.mixture:GaussianMixture",
     },
 )
+
+
 STUDENTS = Registry(
     "student network",
     "minari_obd.students",
-    {"mlp": "minari_obd.students:MLP", "residual": "minari_obd.students:ResidualMLP"},
+    {"mlp": "minari_obd.students.networks:MLP", "residual": "minari_obd.students.networks:ResidualMLP"},
 )

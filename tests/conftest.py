@@ -13,14 +13,16 @@ import pytest
 import torch
 from hub_server import HubServer
 
-from minari_obd.distilled import DistilledDataset, Transitions
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.offline import Normaliser, OfflineData, load_offline_data
-from minari_obd.protocol import StudentProtocol
-from minari_obd.provenance import Provenance
-from minari_obd.recipe import Recipe
-from minari_obd.statistics import ReferenceScores
-from minari_obd.teachers import FrozenTeacher
+from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.provenance import Provenance
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.teachers.frozen import FrozenTeacher
 
 
 def pytest_configure() -> None:

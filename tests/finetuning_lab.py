@@ -11,11 +11,11 @@ import torch
 from conftest import make_pairs
 
 import minari_obd
-from minari_obd.distilled import DistilledDataset
-from minari_obd.environments import make_environment
-from minari_obd.finetuning_learner import Learner, Reminder, make_learner
-from minari_obd.finetuning_recipe import FinetuningRecipe
-from minari_obd.protocol import StudentProtocol
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.environments.making import make_environment
+from minari_obd.finetuning.learner import Learner, Reminder, make_learner
+from minari_obd.settings.finetuning import FinetuningRecipe
+from minari_obd.settings.protocols import StudentProtocol
 
 PENDULUM, SWIMMER = "InvertedPendulum-v5", "lab/Swimmer-v0"  # the latter with episodes of 80 steps
 STUDENT = StudentProtocol(depth=2, width=16, steps=200, optimiser="adam", learning_rate=3e-3)

@@ -15,19 +15,19 @@ import pytest
 import ray
 
 import minari_obd
-from minari_obd import bench
-from minari_obd.bench import run_grid
-from minari_obd.bench_cell import CellResult, Task, load_results
-from minari_obd.bench_densities import errors_by_density
-from minari_obd.bench_table import BenchTable, write_results
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
+from minari_obd.cli.application import main
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.grid import Grid, load_grid
-from minari_obd.protocol import StudentProtocol
-from minari_obd.published import published_score
-from minari_obd.statistics import ReferenceScores
+from minari_obd.experiments import bench
+from minari_obd.experiments.bench import run_grid
+from minari_obd.experiments.cell import CellResult, Task, load_results
+from minari_obd.experiments.densities import errors_by_density
+from minari_obd.experiments.grid import Grid, load_grid
+from minari_obd.experiments.table import BenchTable, write_results
+from minari_obd.scores.published import published_score
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.benchmark import BENCHMARK
 
 HOPPER = "obd-bench/hopper/medium-v0"
 GRIDS = "obd4.toml", "temperatures.toml"

@@ -9,9 +9,11 @@ import minari
 import numpy as np
 import pytest
 
-from minari_obd.benchmark import BENCHMARK, bundled_names, collect, load_bundled, load_stable_baselines3
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.offline import load_offline_data
+from minari_obd.sources.behaviours import bundled_names, load_bundled, load_stable_baselines3
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.collecting import collect
+from minari_obd.sources.loading import load_offline_data
 
 MEDIUM = "obd-bench/hopper/medium-v0"
 

@@ -5,8 +5,10 @@ import pytest
 from conftest import RuleTeacher, make_arrays
 
 import minari_obd
-from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.teachers.calibration import calibrate, discounted_returns
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.transitions import discounted_returns
+from minari_obd.teachers.calibration import calibrate
 
 
 def data_of(lengths: list[int], *, terminated: bool) -> OfflineData:

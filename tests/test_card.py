@@ -8,10 +8,10 @@ import pytest
 from conftest import make_full, make_pairs
 
 import minari_obd
-from minari_obd.card import dataset_card
-from minari_obd.coverage import draw_coverage
-from minari_obd.listing import print_card
-from minari_obd.statistics import ReferenceScores
+from minari_obd.cli.listing import print_card
+from minari_obd.distilled.card import dataset_card
+from minari_obd.distilled.coverage import draw_coverage
+from minari_obd.scores.references import ReferenceScores
 
 
 def header_and_body(card: str) -> tuple[dict, str]:

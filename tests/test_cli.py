@@ -8,8 +8,8 @@ import pytest
 from conftest import make_pairs
 
 import minari_obd
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
+from minari_obd.cli.application import main
+from minari_obd.sources.benchmark import BENCHMARK
 
 TINY = """
 source = "obd-bench/hopper/medium-v0"
@@ -42,7 +42,7 @@ def hopper() -> str:
 def test_help_waits_for_nothing_heavy() -> None:
     code = """
 import sys
-from minari_obd.cli import main
+from minari_obd.cli.application import main
 try:
     main(["--help"])
 except SystemExit as end:
@@ -154,7 +154,7 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     def stop(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minari_obd.evaluation.evaluate", stop)
+    monkeypatch.setattr("minari_obd.evaluation.evaluation.evaluate", stop)
     make_pairs().save("made")
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "made"])

@@ -9,8 +9,9 @@ from conftest import make_pairs
 
 import minari_obd
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.offline import Normaliser, OfflineData
-from minari_obd.protocol import StudentProtocol
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.scaling import Normaliser
 
 LONG = StudentProtocol(depth=2, width=64, steps=600, optimiser="adam", learning_rate=3e-3)
 

@@ -12,22 +12,16 @@ import pytest
 from conftest import make_pairs
 
 import minari_obd
-from minari_obd import continual_learning
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
-from minari_obd.continual_recipe import load_continual, run_continual
-from minari_obd.continual_report import (
-    ContinualReport,
-    ContinualTask,
-    backward_transfer,
-    continual_table,
-    forgetting,
-)
-from minari_obd.distilled import DistilledDataset
+from minari_obd.cli.application import main
+from minari_obd.continual import learning as continual_learning
+from minari_obd.continual.recipe import load_continual, run_continual
+from minari_obd.continual.report import ContinualReport, ContinualTask, backward_transfer, continual_table, forgetting
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.offline import Normaliser
-from minari_obd.protocol import StudentProtocol
-from minari_obd.statistics import ReferenceScores
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.scaling import Normaliser
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "continual"
 SIDES = {"lab/Left-v0": -1.0, "lab/Right-v0": 1.0}

@@ -12,18 +12,16 @@ from conftest import RuleTeacher
 from scipy import stats
 from scipy.optimize import brentq
 
-from minari_obd.densities import (
-    Density,
-    GaussianMixture,
-    KNearestNeighbours,
-    MaskedAutoregressiveFlow,
-    describe_density,
-    draw_weights,
-    tempered_reciprocal,
-)
+from minari_obd.densities.base import Density, describe_density
+from minari_obd.densities.flow import MaskedAutoregressiveFlow
+from minari_obd.densities.mixture import GaussianMixture
+from minari_obd.densities.neighbours import KNearestNeighbours
+from minari_obd.densities.picture import draw_weights
+from minari_obd.densities.weights import tempered_reciprocal
 from minari_obd.errors import DataError, SettingError
-from minari_obd.objectives import StateDensityWeighting
-from minari_obd.offline import Normaliser, load_offline_data
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.targets.methods import StateDensityWeighting
 
 ESTIMATORS: dict[str, Any] = {
     "knn": KNearestNeighbours(neighbours=30),

@@ -8,12 +8,14 @@ import pytest
 from test_diagnostics import SMALL, LinearTeacher, made_data, noisy_case, pairs_of
 
 import minari_obd
-from minari_obd.bench_densities import SetErrors, density_table, errors_by_density, errors_by_method
-from minari_obd.densities import GaussianMixture, neighbours
-from minari_obd.density_errors import ErrorByDensity, errors_over_sets
-from minari_obd.diagnostics import diagnose, error_by_density
+from minari_obd.densities import neighbours
+from minari_obd.densities.mixture import GaussianMixture
 from minari_obd.errors import DataError, MissingExtraError, NotFoundError, SettingError
-from minari_obd.recipe import DistillationRecipe, Recipe
+from minari_obd.experiments.densities import SetErrors, density_table, errors_by_density, errors_by_method
+from minari_obd.inspection.density_errors import ErrorByDensity, errors_over_sets
+from minari_obd.inspection.diagnosis import diagnose, error_by_density
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import DistillationRecipe
 
 
 def known(order: np.ndarray, scale: float = 1.0) -> ErrorByDensity:

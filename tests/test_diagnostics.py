@@ -12,17 +12,19 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu, norm
 
 import minari_obd
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
-from minari_obd.diagnostics import diagnose
-from minari_obd.distilled import DistilledDataset
+from minari_obd.cli.application import main
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.loading import cached_teacher
-from minari_obd.neighbours import nearest_distances, overlap
-from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.protocol import StudentProtocol
-from minari_obd.recipe import DistillationRecipe, Recipe, TeacherRecipe
-from minari_obd.statistics import estimate_auc
+from minari_obd.inspection.diagnosis import diagnose
+from minari_obd.inspection.neighbours import nearest_distances, overlap
+from minari_obd.inspection.origins import cached_teacher
+from minari_obd.scores.estimates import estimate_auc
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
 
 SMALL = StudentProtocol(depth=1, width=32, steps=100)
 HOPPER = "obd-bench/hopper/medium-v0"

@@ -11,14 +11,16 @@ import torch
 from conftest import RuleTeacher
 
 import minari_obd
-from minari_obd import outer_loop, outer_step
-from minari_obd.devices import product_type
-from minari_obd.distilled import DistilledDataset
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distiller import loop as outer_loop
+from minari_obd.distiller import step as outer_step
+from minari_obd.distiller.result import DivergedError
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.offline import OfflineData
-from minari_obd.outer_result import DivergedError
-from minari_obd.protocol import StudentProtocol
-from minari_obd.recipe import DensityRecipe, DistillationRecipe, Recipe, TeacherRecipe
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import DensityRecipe, DistillationRecipe, TeacherRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.support.devices import product_type
 
 QUICK = Recipe(
     "replaced",
@@ -97,7 +99,7 @@ def test_the_plan_is_printed_before_the_work(small_data: OfflineData, capsys: py
 
 
 def test_interrupted_and_called_again_it_goes_on(small_data: OfflineData, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minari_obd.outer_loop import OuterLoop
+    from minari_obd.distiller.loop import OuterLoop
 
     whole = quick(small_data, "pbc")
     original = OuterLoop._step

@@ -12,19 +12,19 @@ from conftest import RuleTeacher, make_pairs
 from scipy import stats
 
 import minari_obd
-from minari_obd.environments import check_environment_id, make_environment, run_episodes
+from minari_obd.environments.episodes import run_episodes
+from minari_obd.environments.making import check_environment_id, make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.protocol import EvaluationProtocol, StudentProtocol
-from minari_obd.statistics import (
-    REFERENCE_SCORES,
+from minari_obd.scores.estimates import (
     estimate_interquartile_mean,
     estimate_mean,
     estimate_mean_over_tasks,
     interquartile_mean,
     probability_of_improvement,
-    reference_scores,
 )
+from minari_obd.scores.references import REFERENCE_SCORES, reference_scores
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol
 
 
 class Countdown(gym.Env):

@@ -24,15 +24,16 @@ from finetuning_lab import (
 )
 
 import minari_obd
-from minari_obd import finetuning, finetuning_recipe
-from minari_obd.devices import cache_root
-from minari_obd.distilled import DistilledDataset
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.finetuning import Finetuning
-from minari_obd.finetuning_learner import Learner
-from minari_obd.finetuning_recipe import FinetuningRecipe
-from minari_obd.finetuning_report import FinetuneReport
-from minari_obd.offline import load_offline_data
+from minari_obd.finetuning import run as finetuning
+from minari_obd.finetuning.learner import Learner
+from minari_obd.finetuning.report import FinetuneReport
+from minari_obd.finetuning.run import Finetuning
+from minari_obd.settings import finetuning as finetuning_recipe
+from minari_obd.settings.finetuning import FinetuningRecipe
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.support.devices import cache_root
 
 
 # Fixtures of each module's own: imported ones would be shadowed by the arguments that ask for them.

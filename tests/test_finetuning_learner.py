@@ -10,8 +10,8 @@ import torch
 from finetuning_lab import PENDULUM, SMALL, SWIMMER, learn, learner_for, pairs_for, registered_environments, weights_of
 
 import minari_obd
-from minari_obd.distilled import DistilledDataset
-from minari_obd.finetuning_networks import NormalisedPolicy
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.finetuning.networks import NormalisedPolicy
 
 
 # Fixtures of each module's own: imported ones would be shadowed by the arguments that ask for them.

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import minari_obd
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
+from minari_obd.cli.application import main
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.finetuning_grid import arms_table, load_arms, run_arms
-from minari_obd.finetuning_recipe import FinetuningRecipe
-from minari_obd.finetuning_report import FinetuneReport, draw_reports, mean_curve
-from minari_obd.statistics import ReferenceScores
+from minari_obd.finetuning.grid import arms_table, load_arms, run_arms
+from minari_obd.finetuning.report import FinetuneReport, draw_reports, mean_curve
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.finetuning import FinetuningRecipe
+from minari_obd.sources.benchmark import BENCHMARK
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "finetune"
 

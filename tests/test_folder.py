@@ -12,9 +12,9 @@ import pytest
 from conftest import make_full, make_pairs
 
 import minari_obd
+from minari_obd.distilled.folder import METADATA_FILE, PARQUET_FILE, load_folder
+from minari_obd.distilled.metadata import FORMAT_VERSION, json_schema
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder
-from minari_obd.metadata import FORMAT_VERSION, json_schema
 
 
 def test_a_folder_survives_save_and_load() -> None:
@@ -78,7 +78,7 @@ def test_a_failed_save_leaves_the_older_set(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_, **__) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minari_obd.folder.dataset_card", fail)
+    monkeypatch.setattr("minari_obd.distilled.folder.dataset_card", fail)
     with pytest.raises(KeyboardInterrupt):
         make_pairs(seed=1).save("pairs")
     np.testing.assert_array_equal(load_folder(folder).actions, pairs.actions)
@@ -188,7 +188,7 @@ def test_saving_twice_gives_the_same_bytes() -> None:
 
 def test_a_small_file_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zeros take next to nothing as parquet; here the limit is lowered, and not the memory filled."""
-    monkeypatch.setattr("minari_obd.folder._MOST_PARQUET_BYTES", 10 * 2**20)
+    monkeypatch.setattr("minari_obd.distilled.folder._MOST_PARQUET_BYTES", 10 * 2**20)
     folder = make_pairs().save("pairs")
     rewrite(folder, columns(np.zeros((30_000, 100), np.float32), np.zeros((30_000, 2), np.float32)))
     assert (folder / PARQUET_FILE).stat().st_size < 100_000

@@ -16,8 +16,10 @@ from corl_agents import ACTIONS, AGENTS, MEAN, SCALE, STATES, Scalar, td3_bc
 from torch import nn
 
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.offline import Normaliser
-from minari_obd.teachers import FrozenTeacher, Teacher, load_teacher
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.protocol import Teacher
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +184,7 @@ def test_a_checkpoint_that_is_something_else_is_refused(damage: Callable, messag
 def test_a_file_that_unpacks_to_more_than_a_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile("x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(1_000_000))
-    monkeypatch.setattr("minari_obd.weights.MOST_BYTES", 999_999)
+    monkeypatch.setattr("minari_obd.storage.torch_files.MOST_BYTES", 999_999)
     with pytest.raises(FormatError, match="unpacks to more than"):
         load_teacher("x.pt", normaliser=(0, 1))
 

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minari_obd
+from minari_obd.cli.listing import print_card
+from minari_obd.distilled.folder import METADATA_FILE, PARQUET_FILE, load_folder
 from minari_obd.errors import MinariObdError
-from minari_obd.folder import METADATA_FILE, PARQUET_FILE, load_folder
-from minari_obd.listing import print_card
-from minari_obd.recipe import parse_recipe, recipe_toml
-from minari_obd.verification import verify
+from minari_obd.inspection.verification import verify
+from minari_obd.settings.recipe import parse_recipe, recipe_toml
 
 FILES = (METADATA_FILE, "evaluation.json", PARQUET_FILE, "README.md", "pairs-v0/data/metadata.json")
 often = settings(

@@ -17,9 +17,9 @@ from conftest import make_pairs
 from hub_server import Files, HubServer
 
 import minari_obd
-from minari_obd.cli import main
+from minari_obd.cli.application import main
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.hub import HubError
+from minari_obd.storage.hub import HubError
 
 REPO = "lab/obd-test"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -92,7 +92,7 @@ def test_a_branch_is_made_and_the_main_one_stays(hub: HubServer) -> None:
 
 
 def test_somebody_else_pushing_meanwhile_is_not_overwritten(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minari_obd import hub as module
+    from minari_obd.storage import hub as module
 
     def look(*arguments, **options):
         present = original(*arguments, **options)
@@ -153,7 +153,7 @@ def test_a_download_that_is_cut_off_leaves_the_one_before_it(
 
 def test_what_was_looked_at_is_what_is_downloaded(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody pushes between the look at the repository and the download."""
-    from minari_obd import hub as module
+    from minari_obd.storage import hub as module
 
     def look(*arguments) -> None:
         original(*arguments)
@@ -237,7 +237,7 @@ def test_refusals_are_sentences(
 
 
 def test_a_token_is_not_cut_in_half() -> None:
-    from minari_obd.hub import _explain
+    from minari_obd.storage.hub import _explain
 
     for length in range(460, 510):
         assert "hf_S" not in str(_explain("x", RuntimeError("a" * length + "hf_" + "S" * 34), "hf_" + "S" * 34))

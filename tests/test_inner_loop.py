@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from minari_obd.inner_loop import mean_squared_error, train_students
-from minari_obd.protocol import StudentProtocol
-from minari_obd.students import MLP, make_student, student_generators
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.students.networks import MLP, make_student, student_generators
+from minari_obd.students.training import mean_squared_error, train_students
 
 PROTOCOLS = {
     "sgd": StudentProtocol(depth=2, width=8, steps=4, learning_rate=0.3),

@@ -14,12 +14,11 @@ import pytest
 from conftest import make_full, make_pairs
 
 import minari_obd
-from minari_obd.card import minari_name
-from minari_obd.distilled import DistilledDataset
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.minari import from_minari, minari_name, to_minari
 from minari_obd.errors import DataError, FormatError
-from minari_obd.minari_bridge import from_minari, to_minari
-from minari_obd.offline import load_offline_data
-from minari_obd.teachers.transitions import transitions
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.transitions import transitions
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])

@@ -5,14 +5,15 @@ import pytest
 from conftest import RuleTeacher
 from scipy import stats
 
-from minari_obd.clustering import central_rows
-from minari_obd.densities import KNearestNeighbours, tempered_reciprocal
-from minari_obd.densities.weights import effective_sample_fraction, tempered_exponential
+from minari_obd.densities.neighbours import KNearestNeighbours
+from minari_obd.densities.weights import effective_sample_fraction, tempered_exponential, tempered_reciprocal
 from minari_obd.errors import DataError, NotFoundError
-from minari_obd.objectives import ActionValuePolicyBehaviouralCloning, StateDensityWeighting, Targets
-from minari_obd.offline import OfflineData
-from minari_obd.recipe import ValueRecipe
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
+from minari_obd.settings.sections import ValueRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.targets.clustering import central_rows
+from minari_obd.targets.methods import ActionValuePolicyBehaviouralCloning, StateDensityWeighting
+from minari_obd.targets.targets import Targets
 
 DISTILLED = ("dbc", "pbc", "av_pbc", "sdw")
 SELECTED = ("random", "kmeans")

@@ -9,8 +9,10 @@ import pytest
 from conftest import make_arrays
 
 from minari_obd.errors import DataError, FormatError, NotFoundError
-from minari_obd.minari_storage import episode_buffer, open_local_dataset, write_dataset
-from minari_obd.offline import Normaliser, OfflineData, load_offline_data
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.minari_datasets import episode_buffer, open_local_dataset, write_dataset
 
 LENGTHS = [4, 1, 7, 2]
 

@@ -8,11 +8,13 @@ from conftest import RuleTeacher
 from scipy import stats
 
 from minari_obd.densities.weights import effective_sample_fraction
-from minari_obd.distillation import Distillation
-from minari_obd.objectives import PolicyBehaviouralCloning
-from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.on_policy import OnPolicyWeighting, past_disagreement
-from minari_obd.recipe import OnPolicyRecipe, Recipe
+from minari_obd.distillation.distillation import Distillation
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import OnPolicyRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.targets.methods import PolicyBehaviouralCloning
+from minari_obd.targets.on_policy import OnPolicyWeighting, past_disagreement
 
 
 def episodes(lengths: list[int], actions: np.ndarray, observations: np.ndarray) -> OfflineData:

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minari_obd import outer_loop, outer_step
+from minari_obd.distiller import loop as outer_loop
+from minari_obd.distiller import step as outer_step
+from minari_obd.distiller.loop import OuterLoop
+from minari_obd.distiller.result import DivergedError, OuterResult
+from minari_obd.distiller.step import OuterPlan
 from minari_obd.errors import DataError, MissingExtraError
-from minari_obd.objectives import Targets
-from minari_obd.outer_loop import OuterLoop
-from minari_obd.outer_result import DivergedError, OuterResult
-from minari_obd.outer_step import OuterPlan
-from minari_obd.protocol import StudentDraws, StudentProtocol
-from minari_obd.recipe import DistillationRecipe
+from minari_obd.settings.protocols import StudentDraws, StudentProtocol
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.targets.targets import Targets
 
 STUDENT = StudentProtocol(depth=1, width=32, steps=20, learning_rate=0.3)
 SETTINGS = DistillationRecipe(steps=40, batch_size=64, learning_rate=0.05, evaluate_every=10)

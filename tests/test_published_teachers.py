@@ -18,14 +18,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import minari_obd
-from minari_obd.cli import main
+from minari_obd.cli.application import main
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.hub import HubError
-from minari_obd.offline import OfflineData
-from minari_obd.protocol import StudentProtocol
-from minari_obd.recipe import DistillationRecipe, Recipe, parse_recipe
-from minari_obd.teachers import FrozenTeacher, load_teacher
-from minari_obd.teachers.repository import teacher_card
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.storage.hub import HubError
+from minari_obd.teachers.card import teacher_card
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
 
 REPO = "lab/teacher"
 KEY = f"models/{REPO}"

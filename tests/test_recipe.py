@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.protocol import StudentProtocol, protocol_by_name
-from minari_obd.recipe import DistillationRecipe, EvaluationRecipe, Recipe, load_recipe, parse_recipe
+from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
+from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe
+from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe
 
 ROOT = Path(__file__).parents[1]
 

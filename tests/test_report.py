@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from conftest import make_pairs, make_teacher
 
-from minari_obd import bench_densities
-from minari_obd.bench import run_grid
-from minari_obd.bench_cell import CellResult, load_results
-from minari_obd.bench_densities import density_table, errors_by_density
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
+from minari_obd.cli.application import main
+from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
-from minari_obd.evaluation import EvaluationReport
-from minari_obd.files import write_text
-from minari_obd.frames import render_pairs
-from minari_obd.grid import Grid
-from minari_obd.loading import load_dataset
-from minari_obd.report import write_report
-from minari_obd.report_diagnostics import diagnose_sets
-from minari_obd.report_figures import _colours
-from minari_obd.report_teachers import read_logs
-from minari_obd.statistics import ReferenceScores
+from minari_obd.experiments import densities as bench_densities
+from minari_obd.experiments.bench import run_grid
+from minari_obd.experiments.cell import CellResult, load_results
+from minari_obd.experiments.densities import density_table, errors_by_density
+from minari_obd.experiments.diagnostics import diagnose_sets
+from minari_obd.experiments.figures import _colours
+from minari_obd.experiments.frames import render_pairs
+from minari_obd.experiments.grid import Grid
+from minari_obd.experiments.report import write_report
+from minari_obd.experiments.teachers import read_logs
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.storage.files import write_text
 
 HOPPER = "obd-bench/hopper/medium-v0"
 SMALL = {

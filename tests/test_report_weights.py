@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from test_report import HOPPER, SMALL, images
 
-from minari_obd import report_weights
-from minari_obd.bench import run_grid
-from minari_obd.bench_cell import load_results
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.densities import draw_weights
-from minari_obd.distillation import Distillation
-from minari_obd.grid import Grid
-from minari_obd.recipe import Recipe, parse_recipe
-from minari_obd.report import write_report
-from minari_obd.report_weights import draw_sets_weights
-from minari_obd.teachers import load_teacher
+from minari_obd.densities.picture import draw_weights
+from minari_obd.distillation.distillation import Distillation
+from minari_obd.experiments import weights as report_weights
+from minari_obd.experiments.bench import run_grid
+from minari_obd.experiments.cell import load_results
+from minari_obd.experiments.grid import Grid
+from minari_obd.experiments.report import write_report
+from minari_obd.experiments.weights import draw_sets_weights
+from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.teachers.loading import load_teacher
 
 
 def test_weights_are_drawn_from_the_targets_of_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

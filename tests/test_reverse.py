@@ -8,11 +8,11 @@ import torch
 from plain_autograd import train_plainly
 from torch import Tensor
 
-from minari_obd.inner_gradient import AutogradGradient
-from minari_obd.inner_loop import mean_squared_error, train_students
-from minari_obd.mlp_gradient import MLPGradient, gradient_of
-from minari_obd.protocol import StudentProtocol
-from minari_obd.students import MLP, ModuleStudent, ResidualMLP, Student, student_generators
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.students.gradient import AutogradGradient
+from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
+from minari_obd.students.networks import MLP, ModuleStudent, ResidualMLP, Student, student_generators
+from minari_obd.students.training import mean_squared_error, train_students
 
 SGD = StudentProtocol(steps=5, learning_rate=0.3)
 MOMENTUM = StudentProtocol(steps=5, learning_rate=0.1, momentum=0.9)

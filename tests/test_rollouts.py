@@ -15,10 +15,10 @@ import torch
 from conftest import make_pairs
 
 import minari_obd
-from minari_obd.environments import BatchPolicy, Episodes
+from minari_obd.environments.episodes import BatchPolicy, Episodes
+from minari_obd.environments.rollouts import Batch, worker_count
+from minari_obd.environments.rollouts import roll_out as roll_out_batches
 from minari_obd.errors import MinariObdError, NotFoundError
-from minari_obd.rollouts import Batch, worker_count
-from minari_obd.rollouts import roll_out as roll_out_batches
 
 CRUMBLING = """
 import gymnasium as gym, numpy as np
@@ -108,7 +108,7 @@ def test_an_interrupt_leaves_no_process() -> None:
 ENDLESS = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
-from minari_obd.rollouts import Batch, roll_out
+from minari_obd.environments.rollouts import Batch, roll_out
 
 def act(rows, running):
     print(os.getpid(), flush=True)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from conftest import make_pairs
 
-from minari_obd.distilled import DistilledDataset, Transitions
-from minari_obd.environments import make_environment
+from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.minari import from_minari
+from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError
-from minari_obd.minari_bridge import from_minari
-from minari_obd.offline import Normaliser, load_offline_data
-from minari_obd.teachers.d3rlpy_teacher import train_teacher
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.teachers.training import train_teacher
 
 HIDDEN = {"Hopper-v5": 1, "HalfCheetah-v5": 1, "Walker2d-v5": 1, "Swimmer-v5": 2, "InvertedPendulum-v5": 0}
 

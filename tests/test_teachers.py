@@ -14,16 +14,20 @@ from conftest import make_arrays
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from minari_obd.devices import has_bfloat16, matmul_precision
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.offline import OfflineData, load_offline_data
-from minari_obd.recipe import load_recipe
-from minari_obd.teachers import FrozenTeacher, Teacher, d3rlpy_teacher, load_teacher
+from minari_obd.settings.recipe import load_recipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.transitions import transitions
+from minari_obd.support.devices import has_bfloat16, matmul_precision
+from minari_obd.teachers import training as d3rlpy_teacher
 from minari_obd.teachers.algorithms import target_rate
 from minari_obd.teachers.averaging import ActorAverage
-from minari_obd.teachers.d3rlpy_teacher import TeacherRun, train_teacher
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.networks import apply_layers, layers_of
-from minari_obd.teachers.transitions import transitions
+from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.training import TeacherRun, train_teacher
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]

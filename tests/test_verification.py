@@ -10,10 +10,10 @@ import pytest
 from conftest import make_pairs
 
 import minari_obd
-from minari_obd.benchmark import BENCHMARK
-from minari_obd.cli import main
-from minari_obd.protocol import PROTOCOLS
-from minari_obd.verification import Verification, verify
+from minari_obd.cli.application import main
+from minari_obd.inspection.verification import Verification, verify
+from minari_obd.settings.protocols import PROTOCOLS
+from minari_obd.sources.benchmark import BENCHMARK
 
 SOURCE = "obd-bench/hopper/medium-v0"
 
@@ -189,7 +189,7 @@ def test_a_recipe_that_is_not_the_datasets_is_never_run(
     made: minari_obd.DistilledDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Provenance says a selection, the recipe a teacher of a thousand million updates."""
-    from minari_obd.teachers.d3rlpy_teacher import TeacherRun
+    from minari_obd.teachers.training import TeacherRun
 
     monkeypatch.setattr(TeacherRun, "train", lambda *_, **__: pytest.fail("trained"))
     recipe = {**made.provenance.recipe, "method": "sdw", "teacher": {"algorithm": "td3_bc", "steps": 10**9}}

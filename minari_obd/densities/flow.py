@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from minari_obd.densities.base import Estimator, Fitted, Parts
-from minari_obd.errors import check_installed
+from minari_obd.support.libraries import check_installed
 
 __all__ = ["MaskedAutoregressiveFlow"]
 

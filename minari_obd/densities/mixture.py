@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minari_obd.densities.base import Estimator, Fitted, Parts
-from minari_obd.errors import SettingError, check_installed
+from minari_obd.errors import SettingError
+from minari_obd.support.libraries import check_installed
 
 __all__ = ["GaussianMixture"]
 

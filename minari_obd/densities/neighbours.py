@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from minari_obd.densities.base import Estimator, Fitted, Parts
-from minari_obd.errors import check_installed
+from minari_obd.support.libraries import check_installed
 
 __all__ = ["KNearestNeighbours"]
 

@@ -9,6 +9,8 @@ from minari_obd.errors import DataError
 __all__ = ["draw_weights"]
 
 _COMMON, _RARE = "#1f4e79", "#d1495b"
+
+
 _LIMIT = 10.0  # mean weights beyond it, or below its reciprocal, have one colour
 
 

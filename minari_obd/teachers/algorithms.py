@@ -1,32 +1,21 @@
 """Algorithms of d3rlpy and the settings that they are run with."""
 
-import contextlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
+from minari_obd.errors import SettingError, did_you_mean
+from minari_obd.support.libraries import check_installed, import_d3rlpy
 
-from minari_obd.errors import SettingError, check_installed, did_you_mean
+__all__ = ["CAL_QL", "CQL", "GAMMA", "IQL", "REBRAC", "TD3_BC", "Algorithm", "check_options", "target_rate"]
 
 check_installed("d3rlpy", "distill")
 
-__all__ = [
-    "CAL_QL",
-    "CQL",
-    "GAMMA",
-    "IQL",
-    "REBRAC",
-    "TD3_BC",
-    "Algorithm",
-    "check_options",
-    "import_d3rlpy",
-    "target_rate",
-]
 
 GAMMA = 0.99
 """Discount of d3rlpy's, for every one of them."""
+
+
 _TARGET_RATES = 0.005, 0.05
 
 
@@ -52,12 +41,19 @@ class Algorithm:
 
 TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
 """TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)."""
+
+
 IQL = Algorithm("iql", "IQLConfig")
 """Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169)."""
+
+
 CQL = Algorithm("cql", "CQLConfig", {"alpha_learning_rate": 0.0}, precision="auto")
 """Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779), with a fixed penalty as in d3rlpy's reproduction."""
+
+
 CAL_QL = Algorithm("calql", "CalQLConfig", {"alpha_learning_rate": 0.0}, precision="auto")
 """Calibrated Q-learning (Nakamoto et al. 2023, arXiv 2303.05479), with a fixed penalty."""
+
 
 REBRAC = Algorithm(
     "rebrac",
@@ -101,16 +97,3 @@ def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:
             raise SettingError(
                 f"teacher.options.{name} is {value!r}; {algorithm.name} takes a {wanted.__name__} there."
             )
-
-
-def import_d3rlpy() -> Any:
-    """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
-    import structlog
-
-    structlog_before = structlog.get_config()
-    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        import d3rlpy
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
-    structlog.configure(**structlog_before)
-    return d3rlpy

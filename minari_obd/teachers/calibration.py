@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from minari_obd.offline import OfflineData
-from minari_obd.teachers.frozen import Teacher
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.transitions import discounted_returns
+from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["Calibration", "calibrate", "discounted_returns"]
+__all__ = ["Calibration", "calibrate"]
 
 _NEGLECTED = 0.05
 """Share of a return that may lie beyond the end of what was recorded."""
+
+
 _MOST = 20_000
 
 
@@ -90,14 +93,3 @@ def calibrate(teacher: Teacher, data: OfflineData, *, gamma: float = 0.99) -> Ca
     correlation = 0.0 if is_flat else float(np.asarray(spearmanr(values, wanted))[0])
     spread = float(wanted.max()), float(wanted.min())
     return Calibration(len(known), float(values.mean()), float(wanted.mean()), *spread, correlation)
-
-
-def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
-    """Discounted sum of the rewards from each step to its episode's end, shape (N,), float64."""
-    ends = data.terminations | data.truncations
-    rewards = data.rewards.astype(np.float64)
-    returns, running = np.zeros(len(data)), 0.0
-    for row in range(len(data) - 1, -1, -1):
-        running = rewards[row] + gamma * (0.0 if ends[row] else running)
-        returns[row] = running
-    return returns

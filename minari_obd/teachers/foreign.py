@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minari_obd.benchmark.behaviour import read_stable_baselines3
 from minari_obd.errors import FormatError, SettingError
-from minari_obd.offline import Normaliser
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.torch_files import load_weights, read_stable_baselines3
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import ACTIVATIONS, Layers
-from minari_obd.weights import load_weights
 
 __all__ = ["ForeignSettings", "read_corl", "read_sb3"]
 
@@ -148,6 +147,8 @@ class _Layout:
 
 
 _Q = ("network.", "network.network.")
+
+
 _LAYOUTS = (
     # The two write the same kind of file.
     _Layout("cql or calql", ("base_network.", "base_network.network."), (("critic1", _Q), ("critic2", _Q)), True),

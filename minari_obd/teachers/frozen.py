@@ -6,15 +6,16 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from minari_obd.errors import DataError, FormatError, SettingError, check_writable
-from minari_obd.offline import Normaliser
+from minari_obd.errors import DataError, FormatError, SettingError
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.files import check_writable
 from minari_obd.teachers.networks import (
     ACTIVATIONS,
     Layers,
@@ -24,26 +25,20 @@ from minari_obd.teachers.networks import (
     layers_below,
     named_tensors,
 )
+from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["TEACHER_FILE", "FrozenTeacher", "Teacher", "describe_teacher", "read_teacher"]
+__all__ = ["TEACHER_FILE", "FrozenTeacher", "describe_teacher", "read_teacher"]
 
 TEACHER_FILE = "teacher.safetensors"
+
+
 _FORMAT = 3
+
+
 _MOST_DETAILS = 64 * 2**10
+
+
 _ROWS_AT_ONCE = 16_384
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """Anything that acts and values; raw units on both sides."""
-
-    def act(self, states: np.ndarray) -> np.ndarray:
-        """Actions (B, A) for raw observations (B, S), the same every time."""
-        ...
-
-    def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Expected discounted returns (B,) of raw actions (B, A) in raw observations (B, S)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -191,7 +186,7 @@ class FrozenTeacher:
             SettingError: a malformed id or licence, or a repository that holds something else.
             HubError: the server refused, or cannot be reached.
         """
-        from minari_obd.teachers.repository import push_teacher
+        from minari_obd.teachers.card import push_teacher
 
         return push_teacher(self, repo_id, private=private, revision=revision, license=license, token=token)
 

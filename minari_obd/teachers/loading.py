@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.offline import Normaliser
+from minari_obd.sources.scaling import Normaliser
 from minari_obd.teachers.foreign import ForeignSettings, read_corl, read_sb3
 from minari_obd.teachers.frozen import TEACHER_FILE, FrozenTeacher, read_teacher
 
 __all__ = ["is_teacher", "load_teacher"]
 
 _REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
 _SUFFIXES = {".safetensors", ".pt", ".pth", ".zip"}
 
 
@@ -64,7 +66,7 @@ def load_teacher(
         )
     if path is not None:
         return read_teacher(path)
-    from minari_obd.teachers.repository import pull_teacher  # hands over to the module above
+    from minari_obd.teachers.card import pull_teacher  # hands over to the module above
 
     named = _REPOSITORY.fullmatch(str(ref))
     if named is None or isinstance(ref, Path) or Path(ref).suffix in _SUFFIXES:

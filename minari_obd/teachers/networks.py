@@ -22,8 +22,10 @@ Layers = list[tuple[Tensor, ...]]
 """Of each layer, float32: weight (out, in) and bias (out,), and gain (out,) and shift (out,) where a layer norm follows
 the activation (Ba et al. 2016, arXiv 1607.06450), as in ReBRAC's critics."""
 
+
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "elu": torch.nn.functional.elu}
 """Between a network's layers, by name."""
+
 
 _PARTS = ("weight", "bias", "gain", "shift")
 

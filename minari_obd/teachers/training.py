@@ -1,116 +1,307 @@
-"""Training state of a teacher: all that a resume needs, in one safetensors file, and the log of how it went."""
+"""Teachers trained with d3rlpy. What leaves it is a plain FrozenTeacher."""
 
-import contextlib
-import csv
-import io
+import hashlib
 import json
-import os
+import math
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-__all__ = [
-    "TrainingRecord",
-    "contained",
-    "generator_of",
-    "log_text",
-    "read_training",
-    "write_training",
-]
+from minari_obd.errors import MinariObdError, SettingError
+from minari_obd.registry import TEACHERS
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.transitions import transitions
+from minari_obd.storage.files import write_text
+from minari_obd.support.devices import cache_root, choose_device, matmul_precision, product_precision
+from minari_obd.support.interrupts import deferred_interrupts
+from minari_obd.support.libraries import check_installed, import_d3rlpy
+from minari_obd.support.progress import progress_bar
+from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
+from minari_obd.teachers.averaging import ActorAverage
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.networks import layers_of
+from minari_obd.teachers.training_state import (
+    TrainingRecord,
+    contained,
+    generator_of,
+    log_text,
+    read_training,
+    write_training,
+)
 
+__all__ = ["TeacherRun", "train_teacher"]
 
-@dataclass
-class TrainingRecord:
-    """What is known of a training besides its networks."""
-
-    step: int = 0
-    """Updates made."""
-    rng: dict[str, Any] = field(default_factory=dict)
-    """State of the generator of batches."""
-    log: list[dict[str, float]] = field(default_factory=list)
-    """A row for each look: update, losses, mean value of the actor's actions."""
-    threads: int = field(default_factory=torch.get_num_threads)
-    """Of the CPU: bits depend on it."""
-
-
-@contextlib.contextmanager
-def contained(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generator, which d3rlpy draws from, and put it back as it was afterwards."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+check_installed("d3rlpy", "distill")
 
 
-def write_training(path: Path, modules: Mapping[str, Any], device: torch.device, record: TrainingRecord) -> None:
-    """Write networks, optimisers, torch's random state and the record to a temporary file, and rename it.
+_CHECKPOINT_SECONDS = 120.0
+
+
+_LOOK_EVERY = 500  # updates
+
+
+_LOOKED_AT = 1_000  # states
+
+
+_CHOSEN_ON = 4_096  # transitions
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """One training of one teacher on one dataset: what it is cached under, how long it will take, and the run."""
+
+    data: OfflineData
+    algorithm: Algorithm
+    steps: int
+    seed: int
+    device: torch.device
+    average: float = 0.0
+    precision: str = "float32"
+    """Of the matrix products of its updates: ``float32``, ``bfloat16`` or ``tf32``."""
+
+    @classmethod
+    def of(
+        cls,
+        data: OfflineData,
+        algorithm: str,
+        steps: int | None,
+        seed: int,
+        device: torch.device,
+        options: Mapping[str, Any] | None = None,
+        average: float = 0.0,
+        precision: str = "auto",
+    ) -> "TeacherRun":
+        """Look the algorithm up, fill in its own number of steps if none is given, and check the settings."""
+        found: Algorithm = TEACHERS.get(algorithm)
+        if seed < 0 or (steps is not None and steps < 1):
+            raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
+        steps = found.steps if steps is None else steps
+        given = {**found.options, **(options or {})}
+        if options:
+            check_options(found, options)
+        if found.has_targets:
+            given = {"tau": target_rate(steps, given.get("gamma", GAMMA)), **given}
+        found = replace(found, options=given)
+        if not 0.0 <= average <= 1.0:
+            raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
+        precision = product_precision(found.precision if precision == "auto" else precision, device)
+        return cls(data, found, steps, seed, device, average, precision)
+
+    @cached_property
+    def cache_folder(self) -> Path:
+        """Folder of the trained teacher, named by all that decides its weights."""
+        identity = json.dumps(self._details(), sort_keys=True)
+        return cache_root() / "teachers" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether this very teacher has been trained before."""
+        return (self.cache_folder / "teacher.safetensors").is_file()
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "algorithm": self.algorithm.name,
+            "options": self.algorithm.options,
+            **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
+            **({"average": self.average} if self.average else {}),
+            **({"precision": self.precision} if self.precision != "float32" else {}),
+            "steps": self.steps,
+            "seed": self.seed,
+            "data": self.data.dataset_id,
+            "data_sha256": self.data.content_sha256,
+            "d3rlpy": version("d3rlpy"),
+        }
+
+    def estimate_seconds(self, steps: int = 20) -> float:
+        """Measure a few updates of a throw-away copy on this machine; zero if there is nothing to train."""
+        if self.is_cached:
+            return 0.0
+        with contained(self.seed, self.device), matmul_precision(self.precision):
+            algo = self._create()
+            batches = self._batches(algo, generator_of(self.seed, TrainingRecord()))
+            algo.impl.update(next(batches), 0)  # the first update warms caches up
+            start = time.perf_counter()
+            for step in range(1, steps + 1):
+                algo.impl.update(next(batches), step)
+            return (time.perf_counter() - start) / steps * self.steps
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that an interrupted training goes on from."""
+        return cache_root() / "checkpoints" / f"teacher-{self.cache_folder.name}.safetensors"
+
+    def train(self, *, progress: bool = True) -> FrozenTeacher:
+        """Train, or load what an earlier call with the same data and settings trained.
+
+        An interrupted training goes on from its checkpoint, and ends with the same bits on the CPU. Beside the
+        teacher, ``training.csv`` holds its losses and the mean value of its actions, and the folder ``other`` the same
+        teacher with the actor that was not kept, where there is an average.
+
+        Raises:
+            MinariObdError: the training diverged.
+        """
+        if self.is_cached:
+            return load_teacher(self.cache_folder)
+        with contained(self.seed, self.device):
+            algo = self._create()
+            modules = dict(algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules)
+            average = None
+            if self.average:
+                average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
+                modules["average"] = average.module
+            record = TrainingRecord()
+            if self.checkpoint.is_file():
+                record = read_training(self.checkpoint, modules, self.device)
+                torch.set_num_threads(record.threads)
+            self._update(algo, modules, record, average, progress)
+            teacher = self._freeze(algo) if average is None else self._choose(algo, average)
+        write_text(self.cache_folder / "training.csv", log_text(record.log))
+        teacher.save(self.cache_folder)
+        self.checkpoint.unlink(missing_ok=True)
+        return teacher
+
+    def _choose(self, algo: Any, average: ActorAverage) -> FrozenTeacher:
+        """Freeze with both actors, and return the one whose loss on the data is less."""
+        batch = next(self._batches(algo, np.random.default_rng([self.seed, 4, 1]), _CHOSEN_ON))
+        losses = average.losses(batch, self.seed)
+        frozen = {"last": self._freeze(algo)}
+        algo.impl.policy.load_state_dict(average.weights)
+        frozen["average"] = self._freeze(algo)
+        kept, other = sorted(frozen, key=lambda name: losses[name])
+        told = {"actor_losses": losses, "actor_chosen_by": f"its own loss on {_CHOSEN_ON:,} transitions of the data"}
+        frozen[other].with_details(actor=other, **told).save(self.cache_folder / "other")
+        return frozen[kept].with_details(actor=kept, **told)
+
+    def _update(
+        self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool
+    ) -> None:
+        """Make the updates that are missing, and write checkpoints."""
+        rng = generator_of(self.seed, record)
+        batches = self._batches(algo, rng)
+        some = self.data.observations[:: 1 + len(self.data) // _LOOKED_AT]
+        states = self.data.normaliser.normalise(some)
+        saved, title = time.monotonic(), f"training {self.algorithm.name}"
+        bar = progress_bar(self.steps, title, unit="update", show=progress)
+        with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.precision):
+            bar.update(record.step)
+            while record.step < self.steps:
+                losses = algo.impl.update(next(batches), record.step)
+                record.step += 1
+                if average is not None:
+                    average.note(record.step)
+                bar.update()
+                is_look = record.step % _LOOK_EVERY == 0 or record.step == self.steps
+                if is_look:
+                    value = float(algo.predict_value(states, algo.predict(states)).mean())
+                    row = {name: float(loss) for name, loss in losses.items()}
+                    record.log.append({"update": record.step, **row, "mean_value": value})
+                    bar.set_postfix_str(f"mean value {value:.3g}")
+                if (is_look or record.step % 100 == 1) and not all(np.isfinite(loss) for loss in losses.values()):
+                    raise MinariObdError(
+                        f"The training of {self.algorithm.name} diverged at update {record.step}: {losses}; "
+                        "try another teacher algorithm, or check the scale of the rewards."
+                    )
+                if is_interrupted() or time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    record.rng = dict(rng.bit_generator.state)
+                    write_training(self.checkpoint, modules, self.device, record)
+                    saved = time.monotonic()
+                    if is_interrupted():
+                        raise KeyboardInterrupt
+
+    def _create(self) -> Any:
+        d3rlpy = import_d3rlpy()
+        encoders = {
+            f"{network}_encoder_factory": d3rlpy.models.VectorEncoderFactory(**layers)
+            for network, layers in self.algorithm.encoders.items()
+        }
+        config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options, **encoders)
+        algo = config.create(device=_d3rlpy_device(self.device))
+        algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
+        return algo
+
+    def _batches(self, algo: Any, rng: np.random.Generator, size: int | None = None) -> Iterator[Any]:
+        """Minibatches of transitions, drawn with replacement; d3rlpy's own sampler takes as long as an update."""
+        from d3rlpy.torch_utility import TorchMiniBatch
+
+        table = transitions(self.data, algo.config.gamma)
+        count: int = size or algo.config.batch_size
+        device = self.device
+        columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
+        ones = torch.ones(count, 1, device=device)
+        while True:
+            rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=count)).to(device)
+            batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
+            yield TorchMiniBatch(**batch, intervals=ones, device=_d3rlpy_device(device))
+
+    def _freeze(self, algo: Any) -> FrozenTeacher:
+        teacher = FrozenTeacher(
+            actor=layers_of(algo.impl.policy),
+            critics=[layers_of(q_function) for q_function in algo.impl.q_function],
+            normaliser=self.data.normaliser,
+            action_low=self.data.action_low,
+            action_high=self.data.action_high,
+            details=self._details(),
+        )
+        # The copy reads d3rlpy's modules in the order of their layers; make sure that it says the same.
+        states = self.data.observations[:256]
+        inputs = self.data.normaliser.normalise(states)
+        actions = teacher.act(states)
+        scaled = (2 * (actions - teacher.action_low) / (teacher.action_high - teacher.action_low) - 1).astype(
+            np.float32
+        )
+        for ours, theirs in (
+            (scaled, algo.predict(inputs)),
+            (teacher.value(states, actions), algo.predict_value(inputs, scaled)),
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        return teacher
+
+
+def _d3rlpy_device(device: torch.device) -> str:
+    return f"{device.type}:{device.index or 0}"
+
+
+def train_teacher(
+    data: OfflineData,
+    algorithm: str = "calql",
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    average: float = 0.0,
+    precision: str = "auto",
+    progress: bool = True,
+) -> FrozenTeacher:
+    """Train an offline-RL teacher, or load it if this very training was done before.
 
     Args:
-        path: the file.
-        modules: d3rlpy's networks and optimisers by their names.
-        device: where they are.
-        record: the rest.
+        data: the offline dataset.
+        algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``.
+        steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
+        seed: of initial weights, batches and noise.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        options: settings of d3rlpy's configuration that are to differ, such as ``{"expectile": 0.9}``.
+        average: share of the updates, the last ones, over which the actor's weights are averaged; 0 for the last
+            weights alone. The average is kept if the loss that trained the actor is less with it, on a draw of the
+            data; ``details`` says which was kept.
+        precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that have it;
+            ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` where the CPU has it, else float32.
+        progress: show a bar.
+
+    Raises:
+        NotFoundError: an unknown algorithm.
+        MissingExtraError: d3rlpy is not installed.
+        SettingError: an option that the algorithm does not have, or of another kind.
+        MinariObdError: the training diverged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"rng/cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
-    for name, module in modules.items():
-        if isinstance(module, torch.nn.Module):
-            tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
-        else:
-            for number, values in module.optim.state_dict()["state"].items():
-                tensors |= {f"optimiser/{name}/{number}/{key}": value for key, value in values.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # Clones, since networks may share tensors, which safetensors refuses.
-    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, temporary, metadata={"record": json.dumps(asdict(record))})
-    temporary.replace(path)
-
-
-def read_training(path: Path, modules: Mapping[str, Any], device: torch.device) -> TrainingRecord:
-    """Put networks, optimisers and torch's random state back as they were written, and return the record."""
-    with safe_open(path, framework="pt") as file:
-        record = TrainingRecord(**json.loads(file.metadata()["record"]))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
-    for name, module in modules.items():
-        if isinstance(module, torch.nn.Module):
-            module.load_state_dict(_below(f"module/{name}/", tensors))
-        else:
-            state: dict[int, dict[str, Tensor]] = {}
-            for place, value in _below(f"optimiser/{name}/", tensors).items():
-                number, key = place.split("/")
-                state.setdefault(int(number), {})[key] = value
-            module.optim.load_state_dict({**module.optim.state_dict(), "state": state})
-    torch.set_rng_state(tensors["rng/cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
-    return record
-
-
-def log_text(log: list[dict[str, float]]) -> str:
-    """The log as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(log[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(log)
-    return text.getvalue()
-
-
-def generator_of(seed: int, record: TrainingRecord) -> np.random.Generator:
-    """Return the generator of batches, where the record left it."""
-    rng = np.random.default_rng([seed, 4])
-    if record.rng:
-        rng.bit_generator.state = record.rng
-    return rng
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
+    return run.train(progress=progress)

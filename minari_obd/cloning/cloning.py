@@ -1,0 +1,129 @@
+"""Cloning: policies trained from pairs by behavioural cloning, in about a second."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minari_obd.cloning.policy import Policy
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.errors import DataError, SettingError
+from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.students.networks import make_student, student_generators
+from minari_obd.students.training import train_students
+from minari_obd.support.progress import progress_bar
+
+__all__ = ["check_joinable", "clone", "new_policy"]
+
+
+def clone(
+    pairs: DistilledDataset | OfflineData | Sequence[DistilledDataset],
+    *,
+    students: int | None = None,
+    protocol: StudentProtocol | str | None = None,
+    seed: int = 0,
+    start: Policy | None = None,
+    progress: bool = False,
+) -> Policy:
+    """Train students from pairs by behavioural cloning.
+
+    Args:
+        pairs: a distilled dataset; several with observations and actions of one shape, whose pairs are joined and
+            normalised by their sources' joint normaliser, each source weighted by its pairs (:meth:`Normaliser.join`);
+            or a whole offline dataset.
+        students: how many, each from its own random initialisation; one if not given, or those of ``start``.
+        protocol: how to train them, itself or by name. If not given, that of ``start``, or the one that the pairs were
+            made for, or ``whole_data`` for a whole offline dataset.
+        seed: of the initialisations and minibatches.
+        start: a policy whose students go on learning from these pairs, in place of new ones. They keep its
+            normaliser, and the optimiser starts without memory.
+        progress: show a bar.
+
+    Raises:
+        DataError: datasets that do not share their shapes and action bounds, with one another or with ``start``.
+        SettingError: a number of students or a network that is not that of ``start``.
+    """
+    sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
+    if not sets or (students is not None and students < 1) or seed < 0:
+        raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
+    check_joinable(sets)
+    first = sets[0]
+    if protocol is None and start is not None:
+        protocol = start.protocol
+    elif protocol is None:
+        protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
+    protocol = protocol_by_name(protocol)
+    if start is None:
+        start = new_policy(sets, students=students or 1, protocol=protocol, seed=seed)
+    else:
+        _check_start(start, first, students, protocol)
+    is_one_task = all((each.env_id, each.reference) == (first.env_id, first.reference) for each in sets)
+    states = torch.from_numpy(np.concatenate([start.normaliser.normalise(each.observations) for each in sets]))
+    actions = torch.from_numpy(np.concatenate([each.scaled_actions() for each in sets]))
+    with progress_bar(protocol.steps, f"cloning {start.students} student(s)", show=progress) as bar:
+        trained = train_students(
+            make_student(protocol),
+            start.parameters,
+            states,
+            actions,
+            protocol,
+            batches=_minibatches(len(states), protocol.batch_size, seed),
+            after_step=bar.update,
+        )
+    task = {"env_id": first.env_id, "reference": first.reference} if is_one_task else {}
+    return Policy(trained, protocol, start.normaliser, first.action_low, first.action_high, **task)
+
+
+def new_policy(
+    sets: Sequence[DistilledDataset | OfflineData], *, students: int, protocol: StudentProtocol, seed: int
+) -> Policy:
+    """Return E students as :func:`clone` initialises them for these datasets, before any training."""
+    first = sets[0]
+    normaliser = Normaliser.join([each.normaliser for each in sets], [len(each) for each in sets])
+    generators = student_generators(students, seed, 5)
+    sizes = first.observations.shape[1], first.actions.shape[1]
+    parameters = make_student(protocol).initialise(*sizes, generators)
+    return Policy(parameters, protocol, normaliser, first.action_low, first.action_high)
+
+
+def check_joinable(sets: Sequence[DistilledDataset | OfflineData]) -> None:
+    """Make sure that datasets share the size of their observations and their action bounds.
+
+    Raises:
+        DataError: they do not.
+    """
+    ours, *others = [(each.observations.shape[1], each.action_low.tolist(), each.action_high.tolist()) for each in sets]
+    for theirs in others:
+        if theirs != ours:
+            raise DataError(
+                f"The datasets have observations of size {ours[0]} and {theirs[0]} and actions in {ours[1:]} and "
+                f"{theirs[1:]}; only sets that agree in both can be joined."
+            )
+
+
+def _check_start(
+    start: Policy, pairs: DistilledDataset | OfflineData, students: int | None, protocol: StudentProtocol
+) -> None:
+    size, bounds = start.normaliser.mean.size, (np.asarray(start.action_low), np.asarray(start.action_high))
+    theirs = pairs.observations.shape[1], pairs.action_low.tolist(), pairs.action_high.tolist()
+    if theirs != (size, bounds[0].tolist(), bounds[1].tolist()):
+        raise DataError(
+            f"The policy to start from takes {size} observations and acts in [{bounds[0]}, {bounds[1]}], and the pairs "
+            f"have {theirs[0]} and {theirs[1:]}; start from a policy of their shape."
+        )
+    given, wanted = ((each.network, each.depth, each.width) for each in (start.protocol, protocol))
+    if given != wanted or students not in (None, start.students):
+        raise SettingError(
+            f"The policy to start from has {start.students} student(s), each a network {given}, but "
+            f"{students or start.students} of {wanted} were asked for; leave both to the policy."
+        )
+
+
+def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:
+    if size is None or size >= count:
+        return None
+    rng = np.random.default_rng([seed, 6])
+    return (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))

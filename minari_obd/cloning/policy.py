@@ -1,0 +1,123 @@
+"""Policies: cloned students that act as one, and their file."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.files import check_writable
+from minari_obd.students.networks import Student, make_student
+
+__all__ = ["Policy", "load_policy"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Policy:
+    """E cloned students; called as one policy, they act by the mean of their actions."""
+
+    parameters: list[Tensor]
+    """Trained parameters; every tensor has E rows."""
+    protocol: StudentProtocol
+    normaliser: Normaliser
+    action_low: np.ndarray
+    """Lowest action, shape (A,)."""
+    action_high: np.ndarray
+    """Highest action, shape (A,)."""
+    env_id: str | None = None
+    """Environment that the pairs are about, if known."""
+    reference: ReferenceScores | None = None
+    """Reference scores of that environment, if there are any."""
+
+    @property
+    def students(self) -> int:
+        """E, the number of students."""
+        return len(self.parameters[0])
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations (B, S), or one (S,), to raw actions (B, A), or one (A,)."""
+        observations = np.asarray(observations)
+        single = observations.ndim == 1
+        actions = self.act_each(observations[None] if single else observations).mean(axis=0)
+        return actions[0] if single else actions
+
+    @torch.no_grad()
+    def act_each(self, observations: np.ndarray) -> np.ndarray:
+        """Raw actions of every student, shape (E, B, A), for raw observations (B, S) or (E, B, S)."""
+        size = self.normaliser.mean.size
+        if observations.ndim not in (2, 3) or observations.shape[-1] != size:
+            raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
+        states = torch.from_numpy(self.normaliser.normalise(observations))
+        scaled = self._student.apply(self.parameters, states).numpy()
+        return self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)
+
+    @cached_property
+    def _student(self) -> Student:
+        return make_student(self.protocol)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the policy to one safetensors file and return its path."""
+        path = check_writable(path)
+        if path.is_dir():
+            raise SettingError(f"'{path}' is a folder; give the name of a file, such as policy.safetensors.")
+        tensors = {f"parameters/{i}": p.contiguous() for i, p in enumerate(self.parameters)}
+        for name, value in self._arrays().items():
+            tensors[name] = torch.tensor(value)
+        header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
+        header["reference_scores"] = None if self.reference is None else asdict(self.reference)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, temporary, metadata={"minari_obd_policy": json.dumps(header)})
+        temporary.replace(path)
+        return path
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "mean": self.normaliser.mean,
+            "scale": self.normaliser.scale,
+            "action_low": np.asarray(self.action_low, np.float32),
+            "action_high": np.asarray(self.action_high, np.float32),
+        }
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy that :meth:`Policy.save` wrote.
+
+    Raises:
+        NotFoundError: no such file.
+        FormatError: not a policy, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"There is no policy '{path}'; `minari-obd clone` writes one.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["minari_obd_policy"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+        if header["format"] > _FORMAT:
+            raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {_FORMAT}.")
+        count = sum(name.startswith("parameters/") for name in tensors)
+        return Policy(
+            parameters=[tensors[f"parameters/{i}"] for i in range(count)],
+            protocol=StudentProtocol(**header["protocol"]),
+            normaliser=Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy()),
+            action_low=tensors["action_low"].numpy(),
+            action_high=tensors["action_high"].numpy(),
+            env_id=header["env_id"],
+            reference=None if header["reference_scores"] is None else ReferenceScores(**header["reference_scores"]),
+        )
+    except FormatError:
+        raise
+    except (SafetensorError, MinariObdError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"'{path}' is not a policy of this package: {error}.") from error

@@ -1,0 +1,76 @@
+"""Coverage: a picture of where the pairs lie beside their source, for the card."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from minari_obd.distilled.dataset import DistilledDataset
+
+__all__ = ["draw_coverage"]
+
+_FAINT, _PLAIN, _STRONG = "#d6e4f0", "#9dbcd8", "#1f4e79"
+
+
+_PAIRS = "#d1495b"
+
+
+_MOST_DIMENSIONS = 40
+
+
+def draw_coverage(dataset: "DistilledDataset") -> bytes:
+    """Draw every dimension's values in the pairs as dots over the source's range, as a PNG.
+
+    Observations are in z-scores of the source, over its quantiles where they are known; actions over their bounds.
+    The same dataset gives the same bytes with the same version of matplotlib.
+    """
+    from matplotlib.style import context
+
+    with context("default", after_reset=True):  # and not as the user's own settings would have it
+        return _draw(dataset)
+
+
+def _draw(dataset: "DistilledDataset") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
+    from matplotlib.figure import Figure
+
+    with np.errstate(over="ignore"):
+        states, actions = (np.clip(np.nan_to_num(v[:, :_MOST_DIMENSIONS]), -1e6, 1e6) for v in dataset.normalised())
+    widths = [max(states.shape[1], 3), max(actions.shape[1], 3)]
+    figure = Figure(figsize=(min(3.0 + 0.3 * sum(widths), 14.0), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=widths)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+    places = np.arange(states.shape[1])
+    if dataset.source_quantiles is not None:
+        with np.errstate(over="ignore"):
+            quantiles = dataset.normaliser.normalise(dataset.source_quantiles)[:, :_MOST_DIMENSIONS]
+        quantiles = np.clip(np.nan_to_num(quantiles), -1e6, 1e6)
+        for low, high, colour, label in ((0, 6, _FAINT, "source: all"), (1, 5, _PLAIN, "source: 5% to 95%")):
+            left.bar(places, quantiles[high] - quantiles[low], 0.75, quantiles[low], color=colour, label=label)
+        left.hlines(quantiles[3], places - 0.375, places + 0.375, color=_STRONG, lw=1.2, label="source: median")
+    _dots(left, states, "pairs")
+    shown = np.concatenate([states.ravel(), [-3.0, 3.0]])
+    left.set(title=f"{len(states)} pairs: observations", xlabel="dimension", ylabel="z-score of the source")
+    left.set_ylim(float(shown.min()) - 0.5, float(shown.max()) + 0.5)  # a source's rare extremes would flatten the rest
+    left.legend(fontsize=7, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    right.axhspan(-1, 1, color=_FAINT, zorder=0)
+    _dots(right, actions, "pairs")
+    right.set(title="actions (band: their bounds)", xlabel="dimension")
+    for axes, size in ((left, states.shape[1]), (right, actions.shape[1])):
+        axes.set_xlim(-0.6, size - 0.4)
+        axes.set_xticks(np.arange(0, size, 1 + size // 20))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _dots(axes: Any, values: np.ndarray, label: str) -> None:
+    """Dots of a column spread sideways, by a rule and not by chance, so that the picture is the same each time."""
+    count, size = values.shape
+    sideways = (np.arange(count) * 0.6180339887) % 1.0 - 0.5  # golden ratio: even at any count
+    places = np.arange(size)[None, :] + 0.6 * sideways[:, None]
+    axes.scatter(places.ravel(), values.ravel(), s=3, color=_PAIRS, alpha=0.55, lw=0, label=label, zorder=3)

@@ -1,0 +1,77 @@
+"""Loading: one verb for every place where a distilled dataset can be."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.folder import load_folder
+from minari_obd.errors import NotFoundError, SettingError
+from minari_obd.storage.minari_datasets import has_local_dataset
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["find_folder", "load_dataset"]
+
+
+def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> DistilledDataset:
+    """Load a distilled dataset; its ``origin`` says where it came from.
+
+    Args:
+        ref: an existing folder; a Minari id (it ends in ``-vN``) of the user's Minari folder; or a Hugging Face
+            repository ``organisation/name``.
+        revision: of the repository: branch, tag or commit. A commit gives the same pairs for ever.
+        token: for private repositories.
+
+    Raises:
+        NotFoundError: none of these exists.
+        SettingError: a revision of something that has none.
+        FormatError: what is there is damaged, of a newer format, or something else.
+        HubError: the Hub cannot be reached, and the repository was not loaded before.
+    """
+    if _is_folder(ref):
+        _check_no_revision(ref, revision)
+        return load_folder(Path(ref))
+    if has_local_dataset(str(ref)):
+        from minari_obd.distilled.minari import from_minari
+
+        _check_no_revision(ref, revision)
+        return from_minari(str(ref))
+    from minari_obd.distilled.repository import pull
+
+    return pull(_repository(ref), revision=revision, token=token)
+
+
+def find_folder(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> Path | None:
+    """Return the whole folder of a distilled dataset, downloaded if need be; None for a Minari id, which has none.
+
+    Raises:
+        NotFoundError, HubError: as :func:`load_dataset`.
+    """
+    if _is_folder(ref) or has_local_dataset(str(ref)):
+        _check_no_revision(ref, revision)
+        return Path(ref) if _is_folder(ref) else None
+    from minari_obd.storage.hub import fetch
+
+    return fetch(_repository(ref), revision=revision, token=token, whole=True)
+
+
+def _is_folder(ref: str | Path) -> bool:
+    try:
+        return ref != "" and Path(ref).is_dir()  # Path("") is the working directory
+    except OSError:  # longer than a path may be
+        return False
+
+
+def _check_no_revision(ref: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise SettingError(f"'{ref}' is on this machine and has no revisions; leave revision='{revision}' out.")
+
+
+def _repository(ref: str | Path) -> str:
+    if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
+        return ref
+    raise NotFoundError(
+        f"There is no distilled dataset '{ref}': it is neither an existing folder, nor a Minari dataset that is here, "
+        "nor of the form 'organisation/name' of a Hugging Face repository."
+    )

@@ -1,0 +1,268 @@
+"""Metadata: what ``obd.json`` and a Minari rendering hold, checked field by field, as anyone may have written it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.provenance import Provenance
+from minari_obd.errors import DataError, FormatError
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.scaling import Normaliser
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MOST_PAIRS",
+    "Metadata",
+    "json_schema",
+    "parse_evaluation",
+    "parse_metadata",
+    "read_json",
+    "validated",
+]
+
+FORMAT_VERSION = 2
+
+
+MOST_PAIRS = 1_000_000
+
+
+_MOST_BYTES = 16 * 2**20
+
+
+# No unknown keys, no casts, no number that is not finite, no endless text.
+_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "str_max_length": 10_000}
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """``obd.json``, field by field: everything about a distilled dataset but its pairs and its evaluation."""
+
+    format: int
+    """Version of this format."""
+    size: int
+    """M, the number of pairs."""
+    observation_mean: list[float]
+    """Students see (observation - mean) / scale; one number a dimension of the observation."""
+    observation_scale: list[float]
+    """Standard deviation + 0.001."""
+    action_low: list[float]
+    """Students' actions on [-1, 1] are stretched to these bounds."""
+    action_high: list[float]
+    env_id: str | None
+    """Plain Gymnasium id of the environment."""
+    reference_scores: ReferenceScores | None
+    """The returns that count as 0 and 100."""
+    student: StudentProtocol
+    """The student and training that the pairs were made for."""
+    provenance: Provenance
+    """Where the pairs come from and how they were made."""
+    license: str | None = None
+    """The Hub's id of the licence. Since format 2."""
+    source_quantiles: list[list[float]] | None = None
+    """Quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1 of the source's observations, (7, S). Since format 2."""
+    transitions: bool = False
+    """Whether each pair has a simulated reward and successor. Since format 2."""
+    pairs_sha256: str | None = None
+    """Of the pairs, whatever file holds them, see :attr:`DistilledDataset.content_sha256`. Since format 2."""
+    parquet_sha256: str | None = None
+    """Of the parquet file; null in a Minari dataset, which has none."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    @classmethod
+    def of(cls, dataset: DistilledDataset, *, parquet_sha256: str | None = None) -> "Metadata":
+        """Describe a dataset."""
+        quantiles = dataset.source_quantiles
+        return cls(
+            format=FORMAT_VERSION,
+            size=len(dataset),
+            observation_mean=dataset.normaliser.mean.tolist(),  # float32 as Python floats: JSON keeps every bit
+            observation_scale=dataset.normaliser.scale.tolist(),
+            action_low=dataset.action_low.tolist(),
+            action_high=dataset.action_high.tolist(),
+            env_id=dataset.env_id,
+            reference_scores=dataset.reference,
+            student=dataset.protocol,
+            provenance=dataset.provenance,
+            license=dataset.license,
+            source_quantiles=None if quantiles is None else quantiles.tolist(),
+            transitions=dataset.transitions is not None,
+            pairs_sha256=dataset.content_sha256,
+            parquet_sha256=parquet_sha256,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metadata as JSON values."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    def dataset(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        transitions: Transitions | None,
+        evaluation: dict[str, Any] | None,
+        *,
+        origin: str,
+    ) -> DistilledDataset:
+        """Put a dataset together, and check its pairs against their hash.
+
+        Raises:
+            FormatError: the parts do not fit, or the pairs are not those that the hash is of.
+        """
+        quantiles = self.source_quantiles
+        try:
+            with np.errstate(over="ignore"):  # 1e300 becomes infinite as float32, which is refused by name
+                dataset = DistilledDataset(
+                    observations=observations,
+                    actions=actions,
+                    normaliser=Normaliser(np.array(self.observation_mean), np.array(self.observation_scale)),
+                    protocol=self.student,
+                    provenance=self.provenance,
+                    action_low=np.array(self.action_low),
+                    action_high=np.array(self.action_high),
+                    env_id=self.env_id,
+                    reference=self.reference_scores,
+                    evaluation=evaluation,
+                    license=self.license,
+                    source_quantiles=None if quantiles is None else np.array(quantiles),
+                    transitions=transitions,
+                    origin=origin,
+                )
+        except (DataError, ValueError, OverflowError) as error:  # a ragged list of quantiles is a ValueError
+            raise FormatError(f"'{origin}' is damaged: {error}") from error
+        if len(dataset) != self.size:
+            raise FormatError(f"'{origin}' has {len(dataset)} pairs; its metadata says {self.size}.")
+        if self.pairs_sha256 is not None and dataset.content_sha256 != self.pairs_sha256:
+            raise FormatError(
+                f"The pairs in '{origin}' do not match the hash in their metadata (expected "
+                f"{self.pairs_sha256[:12]}..., found {dataset.content_sha256[:12]}...); the copy is damaged or was "
+                "changed, fetch it again."
+            )
+        return dataset
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    mean: float
+    low: float
+    high: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One line of the results table: what else students were cloned from, and what they were worth."""
+
+    name: str
+    pairs: int | None
+    students: int
+    episodes: int
+    score: _Estimate | None
+    mean_return: Annotated[_Estimate, Field(alias="return")]
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """``evaluation.json``, field by field: what :meth:`EvaluationReport.to_json` gives, and what it is seen beside."""
+
+    env_id: str
+    students: int
+    episodes: int
+    seed: int
+    score: _Estimate | None
+    mean_return: Annotated[_Estimate, Field(alias="return")]
+    returns: list[list[float]]
+    reference_scores: ReferenceScores | None
+    seconds: float
+    versions: dict[str, str]
+    interquartile_mean: _Estimate | None = None
+    environment_steps: int | None = None
+    protocol: StudentProtocol | None = None
+    ensemble: int = 1
+    comparisons: list[_Comparison] = field(default_factory=list)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+
+def parse_metadata(values: Any, origin: str) -> Metadata:
+    """Check JSON values; an older format is read as it was meant, a newer one refused.
+
+    Raises:
+        FormatError: a newer format, or a field that is unknown, missing, too long or of the wrong kind; it is named.
+    """
+    version = values.get("format") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatError(
+            f"'{origin}' has format {version}, and this version of minari-obd reads up to {FORMAT_VERSION}; "
+            "upgrade it with `pip install --upgrade minari-obd`."
+        )
+    metadata = validated(Metadata, values, origin)
+    if metadata.format < 1:
+        raise FormatError(f"'{origin}' has format {metadata.format}, which never was; the copy is damaged.")
+    if metadata.format > 1 and metadata.pairs_sha256 is None:
+        raise FormatError(f"'{origin}' is damaged at pairs_sha256: format {metadata.format} has the hash of the pairs.")
+    if not 0 < metadata.size <= MOST_PAIRS:
+        raise FormatError(f"'{origin}' is damaged at size: {metadata.size} is not between 1 and {MOST_PAIRS:,}.")
+    return metadata
+
+
+def parse_evaluation(values: Any, origin: str) -> dict[str, Any]:
+    """Check the JSON values of an evaluation report and return them.
+
+    Raises:
+        FormatError: a field that is unknown, missing or of the wrong kind; it is named.
+    """
+    validated(_Evaluation, values, origin)
+    return values
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``obd.json``, which docs/obd.schema.json shows."""
+    return TypeAdapter(Metadata).json_schema()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a size that metadata may have.
+
+    Raises:
+        FormatError: too large, or not JSON.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise FormatError(f"'{path}' is larger than {_MOST_BYTES // 2**20} MiB; that is not metadata of ours.")
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"'{path}' is not JSON: {str(error)[:200]}.") from error
+
+
+def validated(kind: type[_T], values: Any, origin: str) -> _T:
+    """Check JSON values against a dataclass, strictly: no unknown keys, no casts, no numbers that are not finite.
+
+    Raises:
+        FormatError: the first wrong field, by its place.
+    """
+    try:
+        # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
+        return TypeAdapter(kind).validate_json(json.dumps(values, allow_nan=False))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part)[:60] for part in problem["loc"][:6]) or "its top"
+        raise FormatError(f"'{origin}' is damaged at {place}: {problem['msg'][:200].rstrip('.')}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
+
+
+if __name__ == "__main__":  # python -m minari_obd.metadata > docs/obd.schema.json
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,302 @@
+"""The outer loop: moves the pairs so that students cloned from them hit the targets. It knows targets, nothing else."""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minari_obd.distiller.checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
+from minari_obd.distiller.data import OuterData, held_out_count, initial_rows
+from minari_obd.distiller.graphs import StepGraphs
+from minari_obd.distiller.result import DivergedError, OuterResult
+from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, cloned_losses, draw_students, outer_step
+from minari_obd.errors import DataError, MinariObdError, SettingError
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
+from minari_obd.students.networks import make_student
+from minari_obd.support.devices import matmul_precision, product_type
+from minari_obd.support.interrupts import deferred_interrupts
+from minari_obd.support.libraries import check_installed
+from minari_obd.support.progress import progress_bar
+from minari_obd.targets.targets import Targets
+
+__all__ = ["OuterLoop"]
+
+_HELD_OUT_STUDENTS = 2
+
+
+_HELD_OUT_DRAWS = 4
+
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+_MOST_SKIPPED = 20
+
+
+_DRIFT = 1.25
+
+
+@dataclass(frozen=True)
+class OuterLoop:
+    """Gradient descent on M pairs through the behavioural cloning of students from them.
+
+    min over (states, actions) of E_theta0 E_b w_b ‖pi_theta_T(states, actions)(s_b) - a_b‖², where theta_T is the
+    student that ``protocol`` makes of the pairs from a random theta_0 (2410.22728).
+    """
+
+    protocol: StudentProtocol
+    settings: DistillationRecipe
+    device: torch.device
+
+    @property
+    def precision(self) -> str:
+        """Type of the matrix products in the students that are differentiated through."""
+        products = self._products
+        return "tf32" if self.settings.precision == "tf32" else str(products or torch.float32).removeprefix("torch.")
+
+    @property
+    def _products(self) -> torch.dtype | None:
+        products = product_type(self.settings.precision, self.device)
+        if products is None or isinstance(gradient_of(make_student(self.protocol)), MLPGradient):
+            return products
+        if self.settings.precision != "auto":
+            raise SettingError(
+                f"Students of network '{self.protocol.network}' have no {self.settings.precision} products; "
+                "use precision 'auto' or 'float32'."
+            )
+        return None
+
+    def check_size(self, count: int, size: int) -> None:
+        """Make sure that ``size`` pairs can start at different ones of ``count`` states.
+
+        Raises:
+            DataError: there are too few states.
+            MissingExtraError: k-means is to choose them, and scikit-learn is not installed.
+        """
+        if self.settings.initial == "kmeans":
+            check_installed("sklearn", "distill")
+        held_out = held_out_count(count, self.settings)
+        if size > count - held_out:
+            raise DataError(
+                f"{size} pairs were asked for, but there are only {count - held_out} states to distil "
+                f"({held_out} of {count} are held out); ask for fewer pairs."
+            )
+
+    def run(
+        self, targets: Targets, size: int, *, seed: int, checkpoint: Path | None = None, progress: bool = True
+    ) -> OuterResult:
+        """Distil ``size`` pairs.
+
+        Args:
+            targets: what students should do.
+            size: how many pairs, fewer than there are states to train on.
+            seed: of every random number.
+            checkpoint: a file that is written every minute and read first if it exists. It must be named after
+                all that decides the result, since nothing is compared.
+            progress: show a bar.
+
+        Raises:
+            DataError: more pairs than states to train on.
+            DivergedError: the gradient was not finite, or exploded, many times in a row.
+        """
+        return self.run_together([targets], size, [seed], checkpoint=checkpoint, progress=progress)[0]
+
+    def run_together(
+        self,
+        targets: Sequence[Targets],
+        size: int,
+        seeds: Sequence[int],
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+    ) -> list[OuterResult]:
+        """Distil several sets at once, one for each of ``seeds`` and targets of one shape, as one batch.
+
+        It pays on a GPU, which a single set leaves idle. What ``settings.draws`` and a random window draw is shared,
+        from the first seed; all else is as if each set were distilled alone, up to rounding.
+        """
+        for each in targets:
+            self.check_size(len(each), size)
+        work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
+        if checkpoint is not None and checkpoint.is_file():
+            state = read_checkpoint(checkpoint, self.device)
+            torch.set_num_threads(state.threads)  # bits depend on it
+        else:
+            state = self._start(work, size)
+        bar = progress_bar(self.settings.steps, "distilling", show=progress)
+        saved = time.monotonic()
+        on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        others = "tf32" if self.precision == "tf32" else "float32"  # the students' own are cast where they are made
+        with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(others):
+            bar.update(state.step)
+            while state.step < self.settings.steps:
+                if state.step % self.settings.evaluate_every == 0:
+                    self._look(state, work)
+                    bar.set_postfix(best=" ".join(f"{r.best_loss:.4f}@{r.best_step}" for r in state.records))
+                    if all(record.reason for record in state.records):
+                        break
+                self._step(state, work)
+                bar.update()
+                is_due = time.monotonic() - saved > _CHECKPOINT_SECONDS
+                if checkpoint is not None and (is_due or is_interrupted()):
+                    write_checkpoint(checkpoint, state)
+                    saved = time.monotonic()
+                if is_interrupted():
+                    raise KeyboardInterrupt
+                if self.device.type == "cpu":  # elsewhere this waits for the device, so the looks do it
+                    self._check_skipped(state)
+            else:
+                self._look(state, work)
+            if is_interrupted():  # during the last look
+                if checkpoint is not None:
+                    write_checkpoint(checkpoint, state)
+                raise KeyboardInterrupt
+        if not all(math.isfinite(record.best_loss) for record in state.records):
+            raise MinariObdError(
+                "Students cloned from the pairs never had a finite held-out loss; lower student.learning_rate."
+            )
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return self._results(state)
+
+    def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
+        """Measure four steps all over the run on made-up numbers of the right shape, after one that warms up."""
+        rows = torch.linspace(-1.0, 1.0, max(2, self.settings.batch_size)).numpy()[:, None]
+        made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
+        settings = replace(self.settings, batch_size=len(rows), held_out=0.5)
+        work = [OuterData.of(made_up, settings, 0, self.device)]
+        start = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
+        tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
+        state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
+        count, begun = 4, 0.0  # steps differ in length
+        for _ in range(2 if self.device.type == "cuda" else 1):  # a graph is captured in the first lap
+            self._step(state, work)
+            begun = time.perf_counter()
+            for i in range(count):
+                state.step = (2 * i + 1) * self.settings.steps // (2 * count)
+                self._step(state, work)
+            float(state.tensors.pairs[0].sum())  # waits for the device
+        return (time.perf_counter() - begun) / count
+
+    def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
+        """Begin at states of the targets with the actions that are wanted there."""
+        how = self.settings.initial
+        chosen = [initial_rows(w.tensors[0].cpu().numpy(), w.training, size, w.seed, how) for w in work]
+        rows = [torch.from_numpy(each).to(self.device) for each in chosen]
+        states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
+        tensors = OuterTensors.start(states, actions)
+        return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
+
+    def plan(self, seed: int, step: int) -> OuterPlan:
+        """Return what an outer step does, which follows from its number and the seed alone."""
+        protocol = self.settings.draws.draw(self.protocol, seed, 10, step)
+        settings, whole = self.settings, protocol.steps
+        window = whole if settings.unroll == "whole" else min(settings.window, whole)
+        if settings.unroll == "random":
+            end = int(np.random.default_rng([seed, 11, step]).integers(window, whole + 1))
+            protocol = replace(protocol, steps=end)
+        return OuterPlan(self.settings, protocol, window, self._products)
+
+    def _step(self, state: OuterState, work: Sequence[OuterData]) -> None:
+        plan = self.plan(work[0].seed, state.step)
+        batches = [each.batch(self.settings.batch_size, state.step) for each in work]
+        sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
+        seeds = [each.seed for each in work]
+        state.step += 1
+        inputs = StepInputs(
+            batch=[torch.stack(parts) for parts in zip(*batches, strict=True)],
+            initial=draw_students(plan.protocol, sizes, self.settings.students, seeds, (3, state.step), self.device),
+            rates=self._tensor(
+                [0.0 if r.reason else self._rate(state.step - 1) * r.rate_factor for r in state.records]
+            ),
+            corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
+        )
+        if self.device.type == "cuda":
+            state.graphs = state.graphs or StepGraphs(state.tensors)
+            state.graphs.step(inputs, plan)
+        else:
+            outer_step(state.tensors, inputs, plan)
+
+    def _rate(self, step: int) -> float:
+        rate = self.settings.learning_rate
+        if self.settings.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.steps))
+        return rate
+
+    def _tensor(self, values: list[float]) -> Tensor:
+        return torch.tensor(values).to(self.device, non_blocking=True)
+
+    def _held_out_losses(self, pairs: list[Tensor], work: Sequence[OuterData]) -> list[float]:
+        """Judge the pairs by the same students each time: the protocol's own, and some with drawn settings."""
+        protocols = [self.protocol]
+        if self.settings.draws:
+            protocols += [self.settings.draws.draw(self.protocol, 12, i) for i in range(_HELD_OUT_DRAWS)]
+        judged = [torch.stack(parts) for parts in zip(*(each.judged for each in work), strict=True)]
+        sizes = pairs[0].shape[2], pairs[1].shape[2]
+        found = []
+        for i, protocol in enumerate(protocols):
+            count = 1 if i else _HELD_OUT_STUDENTS
+            seeds = [each.seed for each in work]
+            initial = draw_students(protocol, sizes, count, seeds, (13, i) if i else (3, 0), self.device)
+            plan = OuterPlan(self.settings, protocol)
+            with matmul_precision("float32"):
+                found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))
+        return torch.stack(found).mean(dim=0).tolist()
+
+    def _look(self, state: OuterState, work: Sequence[OuterData]) -> None:
+        """Measure the held-out loss, and keep the pairs if they are the best of their run.
+
+        If they are much worse than the best, go back to those, at half the rate.
+        """
+        self._check_skipped(state)
+        tensors = state.tensors
+        pairs = tensors.average if self.settings.average else tensors.pairs
+        losses = self._held_out_losses(pairs, work)
+        for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
+            if record.reason or (record.history and record.history[-1]["step"] == state.step):
+                continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before
+            row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
+            for name in ("training", "gradient_norm", "skipped"):
+                row[name] = float(getattr(tensors, name)[run])
+            record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
+            if loss < record.best_loss:
+                record.best_loss, record.best_step = loss, state.step
+                for mine, now in zip(state.best, pairs, strict=True):
+                    mine[run] = now[run]
+            elif not loss <= _DRIFT * record.best_loss:
+                # The pairs have come to where the students' own training is unstable; from there they rarely return.
+                tensors.restart(run, [p[run] for p in state.best])
+                record.rate_factor *= 0.5
+            if state.step - record.best_step >= self.settings.patience * self.settings.evaluate_every:
+                record.reason = (
+                    f"The held-out loss had not improved since step {record.best_step}, "
+                    f"{self.settings.patience} looks ago."
+                )
+
+    def _check_skipped(self, state: OuterState) -> None:
+        """Stop runs whose gradients could not be used many times in a row; if that is all of them, say so."""
+        for record, most in zip(state.records, state.tensors.most_in_a_row.tolist(), strict=True):
+            if not record.reason and most >= _MOST_SKIPPED:
+                record.has_diverged = True
+                record.reason = (
+                    f"The pairs' gradient was not finite, or exploded, {_MOST_SKIPPED} times in a row, up to step "
+                    f"{state.step}; lower distillation.learning_rate, student.learning_rate or student.steps."
+                )
+        if all(record.has_diverged for record in state.records):
+            raise DivergedError(str(state.records[0].reason), self._results(state))
+
+    def _results(self, state: OuterState) -> list[OuterResult]:
+        made = f"All {self.settings.steps} outer steps were made."
+        states, actions = (p.cpu().numpy() for p in state.best)
+        return [
+            OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
+            for s, a, r in zip(states, actions, state.records, strict=True)
+        ]

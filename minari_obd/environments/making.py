@@ -1,0 +1,77 @@
+"""Making environments: from plain registered ids only."""
+
+import re
+import warnings
+from typing import Any
+
+import gymnasium as gym
+
+from minari_obd.errors import DataError, MinariObdError, NotFoundError, did_you_mean
+
+__all__ = ["check_environment_id", "is_flat", "make_environment"]
+
+_PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}-v\d{1,4}")
+
+
+def check_environment_id(env_id: str) -> str:
+    """Return ``env_id`` if it is a plain id of Gymnasium's registry.
+
+    An id may come from downloaded metadata. Gymnasium imports whatever module stands before a colon,
+    so an id with one is refused: nothing that was read is ever executed.
+
+    Raises:
+        NotFoundError: malformed, or not registered.
+    """
+    if not isinstance(env_id, str) or not _PLAIN_ID.fullmatch(env_id):
+        raise NotFoundError(f"{env_id!r} is not a plain environment id such as 'Hopper-v5'.")
+    if env_id not in gym.registry:
+        raise NotFoundError(
+            f"The environment '{env_id}' is not registered with Gymnasium; import the package that brings it first, or "
+            + did_you_mean(env_id, [name for name in gym.registry if name.split("-")[0][:3] == env_id[:3]])
+        )
+    return env_id
+
+
+def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env:
+    """Make an environment with continuous actions from a plain registered id.
+
+    Args:
+        env_id: the id.
+        picture_size: width and height of what its ``render`` returns; if not given, it does not render.
+
+    Raises:
+        NotFoundError: the id is not registered.
+        DataError: its actions are discrete.
+    """
+    check_environment_id(env_id)
+    _quieten_mujoco()
+    try:
+        rendered = {"render_mode": "rgb_array", "width": picture_size, "height": picture_size}
+        environment = gym.make(env_id, **(rendered if picture_size else {}))
+    except Exception as error:  # a constructor may raise anything, a missing simulator's ImportError above all
+        raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
+    space = environment.action_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise DataError(f"'{env_id}' has {space} for actions; only continuous vectors (a Box of one axis) work yet.")
+    return environment
+
+
+def _quieten_mujoco() -> None:
+    """Turn MuJoCo's warnings into Python's: by default it writes them to a file in the working directory."""
+    try:
+        import mujoco
+    except ImportError:
+        return
+
+    def warn(message: Any) -> None:
+        text = message.decode() if isinstance(message, bytes) else str(message)
+        # MuJoCo 4 says this of Gymnasium's own half_cheetah.xml at every start; a user can do nothing about it.
+        if "settotalmass" not in text:
+            warnings.warn(f"MuJoCo: {text}", RuntimeWarning, stacklevel=2)
+
+    mujoco.set_mju_user_warning(warn)  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
+
+
+def is_flat(space: gym.Space) -> bool:
+    """Whether observations are vectors already."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1

@@ -1,0 +1,248 @@
+"""One cell of a bench: run it, and keep its result."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from minari_obd.cloning.cloning import clone
+from minari_obd.distillation.distillation import Distillation
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.folder import load_folder
+from minari_obd.distilled.loading import load_dataset
+from minari_obd.errors import DataError, FormatError
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.experiments.grid import Cell
+from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.protocols import evaluation_protocol_by_name, protocol_by_name
+from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.files import write_text
+from minari_obd.support.devices import cpu_threads
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.version import __version__
+
+__all__ = ["CellResult", "Task", "kept_pairs", "kept_teacher", "last_line", "load_results", "run_task", "start_process"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to be run, and what its files are called."""
+
+    cell: Cell
+    key: str
+    """Of the result: ``cells/<key>.json``."""
+    set_key: str
+    """Of the distilled dataset, ``sets/<set_key>``: the cell's own, or the one that it judges again."""
+    teacher_key: str
+    """Of the teacher that the cell is, or needs: ``teachers/<teacher_key>``."""
+    source_sha256: str
+    """Content that the source must have, wherever the cell is run."""
+
+    def result_file(self, folder: Path) -> Path:
+        """Return where the result is, or will be."""
+        return folder / "cells" / f"{self.key}.json"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Task":
+        """Read what :meth:`to_json` gave."""
+        cell = values["cell"]
+        recipe = parse_recipe(cell["recipe"], "the cell")
+        return cls(**{**values, "cell": Cell(**{**cell, "recipe": recipe})})
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell gave; one JSON file."""
+
+    key: str
+    dataset: str
+    method: str
+    size: int | None
+    seed: int
+    report: EvaluationReport
+    made_seconds: float
+    """To make what students are cloned from; for the teacher, to train it, zero if it was there."""
+    cloned_seconds: float
+    """To clone one student; zero for a teacher, and where the evaluation itself cloned them."""
+    offline_loss: float | None = None
+    protocol: str | None = None
+    """Name of the protocol under which the pairs were judged once more; None for their own."""
+    set_key: str | None = None
+    """Name of the distilled dataset in ``sets``, if there is one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values, every return among them."""
+        kept = {name: value for name, value in vars(self).items() if name != "report"}
+        return {**kept, "report": self.report.to_json(), "version": __version__}
+
+    @classmethod
+    def read(cls, path: Path) -> "CellResult":
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            FormatError: the file is damaged.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values.pop("version")
+            return cls(**{**values, "report": EvaluationReport.from_json(values["report"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"'{path}' is no result of a cell ({error}); delete it, and it is made again.") from error
+
+
+def load_results(folder: Path) -> list[CellResult]:
+    """Read every result in a bench's folder, in the order of dataset, method, size, protocol and seed.
+
+    Raises:
+        FormatError: a file is damaged.
+    """
+    results = [CellResult.read(path) for path in sorted((folder / "cells").glob("*.json"))]
+    return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
+
+
+def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
+    """Return the teacher that a bench's folder keeps for a set's recipe, or that the recipe names by its folder.
+
+    None if there is none, or not that one.
+
+    Raises:
+        FormatError: the recipe in the provenance, or the teacher, cannot be read.
+    """
+    provenance = pairs.provenance
+    recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
+    kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
+    if not kept.is_dir():
+        kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
+        if not (kept / "teacher.safetensors").is_file():
+            return None
+    teacher = load_teacher(kept)
+    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
+
+
+def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
+    """Run a cell and write its result, whole or not at all.
+
+    Raises:
+        DataError: the source has not the content that the task is about.
+        MinariObdError: whatever the cell's own work may raise.
+    """
+    cell, recipe = task.cell, task.cell.recipe
+    data = load_offline_data(recipe.source, progress=False)
+    if data.content_sha256 != task.source_sha256:
+        raise DataError(f"'{recipe.source}' has other content here than where the bench was started; copy it over.")
+    with cpu_threads(recipe.threads):
+        if cell.protocol is not None:
+            result = _judge_again(task, folder, workers)
+        elif cell.kind == "teacher":
+            result = _judge_teacher(task, data, folder, workers)
+        else:
+            result = _judge_pairs(task, data, folder, workers)
+    write_text(task.result_file(folder), json.dumps(result.to_json(), indent=1) + "\n")
+
+
+def _result(task: Task, report: EvaluationReport, made: float = 0.0, cloned: float = 0.0, **known: Any) -> CellResult:
+    cell = task.cell
+    fixed = (task.key, cell.recipe.source, cell.method, cell.size, cell.recipe.seed, report)
+    return CellResult(*fixed, round(made, 3), round(cloned, 4), protocol=cell.protocol, **known)
+
+
+def _copy(teacher: Path | None, to: Path | None) -> None:
+    """Copy a teacher's folder that is there to where it is not, so that no machine trains it again."""
+    if teacher is not None and to is not None and teacher.is_dir() and not to.exists():
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary = to.with_name(f".{to.name}.{os.getpid()}")
+        shutil.copytree(teacher, temporary)
+        temporary.replace(to)
+
+
+def _judge_teacher(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:
+    recipe = task.cell.recipe
+    run = Distillation(replace(recipe, method="pbc"), source=data, progress=False)
+    kept = folder / "teachers" / task.teacher_key
+    _copy(kept, run.teacher_folder)
+    teacher = run.teacher
+    _copy(run.teacher_folder, kept)
+    # As many episodes as all students have together, so that its interval is as telling as theirs.
+    episodes = recipe.evaluation.students * recipe.evaluation.episodes
+    report = evaluate(teacher, env=data.env_id, students=1, episodes=episodes, seed=recipe.seed, workers=workers)
+    return _result(task, report, run.teacher_seconds)
+
+
+def _judge_pairs(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:
+    recipe, judged = task.cell.recipe, task.cell.recipe.evaluation
+    protocol = replace(protocol_by_name("whole_data"), steps=judged.whole_data_steps)
+    made, distilled = 0.0, None
+    if task.cell.kind == "distilled":
+        run, protocol = Distillation(recipe, source=data, progress=False), None
+        if run.needs_teacher:
+            _copy(folder / "teachers" / task.teacher_key, run.teacher_folder)
+            _ = run.teacher  # not part of the time that the pairs took
+        begun = time.perf_counter()
+        distilled = run.run(folder / "sets" / task.set_key)
+        made = time.perf_counter() - begun
+    begun = time.perf_counter()
+    policy = clone(distilled or data, students=judged.students, protocol=protocol, seed=recipe.seed)
+    cloned = (time.perf_counter() - begun) / judged.students
+    report = evaluate(policy, episodes=judged.episodes, seed=recipe.seed, workers=workers)
+    if distilled is None:
+        return _result(task, report, made, cloned)
+    distilled.with_evaluation(report).save(folder / "sets" / task.set_key)
+    return _result(task, report, made, cloned, offline_loss=distilled.provenance.offline_loss, set_key=task.set_key)
+
+
+def _judge_again(task: Task, folder: Path, workers: int | None) -> CellResult:
+    """Judge pairs that are there already, under another protocol."""
+    pairs = load_dataset(folder / "sets" / task.set_key)
+    protocol = evaluation_protocol_by_name(task.cell.protocol)
+    report = evaluate(pairs, protocol=protocol, seed=task.cell.recipe.seed, workers=workers)
+    return _result(task, report, offline_loss=pairs.provenance.offline_loss, set_key=task.set_key)
+
+
+_CHILD = """
+import json, sys
+from pathlib import Path
+from minari_obd.errors import MinariObdError
+given = json.loads(sys.stdin.read())
+try:
+    run_task(Task.from_json(given["task"]), Path(given["folder"]), workers=1)
+except MinariObdError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def start_process(task: Task, folder: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start a process that runs a cell and writes its result; ``log`` takes what it says."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"task": task.to_json(), "folder": str(folder.resolve())}).encode())
+    process.stdin.close()
+    return process
+
+
+def last_line(log: Path) -> str:
+    """Return the last thing that a process said."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it ended without a word"
+
+
+def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
+    """Return the pairs that a recipe makes of data, from ``sets/*`` of a folder if it made them there before."""
+    place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
+    if (place / "obd.json").is_file():
+        return load_folder(place)
+    return Distillation(recipe, source=data, progress=progress).run(place)

@@ -1,0 +1,129 @@
+"""Errors by density of a bench's distilled datasets: measured once for each set of each seed, and kept beside them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minari_obd.distilled.loading import load_dataset
+from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.experiments.cell import CellResult, kept_teacher, load_results
+from minari_obd.inspection.density_errors import DECILES, ErrorByDensity, errors_over_sets
+from minari_obd.inspection.diagnosis import error_by_density
+from minari_obd.storage.files import write_text
+from minari_obd.support.progress import progress_bar
+from minari_obd.support.tables import markdown_table
+
+__all__ = ["SetErrors", "density_table", "errors_by_density", "errors_by_method", "measure_sets", "read_sets"]
+
+
+@dataclass(frozen=True)
+class SetErrors:
+    """Errors by density of one distilled dataset."""
+
+    dataset: str
+    """Id of its source."""
+    method: str
+    """The row of the bench's table that it belongs to."""
+    size: int
+    """Pairs."""
+    seed: int
+    errors: ErrorByDensity
+    """Of five students."""
+
+
+def errors_by_density(results: str | Path, *, progress: bool = True) -> list[SetErrors]:
+    """Measure the errors by density of every distilled dataset in a bench's folder: all methods, sizes and seeds.
+
+    Each is measured once, as :func:`minari_obd.diagnostics.error_by_density` does by default, in some seconds, and
+    kept as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table of them.
+
+    Args:
+        results: the folder that ``bench`` wrote; the sources have to be on this machine.
+        progress: show a bar.
+
+    Returns:
+        One entry a set, in the order of dataset, method, size and seed.
+
+    Raises:
+        NotFoundError: the folder has no distilled datasets, or a source is not on this machine.
+        FormatError: a result, a set, or what was measured before is damaged.
+        MinariObdError: whatever else :func:`minari_obd.diagnostics.error_by_density` may raise.
+    """
+    folder = Path(results)
+    found = [result for result in load_results(folder) if result.set_key is not None and result.protocol is None]
+    if not found:
+        raise NotFoundError(
+            f"There are no distilled datasets in '{folder}'; `minari-obd bench GRID.toml --out {folder}` makes some."
+        )
+    measure_sets(folder, found, progress=progress)
+    return read_sets(folder, found)
+
+
+def measure_sets(folder: Path, results: Iterable[CellResult], *, progress: bool = True) -> None:
+    """Measure those of the results' distilled datasets that were not yet.
+
+    Raises:
+        MinariObdError: as :func:`errors_by_density`.
+    """
+    keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
+    missing = [key for key in keys if not _file(folder, key).is_file()]
+    with progress_bar(len(missing), "errors by density", unit="set", show=progress and bool(missing)) as bar:
+        for key in missing:
+            pairs = load_dataset(folder / "sets" / key)
+            measured = error_by_density(pairs, teacher=kept_teacher(folder, pairs))
+            write_text(_file(folder, key), json.dumps(asdict(measured), indent=1, allow_nan=False) + "\n")
+            bar.update()
+
+
+def read_sets(folder: Path, results: Iterable[CellResult]) -> list[SetErrors]:
+    """Return what was measured of the results' distilled datasets, in their order.
+
+    Raises:
+        FormatError: a file is damaged.
+    """
+    found = []
+    for result in results:
+        if result.set_key is None or result.size is None or not (file := _file(folder, result.set_key)).is_file():
+            continue
+        try:
+            errors = ErrorByDensity.from_json(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(
+                f"'{file}' does not hold errors by density ({error}); delete it, and they are measured again."
+            ) from error
+        found.append(SetErrors(result.dataset, result.method, result.size, result.seed, errors))
+    return found
+
+
+def errors_by_method(found: Sequence[SetErrors]) -> dict[str, list[ErrorByDensity]]:
+    """Group sets of one dataset and size by method, one entry a seed.
+
+    Errors to a teacher and errors to the data are different things: where some sets have the former, only these count.
+    """
+    kinds = {each.errors.against for each in found}
+    methods: dict[str, list[ErrorByDensity]] = {}
+    for each in found:
+        if len(kinds) == 1 or each.errors.against == "teacher":
+            methods.setdefault(each.method, []).append(each.errors)
+    return methods
+
+
+def density_table(found: Sequence[SetErrors]) -> str:
+    """Return the errors as Markdown: a line for each dataset, size and method, a column for each decile.
+
+    A field is the mean over seeds and its 95% interval over them; with a single seed, over its students.
+    """
+    rows = []
+    for dataset, size in dict.fromkeys((each.dataset, each.size) for each in found):
+        field = [each for each in found if (each.dataset, each.size) == (dataset, size)]
+        for method, sets in errors_by_method(field).items():
+            means = [f"{e.mean:.3f} ({e.low:.3f} to {e.high:.3f})" for e in errors_over_sets(sets)]
+            rows.append([f"`{dataset}`", f"{method}, {size}", sets[0].against, str(len(sets)), *means])
+    deciles = [str(number) for number in range(1, DECILES + 1)]
+    deciles[0], deciles[-1] = f"{deciles[0]} (rarest)", f"{deciles[-1]} (commonest)"
+    return markdown_table(["source", "pairs of", "error to", "seeds", *deciles], rows) + "\n"
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / "error_by_density" / f"{key}.json"

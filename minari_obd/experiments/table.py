@@ -1,0 +1,211 @@
+"""The tables of a bench, in the form of the papers' Table 1, and the raw results as parquet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from minari_obd.experiments.cell import CellResult
+from minari_obd.scores.estimates import Estimate, estimate_mean, estimate_mean_over_tasks, probability_of_improvement
+from minari_obd.scores.published import published_score
+from minari_obd.storage.files import write_text
+
+__all__ = ["BenchTable", "Line", "write_results"]
+
+_ORDER = ("random", "kmeans", "kmeans++", "dbc", "pbc", "av_pbc", "sdw", "opw")
+
+
+_NAMES = {"whole_data": "behavioural cloning, whole data", "teacher": "(the teacher)"}
+
+
+PUBLISHED_NOTE = (
+    "The papers' numbers are of other data (D4RL's MuJoCo v2), 256 pairs and a Cal-QL teacher, and stand here for "
+    "orientation: no row of one table can be compared with one of the other."
+)
+
+
+OWN = "own"
+"""The protocol that the pairs were made for, as a column."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: what students were cloned from, and what they were worth."""
+
+    method: str
+    size: int | None
+    values: list[Estimate | None]
+    """One for each column; None where there is no result."""
+
+    @property
+    def name(self) -> str:
+        """The method in words."""
+        return _NAMES.get(self.method, self.method)
+
+
+class BenchTable:
+    """Methods and sizes down, datasets across; a mean over seeds and its interval in each field."""
+
+    def __init__(self, results: Sequence[CellResult]) -> None:
+        ordered = sorted(results, key=lambda result: _rank(result.method))
+        self.results = ordered
+        self.datasets = list(dict.fromkeys(result.dataset for result in results))
+        self.groups = list(dict.fromkeys((result.method, result.size) for result in ordered))
+        self.protocols = list(dict.fromkeys(result.protocol for result in ordered if result.protocol))
+
+    def of(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> list[CellResult]:
+        """Results of a field, one for each seed."""
+        wanted = (method, size, dataset, protocol)
+        return [each for each in self.results if (each.method, each.size, each.dataset, each.protocol) == wanted]
+
+    def estimate(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> Estimate | None:
+        """Mean score of a field; None if it has no result.
+
+        Seeds are resampled for its interval, because a seed's students share their pairs and their teacher. With a
+        single seed its students (a teacher's episodes) are.
+        """
+        scores = [scores_of(result) for result in self.of(method, size, dataset, protocol)]
+        if not scores:
+            return None
+        return estimate_mean(scores[0] if len(scores) == 1 else np.stack([np.atleast_1d(s.mean()) for s in scores]))
+
+    def mean(self, method: str, size: int | None, protocol: str | None = None) -> Estimate | None:
+        """Mean over all datasets, with a stratified interval: seeds are resampled within each dataset."""
+        fields = [self.of(method, size, dataset, protocol) for dataset in self.datasets]
+        if not all(fields):
+            return None
+        return estimate_mean_over_tasks([np.array([scores_of(r).mean() for r in field]) for field in fields])
+
+    def lines(self) -> list[Line]:
+        """The main table: a column for each dataset, then their mean."""
+        return [
+            Line(method, size, [*(self.estimate(method, size, d) for d in self.datasets), self.mean(method, size)])
+            for method, size in self.groups
+        ]
+
+    def protocol_columns(self, dataset: str | None = None) -> list[Line]:
+        """Other students' table, as its lines: a column for the pairs' own protocol, then one for each other.
+
+        Args:
+            dataset: the scores on it; if not given, the mean over all datasets.
+        """
+        found = []
+        for method, size in self.groups:
+            columns = [None, *self.protocols]
+            values = [
+                self.mean(method, size, p) if dataset is None else self.estimate(method, size, dataset, p)
+                for p in columns
+            ]
+            if any(value is not None for value in values[1:]):
+                found.append(Line(method, size, values))
+        return found
+
+    def published(self) -> list[Line]:
+        """The papers' own scores of the same methods, on data of the same name."""
+        found = []
+        for method in dict.fromkeys(method for method, _ in self.groups):
+            scores = [published_score(name, method) for name in self.datasets]
+            if any(score is not None for score in scores):
+                found.append(Line(method, None, [None if s is None else Estimate(s, s, s) for s in scores]))
+        return found
+
+    def improvement(self, ours: tuple[str, int | None], theirs: tuple[str, int | None]) -> float | None:
+        """Probability that a student of ours beats one of theirs, of any seed, averaged over datasets with both."""
+        shares = []
+        for dataset in self.datasets:
+            both = [[scores_of(r).mean(axis=1) for r in self.of(*group, dataset)] for group in (ours, theirs)]
+            if not all(both):
+                continue
+            first, second = (np.concatenate(each)[:, None] for each in both)
+            shares.append(probability_of_improvement(first, second).mean)
+        return float(np.mean(shares)) if shares else None
+
+    def to_markdown(self) -> str:
+        """The tables, with the papers' own numbers below ours."""
+        head = ["students cloned from", "pairs", *(f"`{name}`" for name in self.datasets), "mean"]
+        parts = [_markdown(head, [_texts(line) for line in self.lines()])]
+        if others := self.protocol_columns():
+            head = ["mean over datasets", "pairs", OWN, *self.protocols]
+            parts += ["Other students, cloned from the same pairs:", _markdown(head, [_texts(line) for line in others])]
+        if published := self.published():
+            head = ["published", *(f"D4RL's of `{name}`" for name in self.datasets)]
+            rows = [[line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)] for line in published]
+            parts += [PUBLISHED_NOTE, _markdown(head, rows)]
+        return "\n\n".join(parts) + "\n"
+
+
+def _rank(method: str) -> int:
+    """Where a method stands in a table: the papers' order, then others, then what they are seen beside.
+
+    A variant, ``sdw (NAME)``, stands with its method.
+    """
+    known, method = (*_ORDER, None, *_NAMES), method.split(" (")[0]
+    return known.index(method) if method in known else len(_ORDER)
+
+
+def _texts(line: Line) -> list[str]:
+    return [line.name, str(line.size or "-"), *map(text_of, line.values)]
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def scores_of(result: CellResult) -> np.ndarray:
+    """Scores (students, episodes), or returns where the environment has no reference scores."""
+    return result.report.returns if result.report.reference is None else result.report.scores
+
+
+def text_of(estimate: Estimate | None) -> str:
+    """A field of a table."""
+    return "-" if estimate is None else f"{estimate.mean:.1f} ({estimate.low:.1f} to {estimate.high:.1f})"
+
+
+def write_results(results: Sequence[CellResult], folder: Path) -> None:
+    """Write ``results.parquet``, one row for each episode, and ``table.md``."""
+    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
+    for result in results:
+        report = result.report
+        scores = None if report.reference is None else report.scores
+        fixed = {name: getattr(result, name) for name in _OF_RESULT}
+        fixed |= {"env_id": report.env_id, "ensemble": report.ensemble}
+        for (student, episode), value in np.ndenumerate(report.returns):
+            row = {**fixed, "student": student, "episode": episode, "return": float(value)}
+            row["score"] = None if scores is None else float(scores[student, episode])
+            for name in rows:
+                rows[name].append(row[name])
+    temporary = folder / ".results.parquet"
+    pq.write_table(pa.table(rows, schema=_COLUMNS), temporary)
+    temporary.replace(folder / "results.parquet")
+    write_text(folder / "table.md", BenchTable(results).to_markdown())
+
+
+_OF_RESULT = {
+    "key": pa.string(),
+    "dataset": pa.string(),
+    "method": pa.string(),
+    "size": pa.int64(),
+    "seed": pa.int64(),
+    "protocol": pa.string(),
+    "made_seconds": pa.float64(),
+    "cloned_seconds": pa.float64(),
+    "offline_loss": pa.float64(),
+}
+
+
+_COLUMNS = pa.schema(
+    {
+        **_OF_RESULT,
+        "env_id": pa.string(),
+        "ensemble": pa.int64(),
+        "student": pa.int64(),
+        "episode": pa.int64(),
+        "return": pa.float64(),
+        "score": pa.float64(),
+    }
+)

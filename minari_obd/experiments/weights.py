@@ -1,0 +1,64 @@
+"""Pictures of the weights that a bench's pairs were distilled with, drawn once and kept beside its results."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from minari_obd.densities.picture import draw_weights
+from minari_obd.distillation.distillation import Distillation
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.loading import load_dataset
+from minari_obd.experiments.cell import CellResult, kept_teacher
+from minari_obd.experiments.page import figure_of
+from minari_obd.settings.recipe import parse_recipe
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.files import write_bytes
+from minari_obd.support.progress import progress_bar
+
+__all__ = ["draw_sets_weights", "weights_figures"]
+
+_EVEN = b""  # kept in place of a picture, so that it is known that there is nothing to draw
+
+
+def draw_sets_weights(folder: Path, results: Iterable[CellResult], *, progress: bool = True) -> None:
+    """Draw the weights of every distilled dataset that has no ``weights/<set_key>.png`` yet.
+
+    They are made again from the recipe, the source and the teacher that the bench keeps. Sets whose method weights all
+    states alike, or whose teacher was not kept, get an empty file.
+
+    Raises:
+        MinariObdError: as :func:`load_offline_data`, and what the method's own weighting may raise.
+    """
+    keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
+    missing = [key for key in keys if not _file(folder, key).is_file()]
+    with progress_bar(len(missing), "weights", unit="set", show=progress and bool(missing)) as bar:
+        for key in missing:
+            picture = _picture(folder, load_dataset(folder / "sets" / key))
+            write_bytes(_file(folder, key), picture)
+            bar.update()
+
+
+def weights_figures(folder: Path, results: Iterable[CellResult]) -> str:
+    """Return HTML of the pictures that there are, one for each of the results' sets that is weighted."""
+    figures = []
+    for result in results:
+        if result.set_key is None or not (file := _file(folder, result.set_key)).is_file():
+            continue
+        if picture := file.read_bytes():
+            figures.append(figure_of(picture, f"{result.dataset}: {result.method}, seed {result.seed}", "weights"))
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
+
+
+def _picture(folder: Path, pairs: DistilledDataset) -> bytes:
+    recipe = parse_recipe(pairs.provenance.recipe, "the recipe in the provenance")
+    data = load_offline_data(recipe.source, download=False, progress=False)
+    distillation = Distillation(recipe, data, kept_teacher(folder, pairs), progress=False)
+    if distillation.is_selection or (distillation.needs_teacher and distillation.teacher_object is None):
+        return _EVEN
+    targets = distillation.targets
+    if targets.weights.min() == targets.weights.max():
+        return _EVEN
+    return draw_weights(targets.states, targets.weights / targets.weights.mean())
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / "weights" / f"{key}.png"

@@ -1,0 +1,139 @@
+"""The report of an evaluation, which keeps every return; whatever else it says follows from them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minari_obd.errors import DataError
+from minari_obd.scores.estimates import Estimate, estimate_interquartile_mean, estimate_mean, probability_of_improvement
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.protocols import StudentProtocol
+
+__all__ = ["EvaluationReport"]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What came out of one evaluation; every aggregate is derived from the whole matrix of returns."""
+
+    returns: np.ndarray
+    """Undiscounted returns, shape (students, episodes)."""
+    env_id: str
+    seed: int
+    reference: ReferenceScores | None = None
+    """Reference scores that :attr:`scores` are measured between, if there are any."""
+    seconds: float = 0.0
+    """Wall time of the rollouts."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that decide a return."""
+    environment_steps: int = 0
+    """Steps of all episodes together."""
+    protocol: StudentProtocol | None = None
+    """How the students were trained; None for a teacher."""
+    ensemble: int = 1
+    """Students that acted together as one; a row of returns is such an ensemble's."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Normalised scores, shape (students, episodes).
+
+        Raises:
+            DataError: the environment has no reference scores.
+        """
+        if self.reference is None:
+            raise DataError(f"'{self.env_id}' has no reference scores; use the returns.")
+        return self.reference.normalise(self.returns)
+
+    @cached_property
+    def score(self) -> Estimate:
+        """Mean normalised score and its 95% interval."""
+        return estimate_mean(self.scores)
+
+    @cached_property
+    def interquartile_mean(self) -> Estimate:
+        """Interquartile mean of the scores (of the returns, without reference scores) and its 95% interval."""
+        return estimate_interquartile_mean(self.returns if self.reference is None else self.scores)
+
+    def probability_of_improvement(self, other: "EvaluationReport") -> Estimate:
+        """Probability that one of these students returns more than one of another report's, with its 95% interval.
+
+        Raises:
+            DataError: the reports are of different environments.
+        """
+        if self.env_id != other.env_id:
+            raise DataError(f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared.")
+        return probability_of_improvement(self.returns, other.returns)
+
+    @cached_property
+    def mean_return(self) -> Estimate:
+        """Mean return and its 95% interval."""
+        return estimate_mean(self.returns)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values, every return among them."""
+        students, episodes = self.returns.shape
+        return {
+            "env_id": self.env_id,
+            "students": students,
+            "episodes": episodes,
+            "seed": self.seed,
+            "score": None if self.reference is None else _estimate_json(self.score),
+            "return": _estimate_json(self.mean_return),
+            "interquartile_mean": _estimate_json(self.interquartile_mean),
+            "returns": self.returns.tolist(),
+            "reference_scores": None if self.reference is None else vars(self.reference),
+            "seconds": round(self.seconds, 3),
+            "versions": self.versions,
+            "environment_steps": self.environment_steps,
+            "protocol": None if self.protocol is None else asdict(self.protocol),
+            "ensemble": self.ensemble,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "EvaluationReport":
+        """Read what :meth:`to_json` gave; the aggregates are derived anew.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        reference, protocol = values["reference_scores"], values.get("protocol")
+        return cls(
+            returns=np.array(values["returns"], dtype=np.float64),
+            env_id=values["env_id"],
+            seed=values["seed"],
+            reference=None if reference is None else ReferenceScores(**reference),
+            seconds=values["seconds"],
+            versions=dict(values["versions"]),
+            environment_steps=values.get("environment_steps") or 0,
+            protocol=None if protocol is None else StudentProtocol(**protocol),
+            ensemble=values.get("ensemble", 1),
+        )
+
+    def to_markdown(self) -> str:
+        """The aggregates as a Markdown table."""
+        students, episodes = self.returns.shape
+        rows = {
+            **({} if self.reference is None else {"score": self.score}),
+            f"interquartile mean of {'returns' if self.reference is None else 'scores'}": self.interquartile_mean,
+            "return": self.mean_return,
+        }
+        lines = [f"| {name} | {row.mean:.1f} | {row.low:.1f} - {row.high:.1f} |" for name, row in rows.items()]
+        head = f"{self.env_id}, {students} {self._judged} x {episodes} episodes, seed {self.seed}"
+        return "\n".join([f"| {head} | mean | 95% interval |", "|---|---|---|", *lines]) + "\n"
+
+    def __repr__(self) -> str:
+        students, episodes = self.returns.shape
+        what = f"score {self.score}" if self.reference is not None else f"return {self.mean_return}"
+        size = f"{students} {self._judged} x {episodes} episodes"
+        return f"EvaluationReport({what}, {size} in {self.env_id}, seed {self.seed})"
+
+    @property
+    def _judged(self) -> str:
+        return "students" if self.ensemble == 1 else f"ensembles of {self.ensemble} students"
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, float]:
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}

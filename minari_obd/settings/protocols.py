@@ -1,0 +1,173 @@
+"""Protocols: how students are trained from pairs, and how they are judged. Plain settings, without torch."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from minari_obd.errors import NotFoundError, SettingError, did_you_mean
+from minari_obd.settings.checks import STRICT, check_positive
+
+__all__ = [
+    "EVALUATION_PROTOCOLS",
+    "PROTOCOLS",
+    "EvaluationProtocol",
+    "StudentDraws",
+    "StudentProtocol",
+    "evaluation_protocol_by_name",
+    "protocol_by_name",
+]
+
+
+@dataclass(frozen=True)
+class StudentProtocol:
+    """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
+
+    network: str = "mlp"
+    """Name of the student network: `mlp` or `residual`."""
+    depth: int = 3
+    """Hidden layers."""
+    width: int = 256
+    """Units in each hidden layer."""
+    steps: int = 100
+    """Gradient steps."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Inner optimiser; `adamw` is Adam with a weight decay of 0.01."""
+    learning_rate: float = 0.1
+    """Its step size."""
+    momentum: float = 0.0
+    """Of SGD."""
+    batch_size: int | None = None
+    """Pairs a step; all of them if not given."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "student", depth=self.depth, width=self.width, steps=self.steps, learning_rate=self.learning_rate
+        )
+        check_positive("student", batch_size=self.batch_size)
+        if not 0.0 <= self.momentum < 1.0:
+            raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if self.momentum and self.optimiser != "sgd":
+            raise SettingError(f"student.momentum belongs to 'sgd'; leave it out with '{self.optimiser}'.")
+
+
+@dataclass(frozen=True)
+class StudentDraws:
+    """Students drawn anew each outer step, so that the pairs do not fit one student and one recipe only.
+
+    An empty list, or no share of Adam, leaves that setting to the protocol.
+    """
+
+    depths: tuple[int, ...] = ()
+    """Hidden layers, one of these."""
+    steps: tuple[float, ...] = ()
+    """Gradient steps, one of these times the protocol's."""
+    learning_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Step size, one of these times the protocol's."""
+    adam: float = 0.25
+    """Share of students that are trained by Adam instead."""
+    adam_learning_rate: float = 1e-3
+    """Adam's step size."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "steps", "learning_rates"):
+            for value in getattr(self, name):
+                check_positive("distillation.draws", **{name: value})
+        check_positive("distillation.draws", adam_learning_rate=self.adam_learning_rate)
+        if not 0.0 <= self.adam <= 1.0:
+            raise SettingError(f"distillation.draws.adam is {self.adam}; it must lie between 0 and 1.")
+
+    def __bool__(self) -> bool:
+        """Whether anything is drawn."""
+        return bool(self.depths or self.steps or self.learning_rates or self.adam)
+
+    def draw(self, protocol: StudentProtocol, *key: int) -> StudentProtocol:
+        """Return the protocol with its drawn settings; the same for the same ``key``."""
+        if not self:
+            return protocol
+        import numpy as np
+
+        rng = np.random.default_rng(list(key))
+        drawn: dict[str, Any] = {}
+        for name, choices in (("depth", self.depths), ("steps", self.steps), ("learning_rate", self.learning_rates)):
+            choice = rng.random()  # drawn in any case, so that one list does not change what another gives
+            if choices:
+                drawn[name] = choices[int(choice * len(choices))]
+        if "steps" in drawn:
+            drawn["steps"] = max(1, round(drawn["steps"] * protocol.steps))
+        if "learning_rate" in drawn:
+            drawn["learning_rate"] *= protocol.learning_rate
+        if rng.random() < self.adam:
+            drawn |= {"optimiser": "adam", "learning_rate": self.adam_learning_rate, "momentum": 0.0}
+        return replace(protocol, **drawn)
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How pairs are judged."""
+
+    student: StudentProtocol | None = None
+    """How students are trained; the pairs' own protocol if not given."""
+    students: int = 10
+    """How many are judged, each from its own initialisation."""
+    episodes: int = 10
+    """Of each."""
+    ensemble: int = 1
+    """Students that act together, by the mean of their actions, as one that is judged."""
+
+    def __post_init__(self) -> None:
+        check_positive("evaluation", students=self.students, episodes=self.episodes, ensemble=self.ensemble)
+
+
+_PAPER = StudentProtocol()
+
+
+PROTOCOLS = {
+    "paper": _PAPER,
+    # The paper's tables of other architectures and optimisers; its "4-layer MLP" has three hidden layers.
+    **{f"layers_{layers}": replace(_PAPER, depth=layers - 1) for layers in (2, 3, 5, 6)},
+    "residual": replace(_PAPER, network="residual"),
+    "momentum": replace(_PAPER, momentum=0.9, learning_rate=0.03),
+    "adam": replace(_PAPER, optimiser="adam", learning_rate=1e-3),
+    "adamw": replace(_PAPER, optimiser="adamw", learning_rate=1e-3),
+    # Behavioural cloning on a whole dataset needs minibatches and more steps.
+    "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),
+}
+
+
+EVALUATION_PROTOCOLS = {
+    **{name: EvaluationProtocol(student) for name, student in PROTOCOLS.items()},
+    "fast": EvaluationProtocol(students=4, episodes=5),
+    "ensemble": EvaluationProtocol(ensemble=10),
+}
+
+
+def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
+    """Return a protocol given itself or its name.
+
+    Raises:
+        NotFoundError: an unknown name.
+    """
+    if isinstance(protocol, StudentProtocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+def evaluation_protocol_by_name(protocol: EvaluationProtocol | StudentProtocol | str | None) -> EvaluationProtocol:
+    """Return a protocol of evaluation given itself, its name, or how students are trained.
+
+    Raises:
+        NotFoundError: an unknown name.
+    """
+    if isinstance(protocol, EvaluationProtocol):
+        return protocol
+    if protocol is None or isinstance(protocol, StudentProtocol):
+        return EvaluationProtocol(protocol)
+    if protocol not in EVALUATION_PROTOCOLS:
+        known = did_you_mean(protocol, EVALUATION_PROTOCOLS)
+        raise NotFoundError(f"There is no evaluation protocol '{protocol}'; {known}")
+    return EVALUATION_PROTOCOLS[protocol]

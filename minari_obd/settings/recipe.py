@@ -1,0 +1,150 @@
+"""Recipe: a whole run as one typed, nested, frozen dataclass; read from TOML, kept as JSON in the provenance.
+
+Plain settings only: this module loads neither torch nor d3rlpy, so that the command line can be built from it
+in a moment. The components that read a section validate what only they can know.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from minari_obd.errors import FormatError, SettingError, did_you_mean
+from minari_obd.settings.checks import STRICT, check_positive
+from minari_obd.settings.parsing import read_toml
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.sections import (
+    DensityRecipe,
+    DistillationRecipe,
+    EvaluationRecipe,
+    OnPolicyRecipe,
+    TeacherRecipe,
+    ValueRecipe,
+)
+
+__all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_toml", "source_name"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result."""
+
+    source: str
+    """Offline dataset: a Minari id (`minari-obd list` shows those at hand) or a D4RL-style HDF5 file."""
+    method: str = "sdw"
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw` or `opw`."""
+    size: int = 256
+    """Pairs to make."""
+    seed: int = 0
+    """Of every random number."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    threads: int | None = None
+    """CPU threads of torch; the faster of one and all, measured at the start, if not given. Results are equal to the
+    bit for one number of threads."""
+    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    values: ValueRecipe = field(default_factory=ValueRecipe)
+    density: DensityRecipe = field(default_factory=DensityRecipe)
+    on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
+    student: StudentProtocol = field(default_factory=StudentProtocol)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive("recipe", size=self.size, threads=self.threads)
+        if self.seed < 0:
+            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
+        if not self.source:
+            raise SettingError(
+                "The recipe names no source; give a Minari id such as 'obd-bench/halfcheetah/medium-v0'."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON values, nested as it is."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def parse_recipe(values: Any, origin: str) -> Recipe:
+    """Check nested JSON or TOML values and build the recipe.
+
+    Args:
+        values: what was read.
+        origin: where it was read, for error messages.
+
+    Raises:
+        FormatError: an unknown key, a missing one, a value of the wrong type or one that makes no sense; each is named.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
+        return TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors(include_url=False, include_context=False):
+            place = ".".join(str(part) for part in problem["loc"]) or "recipe"
+            if problem["type"] == "unexpected_keyword_argument":
+                known = _keys(values, problem["loc"])
+                problems.append(f"there is no setting '{place}' ({did_you_mean(str(problem['loc'][-1]), known)[:-1]})")
+            else:
+                problems.append(f"{place}: {problem['msg'][:200].rstrip('.')}")
+        raise FormatError(f"{origin}: {'; '.join(problems[:5])}.") from error
+
+
+def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location[:-1]:
+        section = section.__dataclass_fields__[part].type
+    return list(section.__dataclass_fields__)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file, which holds only what differs from the defaults.
+
+    Raises:
+        NotFoundError: no such file.
+        FormatError: not TOML, or not a recipe; every wrong key is named.
+    """
+    return parse_recipe(read_toml(path, "recipe", "recipes/quickstart.toml"), str(path))
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as the TOML that :func:`load_recipe` reads: what differs from the defaults of this version.
+
+    Raises:
+        FormatError: a text in it holds control characters.
+    """
+    import tomli_w
+
+    if not all(text.isprintable() for text in _texts(asdict(recipe))):
+        raise FormatError("The recipe holds control characters, so it is not printed; do not use it.")
+
+    def differing(settings: Any, defaults: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for each in fields(settings):
+            value, default = getattr(settings, each.name), getattr(defaults, each.name)
+            if is_dataclass(value):
+                found |= {each.name: section} if (section := differing(value, default)) else {}
+            elif value != default:
+                found[each.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    return tomli_w.dumps({"source": recipe.source, **differing(recipe, Recipe(recipe.source))})
+
+
+def _texts(values: Any) -> list[str]:
+    if isinstance(values, dict):
+        return [text for value in values.values() for text in _texts(value)]
+    return [values] if isinstance(values, str) else []
+
+
+def source_name(source: Any) -> str:
+    """Return what a source is called in the recipe; the provenance also holds its content hash."""
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Mapping):
+        return str(source.get("dataset_id", "arrays"))
+    return getattr(source, "dataset_id", None) or getattr(getattr(source, "spec", None), "dataset_id", "unnamed")

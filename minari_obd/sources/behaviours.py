@@ -1,0 +1,190 @@
+"""Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from safetensors.numpy import load as load_safetensors
+
+from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.storage.torch_files import read_stable_baselines3
+
+__all__ = [
+    "Behaviour",
+    "CallableBehaviour",
+    "GaussianMLP",
+    "RandomBehaviour",
+    "bundled_names",
+    "import_policy",
+    "load_bundled",
+    "load_stable_baselines3",
+]
+
+_BUNDLED = ("halfcheetah", "hopper")
+
+
+class Behaviour(Protocol):
+    """A policy that produces data; every random number comes from the generators it is handed."""
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Sample actions (B, A) for raw observations (B, S), row b with the randomness of ``generators[b]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomBehaviour:
+    """Uniform actions over the action space, as at the start of off-policy training."""
+
+    action_space: gym.spaces.Box
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Sample actions, shape (B, A)."""
+        space = self.action_space
+        return np.stack([rng.uniform(space.low, space.high) for rng in generators]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CallableBehaviour:
+    """A Python callable, one raw observation (S,) to one action (A,), called row by row."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Return actions, shape (B, A)."""
+        return np.stack([np.asarray(self.function(row), dtype=np.float32) for row in observations])
+
+
+@dataclass(frozen=True)
+class GaussianMLP:
+    """A Gaussian policy on a multi-layer perceptron, in NumPy: a = squash(mean(s) + exp(log_std(s)) * normal)."""
+
+    hidden: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """Weight (in, out) and bias (out,) of every hidden layer."""
+    mean: tuple[np.ndarray, np.ndarray]
+    """Weight (H, A) and bias (A,) of the mean."""
+    log_std: tuple[np.ndarray, np.ndarray] | np.ndarray | None
+    """Weight and bias of the log standard deviation, or its value (A,), or None for a deterministic policy."""
+    low: np.ndarray
+    """Lowest action, shape (A,)."""
+    high: np.ndarray
+    """Highest action, shape (A,)."""
+    activation: Callable[[np.ndarray], np.ndarray]
+    squashed: bool
+    """True: tanh, then stretched from [-1, 1] to the bounds. False: clipped at the bounds."""
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers an observation has."""
+        return len((*self.hidden, self.mean)[0][0])
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Sample actions, shape (B, A)."""
+        features = observations.astype(np.float32)
+        for weight, bias in self.hidden:
+            features = self.activation(features @ weight + bias)
+        action = features @ self.mean[0] + self.mean[1]
+        if self.log_std is not None:
+            log_std = features @ self.log_std[0] + self.log_std[1] if isinstance(self.log_std, tuple) else self.log_std
+            noise = np.stack([rng.standard_normal(action.shape[1], dtype=np.float32) for rng in generators])
+            action = action + np.exp(np.clip(log_std, -20.0, 2.0)) * noise
+        if self.squashed:
+            return self.low + 0.5 * (np.tanh(action) + 1.0) * (self.high - self.low)
+        return np.clip(action, self.low, self.high)
+
+
+def _relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)
+
+
+@cache
+def _bundled_tensors(environment: str) -> dict[str, np.ndarray]:
+    data = files("minari_obd.sources").joinpath(f"policies/{environment}.safetensors").read_bytes()
+    return {name: tensor.astype(np.float32) for name, tensor in load_safetensors(data).items()}
+
+
+def bundled_names() -> list[str]:
+    """Return the bundled behaviour policies, ``environment-steps`` of training, in order of training."""
+    steps = [
+        (environment, int(name.split("/")[0]))
+        for environment in _BUNDLED
+        for name in _bundled_tensors(environment)
+        if name.endswith("mean/weight")
+    ]
+    return [f"{environment}-{number}" for environment, number in sorted(steps)]
+
+
+def load_bundled(name: str) -> GaussianMLP:
+    """Load a bundled soft actor-critic checkpoint, such as ``hopper-240000``.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in bundled_names():
+        raise NotFoundError(f"There is no bundled policy '{name}'; {did_you_mean(name, bundled_names())}")
+    environment, steps = name.rsplit("-", 1)
+    tensors = _bundled_tensors(environment)
+    layer = {part: (tensors[f"{steps}/{part}/weight"], tensors[f"{steps}/{part}/bias"]) for part in _SAC_PARTS}
+    size = layer["mean"][1].size
+    return GaussianMLP(
+        hidden=(layer["hidden_0"], layer["hidden_1"]),
+        mean=layer["mean"],
+        log_std=layer["log_std"],
+        low=-np.ones(size, np.float32),
+        high=np.ones(size, np.float32),
+        activation=_relu,
+        squashed=True,
+    )
+
+
+_SAC_PARTS = ("hidden_0", "hidden_1", "mean", "log_std")
+
+
+def import_policy(name: str) -> Any:
+    """Return the object that ``module:function`` names on the user's own Python path, or another name as it is.
+
+    Raises:
+        SettingError: it cannot be imported.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator or Path(name).exists():
+        return name
+    sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
+
+
+def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
+    """Read the actor of a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy): its weights alone.
+
+    The zip's settings are not used, so the network is taken to have the activation of its
+    algorithm's MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
+
+    Raises:
+        FormatError: not such a zip, or weights of another kind of network.
+    """
+    state = read_stable_baselines3(path).weights
+
+    def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        names = [k.removesuffix(".weight") for k in state if k.startswith(prefix) and k.endswith(".weight")]
+        return [(state[f"{n}.weight"].numpy().T, state[f"{n}.bias"].numpy()) for n in names]
+
+    low, high = action_space.low, action_space.high
+    if "actor.latent_pi.0.weight" in state:  # SAC
+        mean, log_std = layers("actor.mu"), layers("actor.log_std")
+        return GaussianMLP(tuple(layers("actor.latent_pi.")), mean[0], log_std[0], low, high, _relu, True)
+    if "actor.mu.0.weight" in state:  # TD3, DDPG
+        stack = layers("actor.mu.")
+        return GaussianMLP(tuple(stack[:-1]), stack[-1], None, low, high, _relu, True)
+    if "action_net.weight" in state and "log_std" in state:  # PPO, A2C
+        hidden = tuple(layers("mlp_extractor.policy_net."))
+        return GaussianMLP(hidden, layers("action_net")[0], state["log_std"].numpy(), low, high, np.tanh, False)
+    raise FormatError(f"'{path}' holds no actor that can be read: an MlpPolicy of SAC, TD3, DDPG, PPO or A2C is.")

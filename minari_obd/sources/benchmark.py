@@ -1,0 +1,62 @@
+"""The obd-bench datasets: real Minari datasets, built on first use from bundled policies, with no network."""
+
+from dataclasses import dataclass
+
+from minari_obd.sources.behaviours import bundled_names
+from minari_obd.sources.collecting import collect_chain
+
+__all__ = ["BENCHMARK", "BenchmarkDataset"]
+
+
+@dataclass(frozen=True)
+class BenchmarkDataset:
+    """How one ``obd-bench/...`` dataset is made."""
+
+    dataset_id: str
+    env_id: str
+    policies: tuple[str, ...]
+    """Behaviour policies in order, each for an equal share of the steps."""
+    description: str
+
+    def build(self, *, steps: int = 200_000, seed: int = 0, progress: bool = True) -> str:
+        """Roll the policies out and store the dataset in the user's Minari folder; return its id."""
+        return collect_chain(
+            self.dataset_id,
+            self.env_id,
+            self.policies,
+            steps=steps,
+            seed=seed,
+            description=f"{self.description} {steps:,} steps, seed {seed}.",
+            algorithm="SAC",
+            license="mit",
+            progress=progress,
+        )
+
+
+def _environment_datasets(name: str, env_id: str) -> list[BenchmarkDataset]:
+    chain = [policy for policy in bundled_names() if policy.startswith(f"{name}-")]
+    return [
+        BenchmarkDataset(
+            f"obd-bench/{name}/medium-v0",
+            env_id,
+            (chain[-1],),
+            f"The stochastic policy of a partly trained soft actor-critic ({chain[-1]}) in {env_id}.",
+        ),
+        BenchmarkDataset(
+            f"obd-bench/{name}/medium-replay-v0",
+            env_id,
+            # Training starts with uniform random actions, so the chain does too.
+            ("random", *chain),
+            f"Uniform random actions and then {len(chain)} soft actor-critic checkpoints, from the start of training "
+            f"to the medium policy, in equal shares, in {env_id}: what a replay buffer holds.",
+        ),
+    ]
+
+
+BENCHMARK: dict[str, BenchmarkDataset] = {
+    dataset.dataset_id: dataset
+    for dataset in (
+        *_environment_datasets("halfcheetah", "HalfCheetah-v5"),
+        *_environment_datasets("hopper", "Hopper-v5"),
+    )
+}

@@ -1,0 +1,222 @@
+"""Collection: rolling behaviour policies out in an environment, into a real Minari dataset."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+
+from minari_obd.environments.episodes import Step, run_episodes
+from minari_obd.environments.making import is_flat, make_environment
+from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
+from minari_obd.scores.references import REFERENCE_SCORES, reference_scores
+from minari_obd.sources.behaviours import (
+    Behaviour,
+    CallableBehaviour,
+    GaussianMLP,
+    RandomBehaviour,
+    bundled_names,
+    load_bundled,
+    load_stable_baselines3,
+)
+from minari_obd.storage.minari_datasets import check_dataset_id, episode_buffer, has_local_dataset, write_dataset
+from minari_obd.support.licences import check_license
+from minari_obd.support.progress import progress_bar
+
+__all__ = ["collect", "collect_chain", "resolve_behaviour"]
+
+_LOCKSTEP = 20  # environments stepped together: the policy's cost a step is then small beside the simulator's
+
+
+@dataclass
+class _Episode:
+    """Steps of one episode while it runs."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def buffer(self, length: int) -> EpisodeBuffer:
+        """Return the first ``length`` steps as Minari wants them: T+1 observations, and a truncation where cut."""
+        kept = self.steps[:length]
+        terminations = np.array([step.terminated for step in kept])
+        truncations = np.array([step.truncated for step in kept])
+        # Gymnasium may set both at the horizon; d3rlpy refuses that, and termination is the stronger word.
+        truncations &= ~terminations
+        truncations[-1] |= not terminations[-1]
+        return episode_buffer(
+            observations=np.stack([kept[0].observation, *(step.next_observation for step in kept)]),
+            actions=np.stack([step.action for step in kept]),
+            rewards=np.array([step.reward for step in kept], dtype=np.float64),
+            terminations=terminations,
+            truncations=truncations,
+        )
+
+
+def resolve_behaviour(policy: object, action_space: gym.spaces.Box) -> Behaviour:
+    """Turn what a user calls a policy into one: a bundled name, ``random``, a zip's path, a callable, a Behaviour.
+
+    Raises:
+        NotFoundError: a name that is neither bundled nor a file.
+    """
+    if policy == "random":
+        return RandomBehaviour(action_space)
+    if isinstance(policy, str) and policy in bundled_names():
+        return load_bundled(policy)
+    if isinstance(policy, str | Path):
+        if Path(policy).is_file():
+            return load_stable_baselines3(policy, action_space)
+        raise NotFoundError(
+            f"There is no policy '{policy}': it is neither a file nor a bundled name; "
+            + did_you_mean(str(policy), [*bundled_names(), "random"])
+        )
+    if hasattr(policy, "act"):
+        return policy  # pyright: ignore[reportReturnType]  # structural: Behaviour is a protocol
+    if callable(policy):
+        return CallableBehaviour(cast(Any, policy))
+    raise SettingError(f"A policy is a bundled name, a Stable-Baselines3 zip or a callable, not {type(policy)}.")
+
+
+def collect(
+    dataset_id: str,
+    env_id: str,
+    policy: object,
+    *,
+    steps: int = 200_000,
+    seed: int = 0,
+    description: str | None = None,
+    license: str | None = None,
+    progress: bool = True,
+) -> str:
+    """Roll a policy out and store what happened as a Minari dataset.
+
+    Args:
+        dataset_id: ``(namespace/)name-vN``, new.
+        env_id: a plain registered Gymnasium id with continuous actions.
+        policy: a bundled name (``minari-obd list``), ``"random"``, the path of a Stable-Baselines3 zip, a callable
+            from one raw observation to one action, or a :class:`~minari_obd.benchmark.Behaviour`.
+        steps: how many environment steps; the last episode is truncated there.
+        seed: of environments and actions. Same seed and machine, same bytes.
+        description: a sentence for the dataset's metadata.
+        license: the Hub's id of the data's licence, such as ``cc-by-4.0``; distilled sets inherit it.
+        progress: show a bar.
+
+    Returns:
+        ``dataset_id``, for :func:`minari.load_dataset`.
+
+    Raises:
+        DataError: a bad or existing id, an unsupported environment.
+        NotFoundError: an unknown environment or policy.
+    """
+    given = {"description": description, "license": license, "progress": progress}
+    return collect_chain(dataset_id, env_id, [policy], steps=steps, seed=seed, **given)
+
+
+def collect_chain(
+    dataset_id: str,
+    env_id: str,
+    policies: Sequence[object],
+    *,
+    steps: int,
+    seed: int,
+    description: str | None = None,
+    algorithm: str | None = None,
+    license: str | None = None,
+    progress: bool = True,
+) -> str:
+    """Roll several policies out one after the other, each for an equal share of the steps, as :func:`collect` does."""
+    check_dataset_id(dataset_id)
+    check_license(license)
+    if has_local_dataset(dataset_id):
+        raise DataError(
+            f"The Minari dataset '{dataset_id}' exists already; `minari delete {dataset_id}` removes it, "
+            "or collect into another version."
+        )
+    if steps < len(policies) or seed < 0:
+        raise SettingError(
+            f"{steps} steps with seed {seed} for {len(policies)} policies: at least one step each is needed, "
+            "and a seed from 0 up."
+        )
+    environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
+    space = environments[0].action_space
+    assert isinstance(space, gym.spaces.Box)
+    behaviours = [resolve_behaviour(policy, space) for policy in policies]
+    sizes = gym.spaces.flatdim(environments[0].observation_space), space.shape[0]
+    for policy, behaviour in zip(policies, behaviours, strict=True):
+        _check_fit(str(policy), behaviour, env_id, sizes)
+    shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
+    buffers: list[EpisodeBuffer] = []
+    with progress_bar(steps, f"collecting {dataset_id}", show=progress) as bar:
+        for part, (behaviour, share) in enumerate(zip(behaviours, shares, strict=True)):
+            buffers += _roll_out(environments, behaviour, int(share), (seed, part), bar)
+    for environment in environments:
+        environment.close()
+    first = environments[0]
+    observed = first.observation_space
+    names = ", ".join(p if isinstance(p, str) else type(p).__name__ for p in policies)
+    known_scores = env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
+    scores = reference_scores(env_id) if known_scores else None
+    write_dataset(
+        dataset_id,
+        buffers,
+        # Steps are recorded as policies see them, so the space of what is stored is the flat one.
+        observation_space=observed if is_flat(observed) else gym.spaces.flatten_space(observed),
+        action_space=space,
+        algorithm=algorithm or names,
+        description=description or f"{steps:,} steps of {names} in {env_id}, seed {seed}, collected by minari-obd.",
+        env_id=env_id,
+        eval_env_id=env_id,
+        requirements=[f"gymnasium=={version('gymnasium')}", *_mujoco_requirement(first)],
+        metadata={
+            "collection": {"policies": names, "steps": steps, "seed": seed, "minari_obd": version("minari-obd")},
+            **({"ref_min_score": scores.random, "ref_max_score": scores.expert} if scores else {}),
+            **({"license": license} if license else {}),
+        },
+    )
+    return dataset_id
+
+
+def _check_fit(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, int]) -> None:
+    """Find a policy of another environment, or random actions without bounds, before the first step."""
+    if isinstance(behaviour, GaussianMLP) and (behaviour.inputs, behaviour.mean[1].size) != sizes:
+        raise SettingError(
+            f"The policy '{name}' maps {behaviour.inputs} observations to {behaviour.mean[1].size} actions, but "
+            f"'{env_id}' has {sizes[0]} and {sizes[1]}; choose a policy that was trained there."
+        )
+    if isinstance(behaviour, RandomBehaviour) and not behaviour.action_space.is_bounded():
+        raise SettingError(f"The actions of '{env_id}' have no bounds, so none can be drawn uniformly.")
+
+
+def _mujoco_requirement(environment: gym.Env) -> list[str]:
+    return [f"mujoco=={version('mujoco')}"] if "mujoco" in type(environment.unwrapped).__module__ else []
+
+
+def _roll_out(environments, behaviour: Behaviour, steps: int, key: tuple[int, int], bar) -> list[EpisodeBuffer]:
+    """Run whole episodes, numbered from 0, until they hold ``steps`` steps; cut the last one there.
+
+    Episode i draws its start and its noise from (seed, part, i) alone.
+    """
+    buffers: list[EpisodeBuffer] = []
+    missing = steps
+    number = 0
+    while missing > 0:
+        # No more environments than the steps still missing could fill, were every episode to reach its horizon.
+        width = min(len(environments), -(-missing // (environments[0].spec.max_episode_steps or 1)))
+        generators = [np.random.default_rng([*key, number + i]) for i in range(width)]
+        episodes = [_Episode() for _ in range(width)]
+        run_episodes(
+            environments[:width],
+            [int(rng.integers(2**31)) for rng in generators],
+            lambda rows, running, g=generators: behaviour.act(rows, [g[i] for i in running]),
+            lambda i, step, e=episodes: e[i].steps.append(step),
+        )
+        number += width
+        for episode in episodes:
+            length = min(len(episode.steps), missing)
+            if length:
+                buffers.append(episode.buffer(length))
+                missing -= length
+                bar.update(length)
+    return buffers

@@ -1,0 +1,147 @@
+"""Offline data: what is distilled from, as flat, aligned, validated arrays."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minari_obd.errors import DataError
+from minari_obd.scores.references import ReferenceScores
+from minari_obd.sources.scaling import Normaliser
+from minari_obd.support.licences import check_license
+
+__all__ = ["QUANTILES", "OfflineData"]
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+_ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
+
+
+@dataclass(frozen=True)
+class OfflineData:
+    """An offline dataset of N steps in E episodes; row i holds what was seen, done and received at step i."""
+
+    dataset_id: str
+    """What the data is called: a Minari id, a file's name, or ``arrays``."""
+    observations: np.ndarray
+    """Observation before each step, shape (N, S), float32, raw units."""
+    actions: np.ndarray
+    """Action taken there, shape (N, A), float32, raw units."""
+    rewards: np.ndarray
+    """Reward received, shape (N,), float32."""
+    terminations: np.ndarray
+    """True where the step ended its episode in a terminal state, shape (N,)."""
+    truncations: np.ndarray
+    """True where the episode was cut after the step, shape (N,); never together with a termination."""
+    final_observations: np.ndarray
+    """Observation after each episode's last step, shape (E, S); NaN where the source does not hold it."""
+    action_low: np.ndarray
+    """Lowest action, shape (A,)."""
+    action_high: np.ndarray
+    """Highest action, shape (A,)."""
+    env_id: str | None = None
+    """Plain Gymnasium id of the environment, if known. Only the id: nothing else of an environment's specification
+    that was read from a file is ever used to make one."""
+    reference: ReferenceScores | None = None
+    """Reference scores, if there are any."""
+    flattened_from: str | None = None
+    """The observation space before Gymnasium flattened it, in words; None if it was flat."""
+    license: str | None = None
+    """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
+    episode_starts: np.ndarray = field(init=False)
+    """Row of each episode's first step, shape (E,)."""
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "observations": 2,
+            "actions": 2,
+            "rewards": 1,
+            "final_observations": 2,
+            "action_low": 1,
+            "action_high": 1,
+        }
+        for name, dimensions in kinds.items():
+            self._set(name, np.asarray(getattr(self, name)), dimensions, np.float32)
+        for name in ("terminations", "truncations"):
+            self._set(name, np.asarray(getattr(self, name)), 1, np.bool_)
+        check_license(self.license)
+        count = len(self.observations)
+        if count == 0:
+            raise DataError(f"'{self.dataset_id}' is empty; at least one step is needed.")
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            if len(getattr(self, name)) != count:
+                raise DataError(
+                    f"'{self.dataset_id}' has {count} observations but {len(getattr(self, name))} {name}; "
+                    "each step needs one of each."
+                )
+        for name in ("observations", "actions", "rewards"):
+            bad = np.flatnonzero(~np.isfinite(getattr(self, name).reshape(count, -1)).all(axis=1))
+            if len(bad):
+                raise DataError(
+                    f"'{self.dataset_id}' has non-finite {name} at {len(bad)} of {count} steps, first at {bad[0]}; "
+                    "remove those episodes."
+                )
+        if (self.terminations & self.truncations).any():
+            raise DataError(f"'{self.dataset_id}' has steps that are both terminated and truncated; keep one flag.")
+        ends = self.terminations | self.truncations
+        if not ends[-1]:
+            raise DataError(f"The last episode of '{self.dataset_id}' does not end; mark its last step as truncated.")
+        self._set("episode_starts", np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1]), 1, np.int64)
+        shape = (len(self.episode_starts), self.observations.shape[1])
+        if self.final_observations.shape != shape:
+            raise DataError(f"final_observations has shape {self.final_observations.shape}; expected {shape}.")
+        size = self.actions.shape[1]
+        if self.action_low.shape != (size,) or self.action_high.shape != (size,):
+            raise DataError(f"Actions have {size} dimensions but their bounds {self.action_low.shape[0]}.")
+        bounds = np.stack([self.action_low, self.action_high])
+        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
+            raise DataError("Action bounds must be finite, the lower below the higher.")
+
+    def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
+        if value.ndim != dimensions:
+            raise DataError(f"'{self.dataset_id}': {name} has shape {value.shape}; expected {dimensions} dimension(s).")
+        value = np.array(value, dtype=dtype)
+        value.setflags(write=False)
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def __repr__(self) -> str:
+        return (
+            f"OfflineData({self.dataset_id!r}: {len(self):,} steps in {len(self.episode_starts):,} episodes, "
+            f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, "
+            f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
+        )
+
+    @cached_property
+    def normaliser(self) -> Normaliser:
+        """The normaliser of these observations."""
+        return Normaliser.fit(self.observations)
+
+    @cached_property
+    def observation_quantiles(self) -> np.ndarray:
+        """:data:`QUANTILES` of every dimension of the observations, shape (7, S), float32, raw units."""
+        return np.quantile(self.observations, QUANTILES, axis=0).astype(np.float32)
+
+    @cached_property
+    def episode_returns(self) -> np.ndarray:
+        """Undiscounted return of every episode, shape (E,)."""
+        return np.add.reduceat(self.rewards.astype(np.float64), self.episode_starts)
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of every array, the same on every machine."""
+        digest = hashlib.sha256()
+        for name in (*_ARRAYS, "final_observations", "action_low", "action_high"):
+            value = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name}{value.shape}{value.dtype.newbyteorder('<').str}".encode())
+            digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def scaled_actions(self) -> np.ndarray:
+        """Actions on [-1, 1], shape (N, A): what students and teachers work with."""
+        return (2.0 * (self.actions - self.action_low) / (self.action_high - self.action_low) - 1.0).astype(np.float32)

@@ -1,0 +1,44 @@
+"""Loading: one verb for every kind of offline data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minari_obd.errors import DataError
+from minari_obd.sources.data import OfflineData
+
+__all__ = ["load_offline_data"]
+
+
+def load_offline_data(source: Any, *, download: bool = True, progress: bool = True) -> OfflineData:
+    """Load an offline dataset.
+
+    Args:
+        source: a Minari id (a local one; else an ``obd-bench/*`` id, which is built; else Minari downloads it),
+            a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
+            ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
+            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``), or an
+            :class:`OfflineData`. Arrays and files without bounds get -1 and 1 if all actions lie within.
+        download: let Minari download an id that is not local.
+        progress: show bars where it takes long.
+
+    Raises:
+        NotFoundError: no such dataset; the sentence names the ids that exist.
+        DataError: the data cannot be used (lengths, non-finite values, discrete actions).
+        FormatError: a file that cannot be read.
+    """
+    from minari_obd.sources import readers as formats  # Minari and h5py are loaded only when something is read
+
+    if isinstance(source, OfflineData):
+        return source
+    if isinstance(source, Mapping):
+        return formats.from_arrays(source)
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".hdf5", ".h5"))):
+        return formats.from_d4rl_file(Path(source))
+    if isinstance(source, str):
+        return formats.from_minari(formats.open_dataset(source, download=download, progress=progress))
+    if hasattr(source, "iterate_episodes"):
+        return formats.from_minari(source)
+    raise DataError(
+        f"Cannot read offline data from {type(source).__name__}; give a Minari id or dataset, an HDF5 path, or arrays."
+    )

@@ -1,0 +1,63 @@
+"""Scaling: observations as z-scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minari_obd.errors import DataError
+
+__all__ = ["Normaliser"]
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """z-scores: s = (observation - mean) / scale."""
+
+    mean: np.ndarray
+    """Mean observation, shape (S,), float32, in the environment's units."""
+    scale: np.ndarray
+    """Standard deviation + 1e-3, shape (S,), float32; the constant keeps dimensions that never change at zero."""
+
+    @classmethod
+    def fit(cls, observations: np.ndarray) -> "Normaliser":
+        """Measure mean and scale over observations (N, S)."""
+        rows = observations.astype(np.float64)
+        return cls(rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-3).astype(np.float32))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Normaliser]", sizes: Sequence[int]) -> "Normaliser":
+        """Return the normaliser of several datasets' union, each taken to have so many rows.
+
+        mean = sum_i p_i m_i and std^2 = sum_i p_i (std_i^2 + (m_i - mean)^2), with p_i the shares of the rows: exact up
+        to rounding, without a look at the rows. Equal normalisers give themselves.
+        """
+        first = parts[0]
+        if all(np.array_equal(p.mean, first.mean) and np.array_equal(p.scale, first.scale) for p in parts):
+            return first
+        shares = np.asarray(sizes, dtype=np.float64)[:, None] / np.sum(sizes)
+        means = np.stack([part.mean for part in parts]).astype(np.float64)
+        deviations = np.stack([part.scale for part in parts]).astype(np.float64) - 1e-3
+        mean = (shares * means).sum(axis=0)
+        deviation = np.sqrt((shares * (deviations**2 + (means - mean) ** 2)).sum(axis=0))
+        return cls(mean.astype(np.float32), (deviation + 1e-3).astype(np.float32))
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "scale"):
+            value = np.array(getattr(self, name), dtype=np.float32)
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
+            raise DataError(
+                f"A normaliser has one mean and scale a dimension; got {self.mean.shape}, {self.scale.shape}."
+            )
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise DataError("A normaliser has finite means and finite, positive scales; these are not.")
+
+    def normalise(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations (..., S) to normalised states."""
+        return ((observations - self.mean) / self.scale).astype(np.float32)
+
+    def denormalise(self, states: np.ndarray) -> np.ndarray:
+        """Normalised states (..., S) to raw observations."""
+        return (states * self.scale + self.mean).astype(np.float32)

@@ -1,0 +1,51 @@
+"""Transitions: offline data as a learner takes it, every step beside its successor."""
+
+import numpy as np
+
+from minari_obd.errors import DataError
+from minari_obd.sources.data import OfflineData
+
+__all__ = ["discounted_returns", "transitions"]
+
+
+def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
+    """Discounted sum of the rewards from each step to its episode's end, shape (N,), float64."""
+    ends = data.terminations | data.truncations
+    rewards = data.rewards.astype(np.float64)
+    returns, running = np.zeros(len(data)), 0.0
+    for row in range(len(data) - 1, -1, -1):
+        running = rewards[row] + gamma * (0.0 if ends[row] else running)
+        returns[row] = running
+    return returns
+
+
+def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
+    """Aligned transitions in normalised units, every column float32 with rows first.
+
+    The observation after a step is the next row's, except at an episode's end, where it is the recorded final one.
+    Truncated steps whose final observation is unknown have no successor and are left out. Terminated ones need none.
+    """
+    observations = data.normaliser.normalise(data.observations)
+    actions = data.scaled_actions()
+    ends = np.flatnonzero(data.terminations | data.truncations)
+    following = np.roll(observations, -1, axis=0)
+    final = data.normaliser.normalise(data.final_observations)
+    unknown = ~np.isfinite(final).all(axis=1)
+    final[unknown] = 0.0
+    following[ends] = final
+    next_actions = np.roll(actions, -1, axis=0)
+    next_actions[ends] = 0.0
+    keep = np.ones(len(data), dtype=bool)
+    keep[ends[unknown & data.truncations[ends]]] = False
+    if not keep.any():
+        raise DataError(f"'{data.dataset_id}' has no step with a known successor; a teacher cannot be trained on it.")
+    columns = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": data.rewards[:, None],
+        "next_observations": following,
+        "next_actions": next_actions,
+        "returns_to_go": discounted_returns(data, gamma)[:, None],
+        "terminals": data.terminations[:, None],
+    }
+    return {name: np.ascontiguousarray(column[keep], dtype=np.float32) for name, column in columns.items()}

@@ -1,0 +1,236 @@
+"""The Hugging Face Hub: repositories of ours, pushed in one commit, pulled pinned. The only importer of its client."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from minari_obd.distilled.repository import DISTILLED
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
+
+__all__ = ["Holding", "HubError", "fetch", "publish"]
+
+_MOST_BYTES = 4 * 2**30
+
+
+_FOREIGN_TO_ALL = {".gitattributes", "README.md"}
+"""What a new repository may hold before anything was published in it."""
+
+
+class HubError(MinariObdError, OSError):
+    """The Hub refused a request, or cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a repository of ours holds."""
+
+    noun: str
+    repo_type: str
+    """``dataset`` or ``model``, which on the Hub are apart: the same id may name one of each."""
+    marker: str
+    """The file without which a repository holds something else."""
+    read: tuple[str, ...]
+    """Files that are read; the others are for people, and for readers without this package."""
+    written: tuple[str, ...]
+    """Every file that may be there."""
+
+    def look(self, api: HfApi, repo_id: str, **options: Any) -> Any:
+        """What the Hub says of a repository of this type."""
+        return api.repo_info(repo_id, repo_type=self.repo_type, **options)
+
+
+def publish(
+    holding: Holding,
+    files: Mapping[str, Path],
+    repo_id: str,
+    title: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload files in one commit called ``title``, and return its address; the rest is as in :func:`push`."""
+    check_repository_id(repo_id)
+    api = HfApi(token=token)
+    try:
+        present = _repository(api, repo_id, holding, private=private, revision=revision)
+        stale = [name for name in _names(present) if name in holding.written and name not in files]
+        # Not upload_folder: with Xet it may spread a folder over several commits.
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
+            commit_message=title,
+            repo_type=holding.repo_type,
+            revision=revision,
+            parent_commit=present.sha,  # what was looked at is what is built upon, or nothing happens
+        )
+    except MinariObdError:
+        raise
+    except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
+        raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
+    return str(commit.commit_url)
+
+
+def _repository(api: HfApi, repo_id: str, holding: Holding, *, private: bool, revision: str | None) -> Any:
+    """Look at the repository before it is written to, and make it or the branch if there is none."""
+    try:
+        present = holding.look(api, repo_id)
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, repo_type=holding.repo_type, private=private, exist_ok=True)
+        present = holding.look(api, repo_id)
+    if private and not present.private:
+        raise SettingError(
+            f"The repository '{repo_id}' exists and is public, so nothing was uploaded; make it private in its "
+            "settings, or choose another name."
+        )
+    if revision is not None:
+        try:
+            present = holding.look(api, repo_id, revision=revision)
+        except RevisionNotFoundError:
+            _refuse_foreign(repo_id, present, holding)  # the branch would begin as a copy of it
+            api.create_branch(repo_id, branch=revision, repo_type=holding.repo_type)
+            present = holding.look(api, repo_id, revision=revision)
+    _refuse_foreign(repo_id, present, holding)
+    return present
+
+
+def _refuse_foreign(repo_id: str, present: Any, holding: Holding) -> None:
+    names = _names(present)
+    if holding.marker not in names and set(names) - _FOREIGN_TO_ALL:
+        raise SettingError(
+            f"The repository '{repo_id}' holds something other than a {holding.noun}, so nothing was uploaded; "
+            "choose another name."
+        )
+
+
+def _names(present: Any) -> list[str]:
+    return [each.rfilename for each in present.siblings or []]
+
+
+def fetch(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    whole: bool = False,
+    holding: Holding = DISTILLED,
+) -> Path:
+    """Download a repository and return its folder in the cache, which is named after the commit.
+
+    Args:
+        repo_id: ``organisation/name``.
+        revision: branch, tag or commit; the newest commit if not given.
+        token: for private repositories.
+        whole: also the files that only others read, such as the card.
+        holding: what the repository is to hold.
+
+    Raises:
+        NotFoundError, HubError, FormatError: as :func:`pull`.
+    """
+    check_repository_id(repo_id)
+    unreachable, listed = None, None
+    api = HfApi(token=token)
+    try:
+        listed = holding.look(api, repo_id, revision=revision, files_metadata=True)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        is_there = isinstance(error, RevisionNotFoundError)
+        missing = f"revision '{revision}' of" if is_there else f"{holding.repo_type} repository"
+        raise NotFoundError(
+            f"There is no {missing} '{repo_id}' on the Hub, or it is private and the token may not read it."
+            + ("" if is_there else _other_type(api, repo_id, holding))
+        ) from None
+    except Exception as error:  # offline by choice or by misfortune: the cache may have it
+        unreachable = error
+    wanted: list[str] = [*(holding.written if whole else holding.read)]
+    if listed is not None:
+        _check_listing(repo_id, listed, wanted, holding)
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repo_id,
+                repo_type=holding.repo_type,
+                revision=revision if listed is None else listed.sha,  # the commit that was looked at, and no other
+                token=token,
+                allow_patterns=wanted,  # nothing that is not ours is ever downloaded
+                local_files_only=listed is None,
+            )
+        )
+        if listed is not None and revision != listed.sha:
+            _remember(folder, revision or "main")
+    except Exception as error:  # as above
+        if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
+            return fetch(repo_id, revision=revision, token=token, holding=holding)
+        raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
+    return folder
+
+
+def _remember(folder: Path, revision: str) -> None:
+    """Note in the cache what a branch or tag stood for, once its files are there: that is what is read offline.
+
+    Given a branch, huggingface_hub notes it before the first file arrives, so a download that is cut off would hide
+    the complete one before it.
+    """
+    note = folder.parents[1] / "refs" / revision
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary.write_text(folder.name, encoding="utf-8")
+    temporary.replace(note)
+
+
+def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:
+    """A sentence for who looks for a teacher among datasets, or for a distilled dataset among models."""
+    other, verb = ("model", "load_teacher") if holding.repo_type == "dataset" else ("dataset", "load_dataset")
+    try:
+        is_there = api.repo_exists(repo_id, repo_type=other)
+    except Exception:  # it is only a hint
+        return ""
+    return f" There is a {other} repository of that name, which `{verb}` loads if it is ours." if is_there else ""
+
+
+def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holding) -> None:
+    """Refuse a repository before anything is downloaded, if its paths or sizes are none of ours."""
+    sizes = {each.rfilename: each.size or 0 for each in listed.siblings or []}
+    for name in sizes:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+            raise FormatError(
+                f"The repository '{repo_id}' holds a file whose path climbs out of it ({name[:100]!r}), so nothing "
+                "was downloaded; do not use it."
+            )
+    if holding.marker not in sizes:
+        raise FormatError(f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}.")
+    if sum(sizes.get(name, 0) for name in wanted) > _MOST_BYTES:
+        raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
+
+
+def check_repository_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+        well_formed = repo_id.count("/") == 1
+    except HFValidationError:
+        well_formed = False
+    if not well_formed:
+        raise SettingError(f"'{repo_id}' is not a repository id; use 'organisation/name'.")
+
+
+def _explain(what: str, error: Exception, token: str | None) -> HubError:
+    cause = f" ({error.__cause__})" if error.__cause__ is not None else ""  # "Error while uploading" says too little
+    text = " ".join(f"{error}{cause}".split())
+    for secret in (token, huggingface_hub.get_token()):
+        if secret:
+            text = text.replace(secret, "***")
+    text = text[:500]  # afterwards, lest half a secret is left
+    advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
+    if "xet" in text.lower():
+        advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"
+    return HubError(f"{what} ({type(error).__name__}: {text}); {advice}.")

@@ -1,0 +1,142 @@
+"""Students: policy networks as pure functions of batched parameters, E students at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minari_obd.errors import SettingError
+from minari_obd.registry import STUDENTS
+from minari_obd.settings.protocols import StudentProtocol
+
+__all__ = ["MLP", "ModuleStudent", "ResidualMLP", "Student", "make_student", "student_generators"]
+
+
+class Student(Protocol):
+    """A policy network without state: parameters in, actions out."""
+
+    def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Draw parameters for E students, one generator each; every tensor has E rows."""
+        ...
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Map normalised states (B, S) or (E, B, S) to actions (E, B, A) on [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class MLP:
+    r"""Multi-layer perceptron: h_l = relu(h_{l-1} W_l + b_l), action = tanh(h_L W_{L+1} + b_{L+1}).
+
+    Weights are orthogonal with gain sqrt 2 in every layer, the last one included, and biases zero, as in the
+    code of Offline Behavior Distillation (arXiv 2410.22728).
+    """
+
+    depth: int = 3
+    """Hidden layers."""
+    width: int = 256
+    """Units in each."""
+    output: str = "tanh"
+    """``tanh``, or ``identity`` for actions without bounds."""
+
+    def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the CPU.
+
+        Each student draws from its own generator: orthogonal initialisation consumes random numbers in layer
+        order, so a shared one would make a student depend on those before it.
+        """
+        sizes = [state_size, *[self.width] * self.depth, action_size]
+        weights = [
+            [_orthogonal(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)] for generator in generators
+        ]
+        parameters = []
+        for layer, outputs in enumerate(sizes[1:]):
+            parameters.append(torch.stack([student[layer] for student in weights]))
+            parameters.append(torch.zeros(len(generators), 1, outputs))
+        return parameters
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Return actions, shape (E, B, A)."""
+        # Batched products by name: matmul of (B, S) and (E, S, H) returns a transposed view, slow to read from then on.
+        features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
+        for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            features = torch.relu(torch.baddbmm(bias, features, weight))
+        output = torch.baddbmm(parameters[-1], features, parameters[-2])
+        return torch.tanh(output) if self.output == "tanh" else output
+
+
+@dataclass(frozen=True)
+class ResidualMLP(MLP):
+    r"""The same with h_l = h_{l-1} + relu(h_{l-1} W_l + b_l) from the second hidden layer on (arXiv 2410.22728)."""
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Return actions, shape (E, B, A)."""
+        features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
+        for layer, (weight, bias) in enumerate(zip(parameters[:-2:2], parameters[1:-2:2], strict=True)):
+            change = torch.relu(torch.baddbmm(bias, features, weight))
+            features = features + change if layer else change
+        output = torch.baddbmm(parameters[-1], features, parameters[-2])
+        return torch.tanh(output) if self.output == "tanh" else output
+
+
+@dataclass(frozen=True)
+class ModuleStudent:
+    """Any torch module as a student. It must be a function of its parameters alone: no buffers, no dropout."""
+
+    make: Callable[[int, int], torch.nn.Module]
+    """From state and action size to a new module that maps (B, S) to (B, A)."""
+    action_size: int
+    """A, which parameters alone do not tell."""
+
+    def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Return the parameters of E new modules, in the order of ``named_parameters``.
+
+        Raises:
+            SettingError: another action size than the student's.
+        """
+        if action_size != self.action_size:
+            raise SettingError(f"This student acts in {self.action_size} dimensions, but the pairs in {action_size}.")
+        students = []
+        for generator in generators:
+            with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
+                torch.manual_seed(generator.initial_seed())
+                students.append([p.detach() for p in self.make(state_size, action_size).parameters()])
+        return [torch.stack(each) for each in zip(*students, strict=True)]
+
+    def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
+        """Return actions, shape (E, B, A)."""
+        count = len(parameters[0])
+        states = states if states.dim() == 3 else states.expand(count, -1, -1)
+        with torch.device("meta"):  # the shape of the network only; its numbers are the parameters
+            module = self.make(states.shape[-1], self.action_size)
+        names = [name for name, _ in module.named_parameters()]
+        actions = [
+            torch.func.functional_call(
+                module, {name: p[e] for name, p in zip(names, parameters, strict=True)}, states[e]
+            )
+            for e in range(count)
+        ]
+        return torch.stack(actions)
+
+
+def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:
+    # torch's convention is (out, in); the transpose of an orthogonal matrix is orthogonal.
+    weight = torch.empty(outputs, inputs)
+    return torch.nn.init.orthogonal_(weight, gain=sqrt(2.0), generator=generator).T.contiguous()
+
+
+def make_student(protocol: StudentProtocol) -> Student:
+    """Return the network that a protocol names."""
+    return STUDENTS.get(protocol.network)(depth=protocol.depth, width=protocol.width)
+
+
+def student_generators(count: int, *key: int) -> list[torch.Generator]:
+    """Return a generator for each of ``count`` students, independent for every ``key`` (seed, step, ...)."""
+    import numpy as np
+
+    seeds = np.random.SeedSequence(list(key)).generate_state(count, np.uint64)
+    return [torch.Generator().manual_seed(int(seed >> np.uint64(1))) for seed in seeds]

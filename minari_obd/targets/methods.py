@@ -1,0 +1,148 @@
+"""Objectives: ways to build the targets that pairs are distilled towards, and ways to select real pairs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minari_obd.densities.base import Density, describe_density
+from minari_obd.densities.weights import (
+    CLIP_PERCENTILES,
+    effective_sample_fraction,
+    tempered_exponential,
+    tempered_reciprocal,
+)
+from minari_obd.errors import DataError
+from minari_obd.settings.sections import ValueRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.targets.targets import Targets, labelled, teacher_actions
+from minari_obd.teachers.protocol import Teacher
+
+__all__ = [
+    "ActionValuePolicyBehaviouralCloning",
+    "DataBehaviouralCloning",
+    "PolicyBehaviouralCloning",
+    "StateDensityWeighting",
+]
+
+
+@dataclass(frozen=True)
+class DataBehaviouralCloning:
+    """DBC (2410.22728): the student does what the data did, L = E_(s,a)~D ‖pi(s) - a‖²."""
+
+    needs_teacher: bool = False
+    needs_density: bool = False
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the dataset's own actions, every state alike."""
+        states = data.normaliser.normalise(data.observations)
+        return Targets(states, data.scaled_actions(), np.ones(len(data)), {})
+
+
+@dataclass(frozen=True)
+class PolicyBehaviouralCloning:
+    """PBC (2410.22728): the student does what the teacher would, L = E_s~D ‖pi(s) - pi*(s)‖²."""
+
+    needs_teacher: bool = True
+    needs_density: bool = False
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, every state alike."""
+        return Targets(*labelled(data, teacher_actions(data, teacher)), np.ones(len(data)), {})
+
+
+@dataclass(frozen=True)
+class ActionValuePolicyBehaviouralCloning:
+    """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) ‖pi(s) - pi*(s)‖².
+
+    By default values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also
+    rescales the outer step; here methods differ in where they look and not in how fast they move.
+    """
+
+    values: ValueRecipe = field(default_factory=ValueRecipe)
+    needs_teacher: bool = True
+    needs_density: bool = False
+    needs_values: bool = True
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, weighted by its value of them."""
+        wanted = teacher_actions(data, teacher)
+        weights, details = _value_weights(_values(data, teacher, wanted), self.values)
+        return Targets(*labelled(data, wanted), weights, details, is_raw=self.values.weights == "raw")
+
+
+@dataclass(frozen=True)
+class StateDensityWeighting:
+    """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha ‖pi(s) - pi*(s)‖².
+
+    Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
+    :func:`~minari_obd.densities.tempered_reciprocal`. Without values it is PBC with reciprocal state density.
+    """
+
+    effective_fraction: float = 0.5
+    with_values: bool = True
+    values: ValueRecipe = field(default_factory=ValueRecipe)
+    needs_teacher: bool = True
+    needs_density: bool = True
+    needs_values: bool = True
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
+        assert density is not None
+        wanted = teacher_actions(data, teacher)
+        states, actions = labelled(data, wanted)
+        rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
+        details = {
+            **describe_density(density),
+            "density_clip_percentiles": list(CLIP_PERCENTILES),
+            "density_clip": list(rarity.clip),
+            "alpha": rarity.alpha,
+            "density_effective_fraction": rarity.effective_fraction,
+        }
+        weights = rarity.weights
+        if self.with_values:
+            by_value, said = _value_weights(_values(data, teacher, wanted), self.values)
+            # One scale for the product: the values' own, which is 1 but for raw ones.
+            weights = weights * by_value
+            weights = weights * (by_value.mean() / weights.mean())
+            details |= said
+        details["effective_fraction"] = effective_sample_fraction(weights)
+        return Targets(states, actions, weights, details, is_raw=self.with_values and self.values.weights == "raw")
+
+
+def _values(data: OfflineData, teacher: Teacher | None, actions: np.ndarray) -> np.ndarray:
+    assert teacher is not None
+    values = np.asarray(teacher.value(data.observations, actions), dtype=np.float64)
+    if values.shape != (len(data),):
+        raise DataError(
+            f"The teacher returned values of shape {values.shape} for {len(data)} states; expected one each."
+        )
+    return values
+
+
+def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
+    """Weights (N,) of values (N,), and what the provenance says of them."""
+    details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
+    if recipe.weights == "tempered":
+        if not np.isfinite(values).all():
+            raise DataError("The teacher's values are not finite; train it longer, or use method 'pbc' or 'opw'.")
+        tempered = tempered_exponential(values, recipe.effective_fraction)
+        if tempered.clip[0] == tempered.clip[1]:
+            raise DataError(
+                f"The teacher values (nearly) all states at {tempered.clip[0]:.3g}, so its values cannot tell them "
+                "apart; use method 'pbc' or 'opw', which need none, or train the teacher longer."
+            )
+        details |= {"value_alpha": tempered.alpha, "value_clip": list(tempered.clip)}
+        return tempered.weights, details | {"value_effective_fraction": tempered.effective_fraction}
+    floor = 0.0
+    if recipe.weights == "shift_free":
+        floor = details["value_floor"] = float(np.percentile(values, CLIP_PERCENTILES[0]))
+    weights = np.clip(values - floor, 0.0, None)
+    if not weights.mean() > 0:
+        raise DataError(
+            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; use method 'pbc' or "
+            "'opw', which need no values, or train the teacher longer."
+        )
+    if recipe.weights == "raw":
+        return weights * recipe.beta, {**details, "value_beta": recipe.beta}
+    return weights / weights.mean(), details

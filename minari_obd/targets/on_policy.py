@@ -1,0 +1,64 @@
+"""On-policy weighting: distil where the teacher would go, found by how the data's recent actions agree with it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.signal import lfilter
+
+from minari_obd.densities.base import Density
+from minari_obd.densities.weights import effective_sample_fraction
+from minari_obd.settings.sections import OnPolicyRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.targets.targets import Targets, labelled, teacher_actions
+from minari_obd.teachers.protocol import Teacher
+
+__all__ = ["OnPolicyWeighting", "past_disagreement"]
+
+
+def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> np.ndarray:
+    r"""Measure how far the actions that led to each state were from the teacher's, shape (N,).
+
+    c_0 = 0 in an episode's first state, where any policy starts, and c_{t+1} = decay c_t + (1 - decay) d_t with
+    d_t = ‖a_t - pi*(s_t)‖² / A, both actions on [-1, 1]. For a teacher with Gaussian noise, -c is the logarithm of
+    the importance ratio of a state's recent actions, up to a factor and where the data's own noise was even.
+
+    Args:
+        data: the offline dataset.
+        actions: pi*(s), on [-1, 1], shape (N, A).
+        decay: what an action counts for, once a step later than another; 1 / (1 - decay) actions are a state's past.
+    """
+    distances = np.square(data.scaled_actions() - actions, dtype=np.float64).mean(axis=1)
+    found = np.zeros(len(data))
+    for start, stop in zip(data.episode_starts, [*data.episode_starts[1:], len(data)], strict=True):
+        found[start + 1 : stop] = lfilter([1.0 - decay], [1.0, -decay], distances[start : stop - 1])
+    return found
+
+
+@dataclass(frozen=True)
+class OnPolicyWeighting:
+    """OPW, this package's own: PBC where the teacher would be, L = E_s~D exp(-c(s) / T) ‖pi(s) - pi*(s)‖².
+
+    A cloned student will be where its teacher goes. The data is elsewhere too, and pairs that must hold the teacher's
+    actions everywhere have little left for where it matters. c is :func:`past_disagreement`. The temperature T is in
+    its units and not chosen for an effective sample fraction: data that is near the teacher everywhere stays weighted
+    more evenly, for there c tells mostly noise. No values are needed, and so no teacher that has any.
+    """
+
+    on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
+    needs_teacher: bool = True
+    needs_density: bool = False
+    needs_on_policy: bool = True
+
+    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+        """Take the teacher's actions, weighted by how the data came to their states."""
+        states, actions = labelled(data, teacher_actions(data, teacher))
+        past = past_disagreement(data, actions, self.on_policy.decay)
+        # Relative to the least, so that data that is far from the teacher everywhere cannot underflow.
+        weights = np.exp((past.min() - past) / self.on_policy.temperature)
+        details = {
+            "decay": self.on_policy.decay,
+            "temperature": self.on_policy.temperature,
+            "mean_disagreement": float(past.mean()),
+            "effective_fraction": effective_sample_fraction(weights),
+        }
+        return Targets(states, actions, weights / weights.mean(), details)

@@ -1,0 +1,109 @@
+"""Training state of a teacher: all that a resume needs, in one safetensors file, and the log of how it went."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["TrainingRecord", "contained", "generator_of", "log_text", "read_training", "write_training"]
+
+
+@dataclass
+class TrainingRecord:
+    """What is known of a training besides its networks."""
+
+    step: int = 0
+    """Updates made."""
+    rng: dict[str, Any] = field(default_factory=dict)
+    """State of the generator of batches."""
+    log: list[dict[str, float]] = field(default_factory=list)
+    """A row for each look: update, losses, mean value of the actor's actions."""
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Of the CPU: bits depend on it."""
+
+
+@contextlib.contextmanager
+def contained(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generator, which d3rlpy draws from, and put it back as it was afterwards."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def write_training(path: Path, modules: Mapping[str, Any], device: torch.device, record: TrainingRecord) -> None:
+    """Write networks, optimisers, torch's random state and the record to a temporary file, and rename it.
+
+    Args:
+        path: the file.
+        modules: d3rlpy's networks and optimisers by their names.
+        device: where they are.
+        record: the rest.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"rng/cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    for name, module in modules.items():
+        if isinstance(module, torch.nn.Module):
+            tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+        else:
+            for number, values in module.optim.state_dict()["state"].items():
+                tensors |= {f"optimiser/{name}/{number}/{key}": value for key, value in values.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Clones, since networks may share tensors, which safetensors refuses.
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(held, temporary, metadata={"record": json.dumps(asdict(record))})
+    temporary.replace(path)
+
+
+def read_training(path: Path, modules: Mapping[str, Any], device: torch.device) -> TrainingRecord:
+    """Put networks, optimisers and torch's random state back as they were written, and return the record."""
+    with safe_open(path, framework="pt") as file:
+        record = TrainingRecord(**json.loads(file.metadata()["record"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+    for name, module in modules.items():
+        if isinstance(module, torch.nn.Module):
+            module.load_state_dict(_below(f"module/{name}/", tensors))
+        else:
+            state: dict[int, dict[str, Tensor]] = {}
+            for place, value in _below(f"optimiser/{name}/", tensors).items():
+                number, key = place.split("/")
+                state.setdefault(int(number), {})[key] = value
+            module.optim.load_state_dict({**module.optim.state_dict(), "state": state})
+    torch.set_rng_state(tensors["rng/cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    return record
+
+
+def log_text(log: list[dict[str, float]]) -> str:
+    """The log as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(log[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(log)
+    return text.getvalue()
+
+
+def generator_of(seed: int, record: TrainingRecord) -> np.random.Generator:
+    """Return the generator of batches, where the record left it."""
+    rng = np.random.default_rng([seed, 4])
+    if record.rng:
+        rng.bit_generator.state = record.rng
+    return rng
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
