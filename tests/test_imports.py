@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,197 +14,137 @@ import minari_obd
 PACKAGE = Path(minari_obd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Imports point upwards in this list and never down: a module imports only from rows before its own, or its own row.
-LAYERS = [
-    {"errors", "files", "interrupts", "progress"},
-    {
-        "registry",
-        "statistics",
-        "protocol",
-        "recipe",
-        "recipe_sections",
-        "devices",
-        "environments",
-        "rollouts",
-        "provenance",
-        "published",
-        "finetuning_recipe",
-        "weights",
-    },
-    {"minari_storage"},
-    {"benchmark", "benchmark.behaviour", "benchmark.collection", "benchmark.datasets"},
-    {"offline", "offline_formats"},
-    {
-        "teachers",
-        "teachers.frozen",
-        "teachers.networks",
-        "teachers.foreign",
-        "teachers.loading",
-        "teachers.actions",
-        "teachers.calibration",
-        "teachers.training",
-        "teachers.transitions",
-        "students",
-        "distilled",
-        "card",
-        "coverage",
-        "density_errors",
-        "neighbours",
-        "clustering",
-    },
-    {
-        "densities",
-        "densities.base",
-        "densities.flow",
-        "densities.mixture",
-        "densities.neighbours",
-        "densities.picture",
-        "densities.weights",
-    },
-    {
-        "objectives",
-        "on_policy",
-        "inner_gradient",
-        "mlp_gradient",
-        "inner_optimisers",
-        "inner_loop",
-        "cloning",
-        "metadata",
-        "folder",
-        "evaluation_report",
-    },
-    {
-        "outer_data",
-        "outer_result",
-        "outer_step",
-        "outer_graph",
-        "outer_checkpoint",
-        "outer_loop",
-        "hub",
-        "minari_bridge",
-        "d3rlpy_bridge",
-        "simulation",
-        "teachers.algorithms",
-        "teachers.averaging",
-        "teachers.d3rlpy_teacher",
-        "teachers.repository",
-        "evaluation",
-        "finetuning_report",
-        "finetuning_learner",
-        "finetuning_networks",
-        "finetuning_checkpoint",
-        "continual_report",
-    },
-    {"plan", "assembly", "distillation", "loading", "grid", "finetuning", "continual_learning"},
-    {
-        "pipeline",
-        "listing",
-        "verification",
-        "diagnostics",
-        "diagnostics_report",
-        "diagnostics_study",
-        "bench",
-        "bench_cell",
-        "bench_densities",
-        "bench_ray",
-        "bench_table",
-        "frames",
-        "report",
-        "report_figures",
-        "report_diagnostics",
-        "report_page",
-        "report_tables",
-        "report_teachers",
-        "report_weights",
-        "finetuning_grid",
-        "continual_recipe",
-    },
-    {"cli", "cli_experiments"},
+# From the bottom to the top: a file imports from its own package and from those before it, and never from one after it.
+ORDER = [
+    *("errors", "version", "registry"),  # the only modules beside the packages
+    *("support", "storage", "settings", "scores", "environments"),
+    # The way of the data.
+    *("sources", "teachers", "densities", "targets", "students", "distiller", "distilled", "cloning", "evaluation"),
+    # Whole runs.
+    *("distillation", "inspection", "experiments", "finetuning", "continual", "cli"),
 ]
-# DistilledDataset's methods hand over to the modules that do the work, inside the method, so that a user finds them.
-HAND_OVERS = {
-    ("distilled", "folder"),
-    ("distilled", "hub"),
-    ("distilled", "minari_bridge"),
-    ("distilled", "d3rlpy_bridge"),
-    ("distilled", "simulation"),
-    ("folder", "minari_bridge"),
-    ("teachers.frozen", "teachers.repository"),
-    ("teachers.loading", "teachers.repository"),
-}
+MOST_PACKAGES, MOST_MODULES, MOST_LINES = 20, 6, 300
+# Imports inside functions: what a file defines needs an optional library, or takes long to import.
+LATE = {("finetuning.run", "finetuning.learner")}
 ONLY_IN = {
-    "d3rlpy": {"teachers.algorithms", "teachers.d3rlpy_teacher"},
-    "huggingface_hub": {"hub"},
-    "minari": {"minari_storage", "offline_formats", "minari_bridge", "distilled", "benchmark.collection"},
-    "tyro": {"cli", "cli_experiments"},
-    "ray": {"bench_ray"},
-    "stable_baselines3": {"finetuning_learner", "finetuning_networks"},
+    "d3rlpy": {"support.libraries", "teachers.training"},
+    "huggingface_hub": {"storage.hub"},
+    "minari": {
+        "storage.minari_datasets",
+        "sources.readers",
+        "distilled.minari",
+        "distilled.dataset",
+        "sources.collecting",
+    },
+    "tyro": {"cli.application", "cli.experiments"},
+    "ray": {"experiments.ray"},
+    "stable_baselines3": {"finetuning.learner", "finetuning.networks"},
 }
+
+
+class Import(NamedTuple):
+    """One import statement's target."""
+
+    module: str
+    """``minari_obd.`` is left out of the package's own."""
+    is_ours: bool
+    is_inside: bool
+    """Whether it stands inside a function."""
 
 
 def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def layer_of(module: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if module in layer)
+NAMES = {name_of(path) for path in FILES}
 
 
-def imports_of(path: Path) -> list[tuple[str, bool]]:
-    """Imported modules, and whether the import stands inside a function; those for type checkers alone do not count."""
-    tree = ast.parse(path.read_text())
+def imports_of(path: Path) -> list[Import]:
+    """What a file imports, for type checkers alone too."""
     found = []
 
     def visit(node: ast.AST, inside: bool) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
+        names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.append((node.module, inside))
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [each if each.removeprefix("minari_obd.") in NAMES else node.module for each in inner]
         elif isinstance(node, ast.Import):
-            found.extend((alias.name, inside) for alias in node.names)
-        deeper = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            names = [alias.name for alias in node.names]
+        for name in dict.fromkeys(names):
+            found.append(Import(name.removeprefix("minari_obd."), name.split(".")[0] == "minari_obd", inside))
         for child in ast.iter_child_nodes(node):
-            visit(child, deeper)
+            visit(child, inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    visit(tree, False)
+    visit(ast.parse(path.read_text()), False)
     return found
 
 
+GRAPH = {name_of(p): {each.module for each in imports_of(p) if each.is_ours} for p in FILES if p.parent != PACKAGE}
+GRAPH |= {name: set() for name in ("errors", "version", "registry")}
+
+
+def upward() -> list[str]:
+    rank = {name: number for number, name in enumerate(ORDER)}
+    pairs = [(module, target) for module, targets in GRAPH.items() for target in targets]
+    return [f"{m} imports {t}" for m, t in pairs if rank[t.split(".")[0]] > rank[m.split(".")[0]]]
+
+
+def circle() -> list[str]:
+    """One circle of imports among files; none if there is none."""
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_imports_point_one_way_and_never_in_a_circle() -> None:
+    print(f"\n{len(GRAPH)} files: upward imports {upward()}, circle {circle()}")
+    for name in ORDER[3:]:
+        print(
+            f"{name}: {(ast.get_docstring(ast.parse((PACKAGE / name / '__init__.py').read_text())) or '').splitlines()[0]}"
+        )
+    assert not upward()
+    assert not circle()
+
+
+def test_the_house_is_small() -> None:
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert packages | modules == set(ORDER)
+    assert len(packages) <= MOST_PACKAGES
+    assert len(modules) <= MOST_MODULES
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_point_one_way(path: Path) -> None:
-    module = name_of(path)
-    if module == "__init__":
-        pytest.skip("the package itself imports lazily")
-    for imported, inside in imports_of(path):
-        if not imported.startswith("minari_obd."):
-            continue
-        target = imported.removeprefix("minari_obd.")
-        if inside and (module, target) in HAND_OVERS:
-            continue
-        assert layer_of(target) <= layer_of(module), f"{module} imports {target}, which stands above it"
+def test_nothing_of_ours_is_imported_inside_a_function(path: Path) -> None:
+    if path.parent.name == "cli":
+        pytest.skip("commands import what they run, so that --help answers at once")
+    late = {(name_of(path), each.module) for each in imports_of(path) if each.is_ours and each.is_inside}
+    assert late <= LATE
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_library_is_imported_only_where_the_design_says(path: Path) -> None:
-    for imported, _ in imports_of(path):
-        allowed = ONLY_IN.get(imported.split(".")[0])
-        assert allowed is None or name_of(path) in allowed, f"{name_of(path)} imports {imported}"
+    for each in imports_of(path):
+        allowed = ONLY_IN.get(each.module.split(".")[0])
+        assert each.is_ours or allowed is None or name_of(path) in allowed, f"{name_of(path)} imports {each.module}"
 
 
-def test_only_environments_makes_environments() -> None:
+def test_only_one_file_makes_environments() -> None:
     users = {name_of(path) for path in FILES if "gym.make(" in path.read_text()}
-    assert users == {"environments"}
+    assert users == {"environments.making"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 300
+    assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
 def test_nothing_is_unpickled() -> None:
     for path in FILES:
         text = path.read_text()
-        assert "pickle" not in {name for name, _ in imports_of(path)}
+        assert "pickle" not in {each.module for each in imports_of(path)}
         assert "torch.load(" not in text or "weights_only=True" in text
 
 

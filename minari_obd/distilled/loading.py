@@ -51,9 +51,10 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     if _is_folder(ref) or has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return Path(ref) if _is_folder(ref) else None
+    from minari_obd.distilled.repository import DISTILLED
     from minari_obd.storage.hub import fetch
 
-    return fetch(_repository(ref), revision=revision, token=token, whole=True)
+    return fetch(DISTILLED, _repository(ref), revision=revision, token=token, whole=True)
 
 
 def _is_folder(ref: str | Path) -> bool:

@@ -65,5 +65,5 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
         HubError: the server refused, or cannot be reached and the cache has nothing.
         FormatError: the repository is no distilled dataset, or damaged.
     """
-    folder = fetch(repo_id, revision=revision, token=token)
+    folder = fetch(DISTILLED, repo_id, revision=revision, token=token)
     return load_folder(folder, origin=f"{repo_id}@{folder.name}")

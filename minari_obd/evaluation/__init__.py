@@ -1,1 +1,4 @@
-"""evaluation."""
+"""Evaluation: returns of distilled datasets, policies and teachers in their environment.
+
+Imports only from packages below it; what it builds on is cloning and teachers.
+"""

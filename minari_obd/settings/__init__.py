@@ -1,1 +1,4 @@
-"""settings."""
+"""Settings: recipes and protocols, read from TOML and checked; plain data, without torch.
+
+Imports only from packages below it; what it builds on is support.
+"""

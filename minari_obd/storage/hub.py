@@ -11,14 +11,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from minari_obd.distilled.repository import DISTILLED
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 
-__all__ = ["Holding", "HubError", "fetch", "publish"]
+__all__ = ["Holding", "HubError", "check_repository_id", "fetch", "publish"]
 
 _MOST_BYTES = 4 * 2**30
-
-
 _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
 """What a new repository may hold before anything was published in it."""
 
@@ -118,21 +115,21 @@ def _names(present: Any) -> list[str]:
 
 
 def fetch(
+    holding: Holding,
     repo_id: str,
     *,
     revision: str | None = None,
     token: str | None = None,
     whole: bool = False,
-    holding: Holding = DISTILLED,
 ) -> Path:
     """Download a repository and return its folder in the cache, which is named after the commit.
 
     Args:
+        holding: what the repository is to hold.
         repo_id: ``organisation/name``.
         revision: branch, tag or commit; the newest commit if not given.
         token: for private repositories.
         whole: also the files that only others read, such as the card.
-        holding: what the repository is to hold.
 
     Raises:
         NotFoundError, HubError, FormatError: as :func:`pull`.
@@ -169,7 +166,7 @@ def fetch(
             _remember(folder, revision or "main")
     except Exception as error:  # as above
         if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
-            return fetch(repo_id, revision=revision, token=token, holding=holding)
+            return fetch(holding, repo_id, revision=revision, token=token)
         raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
     return folder
 

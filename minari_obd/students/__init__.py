@@ -1,1 +1,4 @@
-"""students."""
+"""Students: policy networks, and their training from pairs as a differentiable function of the pairs.
+
+Imports only from packages below it; what it builds on is settings.
+"""

@@ -51,7 +51,7 @@ def pull_teacher(repo_id: str, *, revision: str | None = None, token: str | None
         HubError: the server refused, or cannot be reached and the cache has nothing.
         FormatError: the repository holds no teacher, or a damaged one.
     """
-    folder = fetch(repo_id, revision=revision, token=token, holding=_TEACHER)
+    folder = fetch(_TEACHER, repo_id, revision=revision, token=token)
     origin = f"{repo_id}@{folder.name}"
     if not (folder / TEACHER_FILE).is_file():
         raise FormatError(f"'{origin}' lacks {TEACHER_FILE}; the copy is incomplete, fetch it again.")
