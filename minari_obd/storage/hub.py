@@ -211,6 +211,11 @@ def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holdin
 
 
 def check_repository_id(repo_id: str) -> None:
+    """Make sure that an id has the form ``organisation/name``.
+
+    Raises:
+        SettingError: it has not.
+    """
     try:
         validate_repo_id(repo_id)
         well_formed = repo_id.count("/") == 1
