@@ -173,7 +173,11 @@ def test_no_cluster_is_named(grid: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
     whole = run_grid(grid, "whole", progress=False)
-    command = [sys.executable, "-c", "from minari_obd.bench import run_grid; run_grid('tiny.toml', 'cut', jobs=2)"]
+    command = [
+        sys.executable,
+        "-c",
+        "from minari_obd.experiments.bench import run_grid; run_grid('tiny.toml', 'cut', jobs=2)",
+    ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 120
         while len(list(Path("cut").glob("cells/*.json"))) < 3 and time.monotonic() < deadline:
@@ -187,7 +191,11 @@ def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
 
 def test_a_run_that_is_terminated_leaves_no_process_behind(grid: Path) -> None:
     Path("long.toml").write_text(TINY.replace("steps = 5\n", "steps = 100_000\n", 1))
-    command = [sys.executable, "-c", "from minari_obd.bench import run_grid; run_grid('long.toml', 'cut', jobs=2)"]
+    command = [
+        sys.executable,
+        "-c",
+        "from minari_obd.experiments.bench import run_grid; run_grid('long.toml', 'cut', jobs=2)",
+    ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 60
         while len(list(Path("cut").glob("logs/*.log"))) < 2 and time.monotonic() < deadline:

@@ -1,16 +1,16 @@
 """Bench: run the cells of a grid that have no result yet, here, in processes, or on a Ray cluster."""
 
 import json
-import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from minari_obd.errors import MinariObdError
-from minari_obd.experiments.cell import CellResult, Task, last_line, run_task, start_process
+from minari_obd.experiments.cell import CellResult, Task, run_task
 from minari_obd.experiments.grid import Cell, Grid, load_grid
+from minari_obd.experiments.processes import ProcessRunner
+from minari_obd.experiments.ray import RayRunner
 from minari_obd.settings.checks import check_positive
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import check_writable, write_text
@@ -19,8 +19,6 @@ from minari_obd.support.progress import progress_bar
 from minari_obd.version import __version__
 
 __all__ = ["Runner", "run_grid"]
-
-_PAUSE = 0.2  # seconds between two looks at the processes
 
 
 def run_grid(
@@ -55,11 +53,9 @@ def run_grid(
     with progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
         bar.update(len(tasks) - len(missing))
         if ray and missing:
-            from minari_obd.experiments.ray import RayRunner  # an extra
-
             failed = _run_by(RayRunner(folder), missing, bar)
         elif jobs > 1:
-            failed = _run_by(_Processes(folder, jobs), missing, bar)
+            failed = _run_by(ProcessRunner(folder, jobs), missing, bar)
         else:
             failed = _run_here(folder, missing, bar)
     if failed:
@@ -113,7 +109,7 @@ class Runner(Protocol):
         ...
 
     def finished(self) -> dict[str, str | None]:
-        """Wait a little, and return the keys of cells that have finished since, with what went wrong, if anything."""
+        """Wait a little, and return the keys of cells that have ended since, with what went wrong, or None."""
         ...
 
     def stop(self) -> None:
@@ -151,32 +147,3 @@ def _waits(cell: Cell, others: Iterable[Cell]) -> bool:
     if cell.protocol is not None:
         return replace(cell, protocol=None) in others
     return cell.needs_teacher() and any(other.kind == "teacher" and same(other) for other in others)
-
-
-class _Processes:
-    """Cells in processes of their own."""
-
-    def __init__(self, folder: Path, jobs: int) -> None:
-        self.slots = jobs
-        self._folder, self._running = folder, dict[str, "subprocess.Popen[bytes]"]()
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-
-    def _log(self, key: str) -> Path:
-        return self._folder / "logs" / f"{key}.log"
-
-    def start(self, task: Task) -> None:
-        with self._log(task.key).open("wb") as log:
-            self._running[task.key] = start_process(task, self._folder, log)
-
-    def finished(self) -> dict[str, str | None]:
-        time.sleep(_PAUSE)
-        ended = {key: process for key, process in self._running.items() if process.poll() is not None}
-        for key in ended:
-            del self._running[key]
-        return {key: last_line(self._log(key)) if process.returncode else None for key, process in ended.items()}
-
-    def stop(self) -> None:
-        for process in self._running.values():
-            process.terminate()
-        for process in self._running.values():
-            process.wait()

@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from minari_obd.cloning.cloning import clone
 from minari_obd.distillation.distillation import Distillation
@@ -29,7 +27,7 @@ from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.version import __version__
 
-__all__ = ["CellResult", "Task", "kept_pairs", "kept_teacher", "last_line", "load_results", "run_task", "start_process"]
+__all__ = ["CellResult", "Task", "kept_pairs", "kept_teacher", "load_results", "run_task"]
 
 
 @dataclass(frozen=True)
@@ -208,36 +206,6 @@ def _judge_again(task: Task, folder: Path, workers: int | None) -> CellResult:
     protocol = evaluation_protocol_by_name(task.cell.protocol)
     report = evaluate(pairs, protocol=protocol, seed=task.cell.recipe.seed, workers=workers)
     return _result(task, report, offline_loss=pairs.provenance.offline_loss, set_key=task.set_key)
-
-
-_CHILD = """
-import json, sys
-from pathlib import Path
-from minari_obd.errors import MinariObdError
-given = json.loads(sys.stdin.read())
-try:
-    run_task(Task.from_json(given["task"]), Path(given["folder"]), workers=1)
-except MinariObdError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-def start_process(task: Task, folder: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start a process that runs a cell and writes its result; ``log`` takes what it says."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps({"task": task.to_json(), "folder": str(folder.resolve())}).encode())
-    process.stdin.close()
-    return process
-
-
-def last_line(log: Path) -> str:
-    """Return the last thing that a process said."""
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it ended without a word"
 
 
 def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:

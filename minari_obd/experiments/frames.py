@@ -1,13 +1,12 @@
 """Frames: MuJoCo pictures of distilled states and of what follows them.
 
-Drawing needs an OpenGL context that works without a display, and a driver that fails may end the whole process; so it
-is done in a process of its own, with ``MUJOCO_GL`` as it is set, else with ``egl``, else with ``osmesa``.
+Drawing needs an OpenGL context that works without a display, and a driver that fails may end the whole process. So a
+child process draws, with ``MUJOCO_GL`` if it is set, otherwise with ``egl``, and if that fails with ``osmesa``.
 """
 
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.environments.making import make_environment
-from minari_obd.environments.states import hidden_positions
 from minari_obd.errors import MinariObdError
+from minari_obd.support.children import child_of
 
 __all__ = ["Frames", "render_pairs"]
 
@@ -40,7 +38,7 @@ class Frames:
 def render_pairs(dataset: DistilledDataset, *, count: int = 8, picture_size: int = 240) -> Frames:
     """Draw pairs spread over the first principal component of the states, and one step from each.
 
-    Pairs that are no states of the environment are left out.
+    Pairs whose observations are not states of the environment are left out.
 
     Args:
         dataset: the pairs.
@@ -64,50 +62,34 @@ def render_pairs(dataset: DistilledDataset, *, count: int = 8, picture_size: int
     given = os.environ.get("MUJOCO_GL")
     problem = ""
     for backend in [given] if given else ["egl", "osmesa"]:
-        with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
-            file = Path(name) / "frames.npy"
-            try:
-                done = subprocess.run(
-                    [sys.executable, "-c", _CHILD, str(file)],
-                    input=json.dumps(task).encode(),
-                    env={**os.environ, "MUJOCO_GL": backend, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                    capture_output=True,
-                    timeout=_WAIT,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                problem = f"{backend}: no picture after {_WAIT} s"
-                continue
-            if done.returncode == 0:
-                pictures = np.load(file, allow_pickle=False)
-                return Frames(rows, pictures[:, 0], pictures[:, 1])
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            problem = f"{backend}: {said[-1][:200] if said else 'it ended without a word'}"
+        try:
+            pictures = _drawn_by(backend, task)
+        except MinariObdError as error:
+            problem = f"{backend}: {error}"
+        else:
+            return Frames(rows, pictures[:, 0], pictures[:, 1])
     raise MinariObdError(
         f"MuJoCo cannot draw here ({problem}); install a software renderer (Debian's libosmesa6) and set "
         "MUJOCO_GL=osmesa, or use a machine with EGL."
     )
 
 
-_CHILD = """
-import json, sys
-import numpy as np
-np.save(sys.argv[1], draw(**json.loads(sys.stdin.read())))
-"""
+def _drawn_by(backend: str, task: dict[str, Any]) -> np.ndarray:
+    """Draw in a child process, shape (F, 2, H, W, 3).
 
-
-def draw(env_id: str, observations: list[list[float]], actions: list[list[float]], picture_size: int) -> np.ndarray:
-    """Draw states and successors in this process, shape (F, 2, H, W, 3), uint8."""
-    made: Any = make_environment(env_id, picture_size=picture_size)
-    environment = made.unwrapped
-    hidden = hidden_positions(environment, env_id)
-    pictures = []
-    for observation, action in zip(observations, actions, strict=True):
-        state = np.concatenate([environment.init_qpos[:hidden], observation])
-        environment.reset(seed=0)
-        environment.set_state(state[: environment.model.nq], state[environment.model.nq :])
-        before = environment.render()
-        environment.step(np.asarray(action))
-        pictures.append([before, environment.render()])
-    made.close()
-    return np.array(pictures, dtype=np.uint8)
+    Raises:
+        MinariObdError: it could not; the sentence is the last one that the process said.
+    """
+    with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
+        file = Path(name) / "frames.npy"
+        child = child_of("minari_obd.experiments.drawing", str(file), variables={"MUJOCO_GL": backend})
+        try:
+            done = subprocess.run(
+                **child, input=json.dumps(task).encode(), capture_output=True, timeout=_WAIT, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MinariObdError(f"no picture after {_WAIT} s") from error
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise MinariObdError(said[-1][:200] if said else "it ended without a word")
+        return np.load(file, allow_pickle=False)

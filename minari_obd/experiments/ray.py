@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.errors import SettingError
-from minari_obd.experiments.cell import Task, last_line, start_process
+from minari_obd.experiments.cell import Task
+from minari_obd.experiments.processes import last_line, start_process
 from minari_obd.storage.files import write_bytes
 from minari_obd.support.libraries import check_installed
 

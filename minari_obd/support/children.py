@@ -1,0 +1,26 @@
+"""Child processes: other Python processes that run a module of this package."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["child_of"]
+
+
+def child_of(module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what ``subprocess`` needs to run ``module`` in this interpreter, with this process's import path.
+
+    Args:
+        module: full name of a module that can be run by ``python -m``.
+        arguments: its arguments.
+        variables: environment variables to set besides those of this process.
+
+    Returns:
+        Keyword arguments ``args`` and ``env``.
+    """
+    path = os.pathsep.join(each for each in sys.path if each)
+    return {
+        "args": [sys.executable, "-m", module, *arguments],
+        "env": {**os.environ, "PYTHONPATH": path, **(variables or {})},
+    }
