@@ -1,27 +1,26 @@
 """Policies: cloned students that act as one, and their file."""
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
-from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import check_writable
+from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.students.networks import Student, make_student
 
 __all__ = ["Policy", "load_policy"]
 
 _FORMAT = 1
+
+
+_KEY = "minari_obd_policy"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Policy:
     """Environment that the pairs are about, if known."""
     reference: ReferenceScores | None = None
     """Reference scores of that environment, if there are any."""
+
+    @property
+    def action_scale(self) -> ActionScale:
+        """Between raw actions and those on [-1, 1]."""
+        return ActionScale(self.action_low, self.action_high)
 
     @property
     def students(self) -> int:
@@ -61,7 +65,7 @@ class Policy:
             raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
         states = torch.from_numpy(self.normaliser.normalise(observations))
         scaled = self._student.apply(self.parameters, states).numpy()
-        return self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)
+        return self.action_scale.unscale(scaled)
 
     @cached_property
     def _student(self) -> Student:
@@ -69,17 +73,15 @@ class Policy:
 
     def save(self, path: str | Path) -> Path:
         """Write the policy to one safetensors file and return its path."""
-        path = check_writable(path)
+        path = Path(path)
         if path.is_dir():
             raise SettingError(f"'{path}' is a folder; give the name of a file, such as policy.safetensors.")
-        tensors = {f"parameters/{i}": p.contiguous() for i, p in enumerate(self.parameters)}
+        tensors = {f"parameters/{i}": p for i, p in enumerate(self.parameters)}
         for name, value in self._arrays().items():
             tensors[name] = torch.tensor(value)
         header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
         header["reference_scores"] = None if self.reference is None else asdict(self.reference)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, temporary, metadata={"minari_obd_policy": json.dumps(header)})
-        temporary.replace(path)
+        write_tensors(path, tensors, header, _KEY)
         return path
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -101,10 +103,8 @@ def load_policy(path: str | Path) -> Policy:
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"There is no policy '{path}'; `minari-obd clone` writes one.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["minari_obd_policy"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+    with reading(f"'{path}' is not a policy of this package"):
+        header, tensors = read_tensors(path, _KEY)
         if header["format"] > _FORMAT:
             raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {_FORMAT}.")
         count = sum(name.startswith("parameters/") for name in tensors)
@@ -117,7 +117,3 @@ def load_policy(path: str | Path) -> Policy:
             env_id=header["env_id"],
             reference=None if header["reference_scores"] is None else ReferenceScores(**header["reference_scores"]),
         )
-    except FormatError:
-        raise
-    except (SafetensorError, MinariObdError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"'{path}' is not a policy of this package: {error}.") from error

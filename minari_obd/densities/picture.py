@@ -1,10 +1,9 @@
 """A picture of where the weights of a dataset's states are large."""
 
-import io
-
 import numpy as np
 
 from minari_obd.errors import DataError
+from minari_obd.support.figures import default_style, make_figure, png
 
 __all__ = ["draw_weights"]
 
@@ -14,6 +13,7 @@ _COMMON, _RARE = "#1f4e79", "#d1495b"
 _LIMIT = 10.0  # mean weights beyond it, or below its reciprocal, have one colour
 
 
+@default_style
 def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
     """Draw how many states there are, and their mean weight, over their first two principal components, as a PNG.
 
@@ -30,20 +30,11 @@ def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
         raise DataError(f"A picture needs one weight a state; got {states.shape} and {weights.shape}.")
     if not (np.isfinite(states).all() and np.isfinite(weights).all() and (weights >= 0).all()):
         raise DataError("A picture needs finite states, and finite weights that are not negative.")
-    from matplotlib.style import context
-
-    with context("default", after_reset=True):  # and not as the user's own settings would have it
-        return _draw(*_principal_components(states), weights)
-
-
-def _draw(places: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    places, shares = _principal_components(states)
+    ticks = {"length": 0, "labelsize": 8}
+    figure, (left, right) = make_figure(9.0, 3.8, 1, 2, ticks=ticks, sharex=True, sharey=True)
     low, high = np.percentile(places, [0.1, 99.9], axis=0)
     margin = 0.05 * (high - low) + 1e-3
     (left_end, bottom), (right_end, top) = low - margin, high + margin
@@ -60,13 +51,9 @@ def _draw(places: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> bytes:
     means.set_norm(LogNorm(1 / limit, limit))
     figure.colorbar(means, ax=right, label="mean weight", extend="both" if limit == _LIMIT else "neither")
     for axes, title in ((left, f"{len(places):,} states"), (right, "their weights")):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(length=0, labelsize=8)
         axes.set(title=title, xlabel=f"first principal component ({shares[0]:.0%} of the variance)")
     left.set_ylabel(f"second ({shares[1]:.0%})")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _principal_components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

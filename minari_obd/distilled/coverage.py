@@ -1,9 +1,10 @@
 """Coverage: a picture of where the pairs lie beside their source, for the card."""
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from minari_obd.support.figures import default_style, make_figure, png
 
 if TYPE_CHECKING:
     from minari_obd.distilled.dataset import DistilledDataset
@@ -19,31 +20,18 @@ _PAIRS = "#d1495b"
 _MOST_DIMENSIONS = 40
 
 
+@default_style
 def draw_coverage(dataset: "DistilledDataset") -> bytes:
     """Draw every dimension's values in the pairs as dots over the source's range, as a PNG.
 
     Observations are in z-scores of the source, over its quantiles where they are known; actions over their bounds.
     The same dataset gives the same bytes with the same version of matplotlib.
     """
-    from matplotlib.style import context
-
-    with context("default", after_reset=True):  # and not as the user's own settings would have it
-        return _draw(dataset)
-
-
-def _draw(dataset: "DistilledDataset") -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
-    from matplotlib.figure import Figure
-
     with np.errstate(over="ignore"):
         states, actions = (np.clip(np.nan_to_num(v[:, :_MOST_DIMENSIONS]), -1e6, 1e6) for v in dataset.normalised())
     widths = [max(states.shape[1], 3), max(actions.shape[1], 3)]
-    figure = Figure(figsize=(min(3.0 + 0.3 * sum(widths), 14.0), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=widths)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(length=0, labelsize=8)
+    width, ticks = min(3.0 + 0.3 * sum(widths), 14.0), {"length": 0, "labelsize": 8}
+    figure, (left, right) = make_figure(width, 3.6, 1, 2, ticks=ticks, width_ratios=widths)
     places = np.arange(states.shape[1])
     if dataset.source_quantiles is not None:
         with np.errstate(over="ignore"):
@@ -63,9 +51,7 @@ def _draw(dataset: "DistilledDataset") -> bytes:
     for axes, size in ((left, states.shape[1]), (right, actions.shape[1])):
         axes.set_xlim(-0.6, size - 0.4)
         axes.set_xticks(np.arange(0, size, 1 + size // 20))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _dots(axes: Any, values: np.ndarray, label: str) -> None:

@@ -1,19 +1,18 @@
 """Checkpoints of the outer loop: all that a resume needs, in one safetensors file."""
 
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minari_obd.distiller.graphs import StepGraphs
 from minari_obd.distiller.step import OuterTensors
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
 __all__ = ["OuterState", "Record", "read_checkpoint", "write_checkpoint"]
+
+_KEY = "state"
 
 
 @dataclass
@@ -46,22 +45,22 @@ class OuterState:
 
 
 def write_checkpoint(path: Path, state: OuterState) -> None:
-    """Write the state to a temporary file and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the state to a file."""
     tensors = state.tensors.named() | {f"best/{i}": each for i, each in enumerate(state.best)}
     numbers = {"step": state.step, "threads": state.threads, "records": [asdict(each) for each in state.records]}
-    temporary = path.with_suffix(f".{os.getpid()}")
-    cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(cpu, temporary, metadata={"state": json.dumps(numbers)})
-    temporary.replace(path)
+    write_tensors(path, tensors, numbers, _KEY)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> OuterState:
-    """Read what :func:`write_checkpoint` wrote."""
-    with safe_open(path, framework="pt") as file:
-        numbers = json.loads(file.metadata()["state"])
-        found = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
-    best = [found.pop(f"best/{i}") for i in (0, 1)]
-    lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
-    records = [Record(**each) for each in numbers["records"]]
-    return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], numbers["threads"])
+    """Read what :func:`write_checkpoint` wrote.
+
+    Raises:
+        FormatError: the file is damaged.
+    """
+    with reading(f"The checkpoint '{path}' is damaged; delete it to start the run anew"):
+        numbers, tensors = read_tensors(path, _KEY)
+        found = {name: tensor.to(device) for name, tensor in tensors.items()}
+        best = [found.pop(f"best/{i}") for i in (0, 1)]
+        lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
+        records = [Record(**each) for each in numbers["records"]]
+        return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], numbers["threads"])

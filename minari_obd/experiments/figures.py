@@ -1,6 +1,5 @@
 """Figures of a report, each as a PNG: no pyplot, no display, nothing global."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from minari_obd.experiments.frames import Frames
 from minari_obd.experiments.table import OWN, BenchTable
 from minari_obd.inspection.density_errors import DECILES, ErrorByDensity, errors_over_sets
 from minari_obd.sources.data import OfflineData
+from minari_obd.support.figures import default_style, make_figure, png
 
 __all__ = [
     "draw_deciles",
@@ -53,13 +53,17 @@ _SOURCE_POINTS = 4_000
 _LEAST_SIZES = 2
 
 
+_DPI = 150
+
+
+@default_style
 def draw_deciles(methods: Mapping[str, Sequence[ErrorByDensity]]) -> bytes:
     """Draw the action error against the decile of density, a line for each method and a band for its interval.
 
     Args:
         methods: for each method, the errors of each seed's distilled dataset, all to the same actions.
     """
-    figure, axes = _figure(5.2, 3.6)
+    figure, axes = make_figure(5.2, 3.6)
     places, colours = range(1, DECILES + 1), _colours(methods)
     for method, sets in methods.items():
         errors = errors_over_sets(sets)
@@ -75,9 +79,10 @@ def draw_deciles(methods: Mapping[str, Sequence[ErrorByDensity]]) -> bytes:
     axes.yaxis.set_major_formatter("{x:.2g}")
     axes.tick_params(which="both", labelsize=8)
     axes.legend(fontsize=8, frameon=False, ncols=2)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
     """Draw teachers' mean values and losses against updates, a panel for each and a line for each teacher.
 
@@ -87,7 +92,7 @@ def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
     names = dict.fromkeys(name for log in logs.values() for name in log if name != "update")
     shown = sorted(names, key=lambda name: name != "mean_value")
     rows = -(-len(shown) // 2)
-    figure, panels = _figure(5.2, 0.5 + 2.1 * rows, rows, 2)
+    figure, panels = make_figure(5.2, 0.5 + 2.1 * rows, rows, 2)
     drawn = {}
     for name, panel in zip(shown, np.ravel(panels), strict=False):
         values = np.concatenate([log[name] for log in logs.values() if name in log])
@@ -105,16 +110,17 @@ def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
         panel.set_axis_off()
     figure.supxlabel("update", fontsize=8)
     figure.legend(drawn.values(), drawn, fontsize=8, frameon=False, ncols=3, loc="outside upper center")
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> bytes:
     """Draw the held-out loss against outer steps, a line for each method and a band over its seeds.
 
     Args:
         histories: for each method, the history of each seed's distillation, as provenances hold it.
     """
-    figure, axes = _figure(5.2, 3.4)
+    figure, axes = make_figure(5.2, 3.4)
     colours = _colours(histories)
     for method, runs in histories.items():
         steps = sorted(set.intersection(*({row["step"] for row in run} for run in runs)))
@@ -127,16 +133,17 @@ def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> 
     axes.yaxis.set_major_formatter("{x:.2g}")
     axes.tick_params(which="both", labelsize=8)
     axes.legend(fontsize=8, frameon=False, ncols=2)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
     """Draw the scores of other students cloned from the same pairs; None if none were judged."""
     lines = table.protocol_columns(dataset)
     if not lines:
         return None
     names, colours = [OWN, *table.protocols], _colours(line.method for line in lines)
-    figure, axes = _figure(5.2, 0.9 + 0.13 * len(names) * (1 + len(lines)))
+    figure, axes = make_figure(5.2, 0.9 + 0.13 * len(names) * (1 + len(lines)))
     for number, line in enumerate(lines):
         shift = 0.7 * ((number + 0.5) / len(lines) - 0.5)
         shown = [(place + shift, value) for place, value in enumerate(line.values) if value is not None]
@@ -146,15 +153,16 @@ def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
     axes.set(xlabel="score")
     axes.grid(axis="x", lw=0.4, alpha=0.6)
     axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
     """Draw the scores against the number of pairs; None with fewer than two sizes."""
     sizes = sorted({size for _, size in table.groups if size})
     if len(sizes) < _LEAST_SIZES:
         return None
-    figure, axes = _figure(5.2, 3.4)
+    figure, axes = make_figure(5.2, 3.4)
     colours = _colours(method for method, _ in table.groups)
     for method in dict.fromkeys(method for method, size in table.groups if size):
         shown = [(size, value) for size in sizes if (value := table.estimate(method, size, dataset)) is not None]
@@ -167,9 +175,10 @@ def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set(xlabel="pairs", ylabel="score")
     axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -> bytes:
     """Draw the pairs' states over the source's, on its first two principal components, a panel for each set."""
     states = source.normaliser.normalise(source.observations)
@@ -181,7 +190,7 @@ def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -
     some = (states[:: max(1, len(states) // _SOURCE_POINTS)] - middle) @ axes_of
     columns = min(3, len(sets))
     rows = -(-len(sets) // columns)
-    figure, panels = _figure(2.6 * columns, 2.5 * rows + 0.3, rows, columns)
+    figure, panels = make_figure(2.6 * columns, 2.5 * rows + 0.3, rows, columns)
     colours = _colours(sets)
     low, high = np.percentile(some, [0.2, 99.8], axis=0)
     margin = 0.25 * (high - low)
@@ -200,14 +209,15 @@ def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -
     figure.supxlabel(
         f"first two principal components of the source's states, {share:.0%} of their variance", fontsize=8
     )
-    return _png(figure)
+    return png(figure, _DPI)
 
 
+@default_style
 def draw_frames(frames: Frames) -> bytes:
     """Draw states above their successors, four pairs in a row."""
     columns = min(4, len(frames.rows))
     rows = -(-len(frames.rows) // columns)
-    figure, panels = _figure(2.0 * columns, 4.2 * rows, 2 * rows, columns)
+    figure, panels = make_figure(2.0 * columns, 4.2 * rows, 2 * rows, columns)
     panels = np.reshape(panels, (2 * rows, columns))
     for panel in panels.ravel():
         panel.set_axis_off()
@@ -217,7 +227,7 @@ def draw_frames(frames: Frames) -> bytes:
             panel = panels[place[0] + below, place[1]]
             panel.imshow(picture)
             panel.set_title(f"pair {row}" if not below else "one step later", fontsize=8, pad=3)
-    return _png(figure)
+    return png(figure, _DPI)
 
 
 def _colours(methods: Iterable[str]) -> dict[str, str]:
@@ -245,22 +255,3 @@ def _errorbars(
         axes.errorbar(means, places, xerr=errors, label=label, **style)
     else:
         axes.errorbar(places, means, yerr=errors, label=label, **style)
-
-
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns)
-    for each in np.ravel(axes):
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=8)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from minari_obd.experiments.cell import CellResult
 from minari_obd.scores.estimates import Estimate, estimate_mean, estimate_mean_over_tasks, probability_of_improvement
 from minari_obd.scores.published import published_score
-from minari_obd.storage.files import write_text
+from minari_obd.storage.files import replacing, write_text
+from minari_obd.support.tables import markdown_table
 
 __all__ = ["BenchTable", "Line", "write_results"]
 
@@ -127,14 +128,17 @@ class BenchTable:
     def to_markdown(self) -> str:
         """The tables, with the papers' own numbers below ours."""
         head = ["students cloned from", "pairs", *(f"`{name}`" for name in self.datasets), "mean"]
-        parts = [_markdown(head, [_texts(line) for line in self.lines()])]
+        parts = [markdown_table(head, [_texts(line) for line in self.lines()])]
         if others := self.protocol_columns():
             head = ["mean over datasets", "pairs", OWN, *self.protocols]
-            parts += ["Other students, cloned from the same pairs:", _markdown(head, [_texts(line) for line in others])]
+            parts += [
+                "Other students, cloned from the same pairs:",
+                markdown_table(head, [_texts(line) for line in others]),
+            ]
         if published := self.published():
             head = ["published", *(f"D4RL's of `{name}`" for name in self.datasets)]
             rows = [[line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)] for line in published]
-            parts += [PUBLISHED_NOTE, _markdown(head, rows)]
+            parts += [PUBLISHED_NOTE, markdown_table(head, rows)]
         return "\n\n".join(parts) + "\n"
 
 
@@ -149,11 +153,6 @@ def _rank(method: str) -> int:
 
 def _texts(line: Line) -> list[str]:
     return [line.name, str(line.size or "-"), *map(text_of, line.values)]
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def scores_of(result: CellResult) -> np.ndarray:
@@ -179,9 +178,8 @@ def write_results(results: Sequence[CellResult], folder: Path) -> None:
             row["score"] = None if scores is None else float(scores[student, episode])
             for name in rows:
                 rows[name].append(row[name])
-    temporary = folder / ".results.parquet"
-    pq.write_table(pa.table(rows, schema=_COLUMNS), temporary)
-    temporary.replace(folder / "results.parquet")
+    with replacing(folder / "results.parquet") as temporary:
+        pq.write_table(pa.table(rows, schema=_COLUMNS), temporary)
     write_text(folder / "table.md", BenchTable(results).to_markdown())
 
 

@@ -1,20 +1,17 @@
 """Checkpoints of fine-tuning: learner, replay buffer and record in one safetensors file."""
 
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from minari_obd.errors import FormatError
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
 if TYPE_CHECKING:
     from minari_obd.finetuning.learner import Learner
 
 __all__ = ["RunRecord", "read_checkpoint", "write_checkpoint"]
+
+_KEY = "state"
 
 
 @dataclass
@@ -34,13 +31,9 @@ class RunRecord:
 
 
 def write_checkpoint(path: Path, learner: "Learner", record: RunRecord) -> None:
-    """Write everything that changes to a temporary file and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write everything that changes to a file."""
     tensors, numbers = learner.state()
-    temporary = path.with_suffix(f".{os.getpid()}")
-    cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(cpu, temporary, metadata={"state": json.dumps({"learner": numbers, "record": asdict(record)})})
-    temporary.replace(path)
+    write_tensors(path, tensors, {"learner": numbers, "record": asdict(record)}, _KEY)
 
 
 def read_checkpoint(path: Path, learner: "Learner") -> RunRecord:
@@ -50,12 +43,8 @@ def read_checkpoint(path: Path, learner: "Learner") -> RunRecord:
         FormatError: the file is damaged.
         DataError: as :meth:`Learner.restore`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
-        record = RunRecord(**state["record"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"The checkpoint '{path}' is damaged ({error}); delete it to start the run anew.") from error
-    learner.restore(tensors, state["learner"])
+    with reading(f"The checkpoint '{path}' is damaged; delete it to start the run anew"):
+        state, tensors = read_tensors(path, _KEY)
+        record, numbers = RunRecord(**state["record"]), state["learner"]
+    learner.restore(tensors, numbers)
     return record

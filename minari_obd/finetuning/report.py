@@ -14,12 +14,11 @@ from minari_obd.errors import DataError, FormatError, NotFoundError
 from minari_obd.scores.estimates import Estimate, estimate_mean
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.finetuning import FinetuningRecipe
-from minari_obd.storage.files import write_text
+from minari_obd.storage.files import check_no_report, write_text
+from minari_obd.support.figures import default_style, make_figure, png
 
 if TYPE_CHECKING:
     from minari_obd.cloning.policy import Policy
-
-from minari_obd.storage.files import check_no_report
 
 __all__ = ["FinetuneReport", "draw_reports", "mean_curve"]
 
@@ -204,6 +203,7 @@ def mean_curve(reports: Sequence[FinetuneReport]) -> tuple[np.ndarray, list[Esti
     return first.steps, [estimate_mean(row[:, None]) for row in seeds]
 
 
+@default_style
 def draw_reports(reports: Sequence[FinetuneReport], *, target: float | None = None) -> bytes:
     """Draw the mean curve of every label, with its 95% interval over seeds as a band, as a PNG.
 
@@ -214,8 +214,6 @@ def draw_reports(reports: Sequence[FinetuneReport], *, target: float | None = No
     Raises:
         DataError: as :func:`mean_curve`; reports of several environments.
     """
-    from matplotlib.style import context
-
     groups: dict[str, list[FinetuneReport]] = {}
     for report in reports:
         groups.setdefault(report.label, []).append(report)
@@ -224,29 +222,15 @@ def draw_reports(reports: Sequence[FinetuneReport], *, target: float | None = No
     curves = {label: mean_curve(each) for label, each in groups.items()}
     if not curves:
         raise DataError("There is no report to draw.")
-    with context("default", after_reset=True):  # and not as the user's own settings would have it
-        return _draw(curves, reports[0], {label: len(each) for label, each in groups.items()}, target)
-
-
-def _draw(curves: dict[str, Any], example: FinetuneReport, counts: dict[str, int], target: float | None) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: nothing global, no display
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, axes = make_figure(7.0, 4.6, ticks={})
     for label, (steps, estimates) in curves.items():
-        seeds = "1 seed" if counts[label] == 1 else f"{counts[label]} seeds"
+        seeds = "1 seed" if len(groups[label]) == 1 else f"{len(groups[label])} seeds"
         (line,) = axes.plot(steps, [each.mean for each in estimates], lw=1.6, label=f"{label} ({seeds})")
         band = [each.low for each in estimates], [each.high for each in estimates]
         axes.fill_between(steps, *band, color=line.get_color(), alpha=0.18, lw=0)
     if target is not None:
         axes.axhline(target, color="0.4", lw=1.0, ls=":", label=f"to be reached: {target:.1f}")
-    axes.set(
-        title=example.env_id, xlabel="environment steps", ylabel="return" if example.reference is None else "score"
-    )
+    unit = "return" if reports[0].reference is None else "score"
+    axes.set(title=reports[0].env_id, xlabel="environment steps", ylabel=unit)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

@@ -1,4 +1,4 @@
-"""Scaling: observations as z-scores."""
+"""Scaling: observations as z-scores, and actions on [-1, 1]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from minari_obd.errors import DataError
 
-__all__ = ["Normaliser"]
+__all__ = ["ActionScale", "Normaliser"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,24 @@ class Normaliser:
     def denormalise(self, states: np.ndarray) -> np.ndarray:
         """Normalised states (..., S) to raw observations."""
         return (states * self.scale + self.mean).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ActionScale:
+    """Between raw actions and those on [-1, 1], which students and teachers work with.
+
+    Both ways keep NumPy's type of the result: float32 if actions and bounds are.
+    """
+
+    low: np.ndarray
+    """Lowest raw action, shape (A,)."""
+    high: np.ndarray
+    """Highest raw action, shape (A,)."""
+
+    def scale(self, actions: np.ndarray) -> np.ndarray:
+        """Raw actions (..., A) to [-1, 1]."""
+        return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
+
+    def unscale(self, scaled: np.ndarray) -> np.ndarray:
+        """Actions (..., A) on [-1, 1] to raw ones."""
+        return self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)

@@ -1,16 +1,15 @@
 """Files: written whole or not at all."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from minari_obd.errors import SettingError
 
-if TYPE_CHECKING:
-    pass
-
-
-__all__ = ["check_no_report", "check_writable", "write_bytes", "write_text"]
+__all__ = ["check_no_report", "check_writable", "replacing", "write_bytes", "write_text"]
 
 
 def check_writable(path: str | Path) -> Path:
@@ -22,7 +21,7 @@ def check_writable(path: str | Path) -> Path:
         SettingError: a parent is a file, or may not be written.
     """
     path = Path(path)
-    probe = path.parent / f".{path.name}.probe"
+    probe = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -34,15 +33,35 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what is written there gets the name ``path`` when the block ends.
+
+    If the block raises, ``path`` stays what it was and nothing else is left behind. The block may write a file or, if
+    there is nothing at ``path`` yet, a folder. The folder above is made if it is missing.
+
+    Raises:
+        SettingError: the folder above cannot be written.
+    """
+    temporary = _beside(check_writable(path))
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by way of a temporary one that is renamed; its folder is made if there is none.
+    """Write a file, and the folder above if it is missing.
 
     Raises:
         SettingError: it cannot be written.
     """
-    temporary = check_writable(path).with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,3 +77,8 @@ def check_no_report(folder: Path) -> None:
     """
     if (folder / "report.json").exists():
         raise SettingError(f"'{folder}' holds a report already; give another folder, or delete that one.")
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside ``path`` that nobody else uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}")

@@ -1,6 +1,5 @@
 """The Hugging Face Hub: repositories of ours, pushed in one commit, pulled pinned. The only importer of its client."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, R
 from huggingface_hub.utils import validate_repo_id
 
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.storage.files import write_text
 
 __all__ = ["Holding", "HubError", "check_repository_id", "fetch", "publish"]
 
@@ -178,10 +178,7 @@ def _remember(folder: Path, revision: str) -> None:
     the complete one before it.
     """
     note = folder.parents[1] / "refs" / revision
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{note.name}.{os.getpid()}")
-    temporary.write_text(folder.name, encoding="utf-8")
-    temporary.replace(note)
+    write_text(note, folder.name)
 
 
 def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from minari_obd.errors import DataError, FormatError, SettingError
-from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import check_writable
+from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.teachers.networks import (
     ACTIVATIONS,
     Layers,
@@ -87,18 +84,23 @@ class FrozenTeacher:
     def act(self, states: np.ndarray) -> np.ndarray:
         """Greedy actions (B, A) for raw observations (B, S)."""
         scaled = self._batched(lambda s: torch.tanh(apply_layers(self.actor, s, self.activation)), self._inputs(states))
-        return (self.action_low + 0.5 * (scaled + 1.0) * (self.action_high - self.action_low)).astype(np.float32)
+        return self.action_scale.unscale(scaled)
 
     def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Values (B,) of raw actions (B, A) in raw observations (B, S)."""
-        scaled = 2.0 * (np.asarray(actions) - self.action_low) / (self.action_high - self.action_low) - 1.0
-        inputs = np.concatenate([self._inputs(states), scaled.astype(np.float32)], axis=1)
+        scaled = self.action_scale.scale(np.asarray(actions)).astype(np.float32)
+        inputs = np.concatenate([self._inputs(states), scaled], axis=1)
         reduce = torch.mean if self.value_from == "mean" else torch.amin
 
         def of_critics(rows: torch.Tensor) -> torch.Tensor:
             return reduce(torch.stack([apply_layers(c, rows, self.activation)[:, 0] for c in self.critics]), 0)
 
         return self._batched(of_critics, inputs)
+
+    @property
+    def action_scale(self) -> ActionScale:
+        """Between raw actions and those on [-1, 1]."""
+        return ActionScale(self.action_low, self.action_high)
 
     @cached_property
     def sha256(self) -> str:
@@ -138,7 +140,6 @@ class FrozenTeacher:
     def save(self, folder: str | Path) -> Path:
         """Write ``teacher.safetensors`` into ``folder`` and return the folder."""
         folder = Path(folder)
-        target = check_writable(folder / TEACHER_FILE)
         tensors = {
             **named_tensors("actor", self.actor),
             **{name: t for i, c in enumerate(self.critics) for name, t in named_tensors(f"critic_{i}", c).items()},
@@ -156,12 +157,7 @@ class FrozenTeacher:
             "details": self.details,
             "sha256": _seal(self),
         }
-        temporary = target.with_suffix(f".{os.getpid()}")
-        try:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_tensors(folder / TEACHER_FILE, tensors, header, _KEY)
         return folder
 
     def push_to_hub(
@@ -222,11 +218,8 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
         FormatError: not such a file, damaged, or of a newer format.
     """
     where = origin or str(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {})[_KEY]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
-        header = json.loads(text)
+    with reading(f"'{where}' is not a teacher of this package, or damaged"):
+        header, tensors = read_tensors(path, _KEY)
         if header["format"] > _FORMAT:
             raise FormatError(
                 f"'{where}' has teacher format {header['format']}, and this version of minari-obd reads up to "
@@ -244,10 +237,6 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
             origin=origin,
         )
         stated = header["sha256"] if header["format"] > 1 else None
-    except FormatError:
-        raise
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
-        raise FormatError(f"'{where}' is not a teacher of this package, or damaged: {str(error)[:300]}.") from error
     if stated is not None and stated != _seal(teacher):
         raise FormatError(
             f"What is in '{where}' does not match its hash; the copy is damaged or was changed, fetch it again."

@@ -3,8 +3,6 @@
 import contextlib
 import csv
 import io
-import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
+from minari_obd.support.streams import Stream
+
 __all__ = ["TrainingRecord", "contained", "generator_of", "log_text", "read_training", "write_training"]
+
+_KEY = "record"
 
 
 @dataclass
@@ -43,7 +44,7 @@ def contained(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def write_training(path: Path, modules: Mapping[str, Any], device: torch.device, record: TrainingRecord) -> None:
-    """Write networks, optimisers, torch's random state and the record to a temporary file, and rename it.
+    """Write networks, optimisers, torch's random state and the record.
 
     Args:
         path: the file.
@@ -51,7 +52,6 @@ def write_training(path: Path, modules: Mapping[str, Any], device: torch.device,
         device: where they are.
         record: the rest.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"rng/cpu": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
@@ -61,18 +61,19 @@ def write_training(path: Path, modules: Mapping[str, Any], device: torch.device,
         else:
             for number, values in module.optim.state_dict()["state"].items():
                 tensors |= {f"optimiser/{name}/{number}/{key}": value for key, value in values.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # Clones, since networks may share tensors, which safetensors refuses.
-    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, temporary, metadata={"record": json.dumps(asdict(record))})
-    temporary.replace(path)
+    write_tensors(path, {name: tensor.detach().clone() for name, tensor in tensors.items()}, asdict(record), _KEY)
 
 
 def read_training(path: Path, modules: Mapping[str, Any], device: torch.device) -> TrainingRecord:
-    """Put networks, optimisers and torch's random state back as they were written, and return the record."""
-    with safe_open(path, framework="pt") as file:
-        record = TrainingRecord(**json.loads(file.metadata()["record"]))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no iterator of its own
+    """Put networks, optimisers and torch's random state back as they were written, and return the record.
+
+    Raises:
+        FormatError: the file is damaged.
+    """
+    with reading(f"The checkpoint '{path}' is damaged; delete it to start the training anew"):
+        values, tensors = read_tensors(path, _KEY)
+        record = TrainingRecord(**values)
     for name, module in modules.items():
         if isinstance(module, torch.nn.Module):
             module.load_state_dict(_below(f"module/{name}/", tensors))
@@ -99,7 +100,7 @@ def log_text(log: list[dict[str, float]]) -> str:
 
 def generator_of(seed: int, record: TrainingRecord) -> np.random.Generator:
     """Return the generator of batches, where the record left it."""
-    rng = np.random.default_rng([seed, 4])
+    rng = Stream.TEACHER.generator(seed)
     if record.rng:
         rng.bit_generator.state = record.rng
     return rng

@@ -1,0 +1,62 @@
+"""Tensors: safetensors files with a JSON header."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minari_obd.errors import FormatError, MinariObdError
+from minari_obd.storage.files import replacing
+
+__all__ = ["read_tensors", "reading", "write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any], key: str) -> None:
+    """Write tensors of any device to one file, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: by their names in the file; no two may share memory.
+        header: JSON values.
+        key: the name of the header in the file's metadata.
+
+    Raises:
+        SettingError: the folder cannot be written.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(held, temporary, metadata={key: json.dumps(header)})
+
+
+def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors, on the CPU, of a file that :func:`write_tensors` wrote; nothing is unpickled.
+
+    Call it within :func:`reading`, which names the file and turns what may be raised into a sentence.
+    """
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {})[key]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
+    return json.loads(text), tensors
+
+
+@contextmanager
+def reading(problem: str) -> Iterator[None]:
+    """Raise a FormatError for anything that a damaged or foreign file raises while it is read.
+
+    Args:
+        problem: how the sentence begins, such as ``'x.safetensors' is not a policy``; the reason follows.
+    """
+    try:
+        yield
+    except FormatError:
+        raise
+    except (
+        *(SafetensorError, MinariObdError, OSError),
+        *(KeyError, TypeError, ValueError, AttributeError, RecursionError),
+    ) as error:
+        raise FormatError(f"{problem}: {str(error)[:300].rstrip('.')}.") from error
