@@ -24,6 +24,7 @@ from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import check_writable, write_bytes, write_text
+from minari_obd.support.tables import markdown_table
 from minari_obd.version import __version__
 
 __all__ = ["Arm", "FinetuningGrid", "arms_table", "load_arms", "run_arms"]
@@ -183,7 +184,7 @@ def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float 
     names = ["arm", "seeds", f"{unit} at the start", f"after {budget:,} steps", "at the end", "largest drop"]
     if target is not None:
         names += [f"steps to {target:.1f}", "to stay there"]
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = []
     for label in dict.fromkeys(report.label for report in reports):
         group = [report for report in reports if report.label == label]
         steps, estimates = mean_curve(group)
@@ -192,8 +193,8 @@ def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float 
         fields = [label, str(len(group)), *map(str, (estimates[0], within, estimates[-1], drop))]
         if target is not None:
             fields += [_steps_text([each.steps_to(target, stays=stays) for each in group]) for stays in (False, True)]
-        lines.append(f"| {' | '.join(fields)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(fields)
+    return markdown_table(names, rows) + "\n"
 
 
 def _steps_text(steps: Sequence[int | None]) -> str:

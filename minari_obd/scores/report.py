@@ -11,6 +11,7 @@ from minari_obd.errors import DataError
 from minari_obd.scores.estimates import Estimate, estimate_interquartile_mean, estimate_mean, probability_of_improvement
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.support.tables import markdown_table
 
 __all__ = ["EvaluationReport"]
 
@@ -120,9 +121,9 @@ class EvaluationReport:
             f"interquartile mean of {'returns' if self.reference is None else 'scores'}": self.interquartile_mean,
             "return": self.mean_return,
         }
-        lines = [f"| {name} | {row.mean:.1f} | {row.low:.1f} - {row.high:.1f} |" for name, row in rows.items()]
+        cells = [[name, f"{row.mean:.1f}", f"{row.low:.1f} - {row.high:.1f}"] for name, row in rows.items()]
         head = f"{self.env_id}, {students} {self._judged} x {episodes} episodes, seed {self.seed}"
-        return "\n".join([f"| {head} | mean | 95% interval |", "|---|---|---|", *lines]) + "\n"
+        return markdown_table([head, "mean", "95% interval"], cells) + "\n"
 
     def __repr__(self) -> str:
         students, episodes = self.returns.shape
