@@ -291,7 +291,7 @@ def test_a_save_that_fails_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) 
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("minari_obd.teachers.frozen.save_file", fail)
+    monkeypatch.setattr("minari_obd.storage.tensors.save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         make_teacher(1).save("kept")
     assert says(load_teacher("kept")) == says(make_teacher())
