@@ -22,6 +22,7 @@ from minari_obd.errors import DataError, SettingError
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.targets.methods import StateDensityWeighting
+from minari_obd.targets.targets import TargetInputs
 
 ESTIMATORS: dict[str, Any] = {
     "knn": KNearestNeighbours(neighbours=30),
@@ -274,7 +275,7 @@ def test_the_broad_half_gains_the_weight_that_theory_predicts(name: str, toleran
     data = lopsided()
     density = ESTIMATORS[name].fit(data.normaliser.normalise(data.observations))
     method = StateDensityWeighting(effective_fraction=FRACTION, with_values=False)
-    made = method.targets(data, RuleTeacher(), density)
+    made = method.targets(TargetInputs(data, RuleTeacher(), density))
     alpha, share = predicted()
     assert share > 0.65
     assert made.details["alpha"] == pytest.approx(alpha, rel=0.15)

@@ -7,13 +7,13 @@ from scipy import stats
 
 from minari_obd.densities.neighbours import KNearestNeighbours
 from minari_obd.densities.weights import effective_sample_fraction, tempered_exponential, tempered_reciprocal
-from minari_obd.errors import DataError, NotFoundError
+from minari_obd.errors import DataError, NotFoundError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.settings.sections import ValueRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.targets.clustering import central_rows
 from minari_obd.targets.methods import ActionValuePolicyBehaviouralCloning, StateDensityWeighting
-from minari_obd.targets.targets import Targets
+from minari_obd.targets.targets import TargetInputs, Targets
 
 DISTILLED = ("dbc", "pbc", "av_pbc", "sdw")
 SELECTED = ("random", "kmeans")
@@ -26,7 +26,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def targets(name: str, data: OfflineData, teacher: RuleTeacher) -> Targets:
     method = OBJECTIVES.get(name)()
     density = KNearestNeighbours().fit(data.normaliser.normalise(data.observations))
-    return method.targets(data, teacher, density)
+    return method.targets(TargetInputs(data, teacher, density))
 
 
 @pytest.mark.parametrize("name", DISTILLED)
@@ -58,7 +58,7 @@ def test_shift_free_values_do_not_know_of_a_constant_reward(small_data: OfflineD
             return super().value(states, actions) + 500.0
 
     method = ActionValuePolicyBehaviouralCloning(ValueRecipe("shift_free"))
-    here, there = (method.targets(small_data, teacher(), None) for teacher in (RuleTeacher, Shifted))
+    here, there = (method.targets(TargetInputs(small_data, teacher(), None)) for teacher in (RuleTeacher, Shifted))
     np.testing.assert_allclose(here.weights, there.weights, atol=1e-4)
     assert here.weights.mean() == pytest.approx(1.0, abs=1e-5)
     values = 3.0 + small_data.observations[:, 0]
@@ -76,7 +76,7 @@ def test_tempered_values_know_neither_shift_nor_scale(small_data: OfflineData) -
             return 40.0 * super().value(states, actions) - 500.0
 
     method = ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered", effective_fraction=0.3))
-    here, there = (method.targets(small_data, teacher(), None) for teacher in (RuleTeacher, Changed))
+    here, there = (method.targets(TargetInputs(small_data, teacher(), None)) for teacher in (RuleTeacher, Changed))
     np.testing.assert_allclose(here.weights, there.weights, rtol=1e-3)
     assert here.details["value_alpha"] == pytest.approx(40.0 * there.details["value_alpha"])
     for made in (here, there):
@@ -94,13 +94,13 @@ def _intercept(made: Targets) -> float:
 
 def test_raw_values_keep_their_scale(small_data: OfflineData) -> None:
     raw = ValueRecipe("raw", beta=0.5)
-    made = ActionValuePolicyBehaviouralCloning(raw).targets(small_data, RuleTeacher(), None)
+    made = ActionValuePolicyBehaviouralCloning(raw).targets(TargetInputs(small_data, RuleTeacher(), None))
     wanted = 0.5 * np.clip(3.0 + small_data.observations[:, 0], 0, None)
     np.testing.assert_allclose(made.weights, wanted, rtol=1e-5)
     assert (made.details["value_weights"], made.details["value_beta"]) == ("raw", 0.5)
     density = KNearestNeighbours().fit(small_data.normaliser.normalise(small_data.observations))
     sdw, scaled = (
-        StateDensityWeighting(values=recipe).targets(small_data, RuleTeacher(), density)
+        StateDensityWeighting(values=recipe).targets(TargetInputs(small_data, RuleTeacher(), density))
         for recipe in (raw, ValueRecipe())
     )
     np.testing.assert_allclose(sdw.weights, scaled.weights * wanted.mean(), rtol=1e-4)
@@ -126,8 +126,8 @@ def test_sdw_with_constant_values_is_the_tempered_density(small_data: OfflineDat
 
 def test_sdw_is_values_times_rarity_or_rarity_alone(small_data: OfflineData) -> None:
     density = KNearestNeighbours().fit(small_data.normaliser.normalise(small_data.observations))
-    alone = StateDensityWeighting(with_values=False).targets(small_data, RuleTeacher(), density)
-    both = StateDensityWeighting().targets(small_data, RuleTeacher(), density)
+    alone = StateDensityWeighting(with_values=False).targets(TargetInputs(small_data, RuleTeacher(), density))
+    both = StateDensityWeighting().targets(TargetInputs(small_data, RuleTeacher(), density))
     values = targets("av_pbc", small_data, RuleTeacher()).weights
     expected = alone.weights * values / np.mean(alone.weights * values)
     np.testing.assert_allclose(both.weights, expected, rtol=1e-5)
@@ -136,7 +136,9 @@ def test_sdw_is_values_times_rarity_or_rarity_alone(small_data: OfflineData) -> 
     assert both.details["effective_fraction"] == pytest.approx(1 / np.mean(both.weights**2), rel=1e-4)
     assert "mean_value" in both.details
     # Values that could not weight anything are not even asked for.
-    worthless = StateDensityWeighting(with_values=False).targets(small_data, RuleTeacher(value=-1.0), density)
+    worthless = StateDensityWeighting(with_values=False).targets(
+        TargetInputs(small_data, RuleTeacher(value=-1.0), density)
+    )
     np.testing.assert_array_equal(worthless.weights, alone.weights)
 
 
@@ -252,7 +254,9 @@ def test_tempered_values_that_tell_nothing_apart_are_refused(
     value: float, message: str, small_data: OfflineData
 ) -> None:
     with pytest.raises(DataError, match=message):
-        ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered")).targets(small_data, RuleTeacher(value), None)
+        ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered")).targets(
+            TargetInputs(small_data, RuleTeacher(value), None)
+        )
 
 
 @pytest.mark.parametrize("registry", [OBJECTIVES, DENSITIES, STUDENTS, TEACHERS], ids=lambda r: r.kind)
@@ -262,6 +266,13 @@ def test_every_registered_name_exists(registry) -> None:
             assert registry.get(name) is not None
     with pytest.raises(NotFoundError, match=f"There is no {registry.kind} 'nothing'"):
         registry.get("nothing")
+
+
+def test_targets_that_lack_what_they_need_say_so(small_data: OfflineData) -> None:
+    for name, needed in (("pbc", "a teacher"), ("sdw", "a fitted density")):
+        given = TargetInputs(small_data, None if name == "pbc" else RuleTeacher())
+        with pytest.raises(SettingError, match=f"need {needed}"):
+            OBJECTIVES.get(name)().targets(given)
 
 
 def test_a_near_name_is_guessed() -> None:

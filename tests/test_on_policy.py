@@ -8,13 +8,15 @@ from conftest import RuleTeacher
 from scipy import stats
 
 from minari_obd.densities.weights import effective_sample_fraction
-from minari_obd.distillation.distillation import Distillation
+from minari_obd.distillation.distillation import build_targets
+from minari_obd.distillation.preparation import prepare
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import OnPolicyRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.targets.methods import PolicyBehaviouralCloning
 from minari_obd.targets.on_policy import OnPolicyWeighting, past_disagreement
+from minari_obd.targets.targets import TargetInputs
 
 
 def episodes(lengths: list[int], actions: np.ndarray, observations: np.ndarray) -> OfflineData:
@@ -65,13 +67,13 @@ def test_what_the_teacher_did_itself_weighs_most() -> None:
     own, other = rng.normal(0, 0.05, (2_000, 1)), rng.uniform(-1, 1, (2_000, 1))
     places = np.concatenate([rng.normal(0, 1, (2_000, 2)), rng.normal(5, 1, (2_000, 2))])
     data = episodes([100] * 40, np.concatenate([own, other]), places)
-    made = OnPolicyWeighting().targets(data, Still(), None)
+    made = OnPolicyWeighting().targets(TargetInputs(data, Still()))
     assert effective_sample_fraction(made.weights) == pytest.approx(0.5, abs=0.1)
     assert made.details["effective_fraction"] == pytest.approx(effective_sample_fraction(made.weights))
     is_settled = np.arange(4_000) % 100 > 30
     share = made.weights[:2_000][is_settled[:2_000]].sum() / made.weights[is_settled].sum()
     assert share > 0.95
-    np.testing.assert_array_equal(made.states, PolicyBehaviouralCloning().targets(data, Still(), None).states)
+    np.testing.assert_array_equal(made.states, PolicyBehaviouralCloning().targets(TargetInputs(data, Still())).states)
     np.testing.assert_array_equal(made.actions, 0.0)
 
 
@@ -80,7 +82,7 @@ def test_a_chain_is_weighted_like_its_importance_ratio() -> None:
     rng = np.random.default_rng(2)
     actions = np.clip(rng.normal(0.3, 0.2, (5_000, 1)), -1, 1)
     data = episodes([10] * 500, actions, rng.normal(size=(5_000, 2)))
-    made = OnPolicyWeighting(OnPolicyRecipe(decay=0.95)).targets(data, Still(), None)
+    made = OnPolicyWeighting(OnPolicyRecipe(decay=0.95)).targets(TargetInputs(data, Still()))
     # Up to what the behaviour's own likelihood says, which is not known to the weights: the teacher's part alone.
     logarithm = stats.norm.logpdf(data.actions[:, 0].astype(np.float64), scale=0.2).reshape(500, 10)
     before = np.concatenate([np.zeros((500, 1)), np.cumsum(logarithm, axis=1)[:, :-1]], axis=1)
@@ -94,13 +96,14 @@ def test_data_of_the_teacher_alone_is_weighted_evenly(small_data: OfflineData) -
     teacher = RuleTeacher()
     low, high = small_data.action_low, small_data.action_high
     same = replace(small_data, actions=np.clip(teacher.act(small_data.observations), low, high))
-    made = OnPolicyWeighting().targets(same, teacher, None)
+    made = OnPolicyWeighting().targets(TargetInputs(same, teacher))
     np.testing.assert_allclose(made.weights, 1.0, atol=1e-6)
 
 
 def test_a_recipe_reaches_the_weights(small_data: OfflineData) -> None:
-    recipe = Recipe("arrays", method="opw", on_policy=OnPolicyRecipe(decay=0.5, temperature=0.3))
-    targets = Distillation(recipe, source=small_data, teacher_object=RuleTeacher(), progress=False).targets
+    recipe = Recipe("arrays", method="opw", size=8, on_policy=OnPolicyRecipe(decay=0.5, temperature=0.3))
+    prepared = prepare(recipe, small_data, RuleTeacher(), progress=False)
+    targets = build_targets(prepared, RuleTeacher(), None)
     assert (targets.details["decay"], targets.details["temperature"]) == (0.5, 0.3)
     past = past_disagreement(small_data, targets.actions, 0.5)
     ratio = targets.weights[1:] / targets.weights[:-1]
@@ -109,6 +112,6 @@ def test_a_recipe_reaches_the_weights(small_data: OfflineData) -> None:
 
 
 def test_data_far_from_the_teacher_keeps_finite_weights(small_data: OfflineData) -> None:
-    made = OnPolicyWeighting(OnPolicyRecipe(temperature=1e-4)).targets(small_data, RuleTeacher(), None)
+    made = OnPolicyWeighting(OnPolicyRecipe(temperature=1e-4)).targets(TargetInputs(small_data, RuleTeacher()))
     assert np.isfinite(made.weights).all()
     assert made.weights.mean() == pytest.approx(1.0, abs=1e-3)

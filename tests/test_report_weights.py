@@ -7,7 +7,8 @@ import pytest
 from test_report import HOPPER, SMALL, images
 
 from minari_obd.densities.picture import draw_weights
-from minari_obd.distillation.distillation import Distillation
+from minari_obd.distillation.distillation import build_targets
+from minari_obd.distillation.preparation import prepare
 from minari_obd.experiments import weights as report_weights
 from minari_obd.experiments.bench import run_grid
 from minari_obd.experiments.cell import load_results
@@ -30,7 +31,7 @@ def test_weights_are_drawn_from_the_targets_of_the_pairs(monkeypatch: pytest.Mon
     assert pictures["random"] == pictures["pbc"] == b""  # there is nothing to see
     recipe = parse_recipe(Recipe(HOPPER, method="opw").to_json() | SMALL, "the test")
     teacher = load_teacher(next(Path("out/teachers").iterdir()))
-    targets = Distillation(recipe, teacher_object=teacher, progress=False).targets
+    targets = build_targets(prepare(recipe, teacher=teacher, progress=False), teacher, None)
     assert pictures["opw"] == draw_weights(targets.states, targets.weights)
     with monkeypatch.context() as once:
         once.setattr(report_weights, "draw_weights", lambda *_: pytest.fail("drawn again"))

@@ -34,11 +34,12 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
             settings: the recipe.
             out: Folder to write; `out/<source>-<method>-<size>` if not given.
         """
-        from minari_obd.distillation.distillation import Distillation
+        from minari_obd.distillation.distillation import run as run_prepared
+        from minari_obd.distillation.preparation import prepare
 
         source = settings.source.strip("/").replace("/", "-")
         folder = out or Path("out") / f"{source}-{settings.method}-{settings.size}"
-        dataset = Distillation(settings).run(folder)
+        dataset = run_prepared(prepare(settings, out=folder)).dataset
         print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder}")
 
     @app.command

@@ -1,7 +1,6 @@
 """Pipeline: a recipe from start to end, with the baselines that its result has to be seen beside."""
 
 import json
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from minari_obd.cloning.cloning import clone
-from minari_obd.distillation.distillation import Distillation
+from minari_obd.distillation.distillation import Outcome, run
+from minari_obd.distillation.judging import judge_pairs, judge_teacher
+from minari_obd.distillation.preparation import Prepared, prepare
 from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.folder import check_target
 from minari_obd.errors import SettingError
-from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.scores.report import EvaluationReport
-from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.settings.recipe import Recipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.storage.files import write_text
 from minari_obd.support.devices import cpu_threads
 
 __all__ = ["Result", "Row", "run_recipe"]
@@ -35,6 +36,8 @@ class Row:
     """Seconds to make what students are cloned from (for the teacher: to train it), zero if it was there."""
     cloned: float
     """Seconds to clone one student."""
+    is_result: bool = False
+    """Whether it is of the pairs that the recipe is about."""
 
     def comparison(self) -> dict[str, Any]:
         """Return the line as JSON values, for the results table of a distilled set's card."""
@@ -96,59 +99,51 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, *, progress: bool 
         SettingError: the source names no environment to evaluate in.
     """
     with cpu_threads(recipe.threads) as threads:
-        return _run(replace(recipe, threads=threads), out, progress)
+        recipe = replace(recipe, threads=threads)
+        prepared = prepare(recipe, out=out, progress=progress)
+        if prepared.data.env_id is None:
+            raise SettingError(
+                f"'{prepared.data.dataset_id}' names no environment, so nothing can be evaluated; use "
+                "`minari-obd distill`."
+            )
+        folder = prepared.out or check_target(Path("out") / _name(recipe, prepared.data.env_id))
+        outcome = run(replace(prepared, out=folder))  # saved at once, and once more with its evaluation
+        rows = _rows(prepared, outcome)
+        dataset = _with_evaluation(outcome.dataset, rows)
+        dataset.save(folder)
+        result = Result(dataset, rows, folder)
+        write_text(folder.with_name(f"{folder.name}.results.json"), json.dumps(result.to_json(), indent=1) + "\n")
+        if progress:
+            Console().print(result.table())
+        return result
 
 
-def _run(recipe: Recipe, out: str | Path | None, progress: bool) -> Result:
-    run = Distillation(recipe, progress=progress)
-    run.check(out)
-    if run.data.env_id is None:
-        raise SettingError(
-            f"'{run.data.dataset_id}' names no environment, so nothing can be evaluated; use `minari-obd distill`."
-        )
-    name = f"obd-{run.data.env_id.rsplit('-v', 1)[0].lower()}-{recipe.method}-{recipe.size}"
-    folder = Path(out) if out is not None else Path("out") / name
-    run.check(folder)
-    started = time.perf_counter()
-    dataset = run.run(folder)  # saved at once; saved again with its evaluation in the end
-    total = time.perf_counter() - started
+def _name(recipe: Recipe, env_id: str) -> str:
+    return f"obd-{env_id.rsplit('-v', 1)[0].lower()}-{recipe.method}-{recipe.size}"
 
-    def judge(subject: Any, students: int) -> EvaluationReport:
-        judged = recipe.evaluation
-        return evaluate(subject, students=students, episodes=judged.episodes, seed=recipe.seed, progress=progress)
 
-    def row(label: str, pairs: Any, made: float, protocol: StudentProtocol | None = None) -> Row:
-        begun = time.perf_counter()
-        policy = clone(pairs, students=students, protocol=protocol, seed=recipe.seed, progress=progress)
-        cloned = (time.perf_counter() - begun) / students
-        return Row(label, len(pairs), judge(policy, students), made, cloned)
+def _rows(prepared: Prepared, outcome: Outcome) -> list[Row]:
+    """Judge the pairs, and beside them random pairs, the whole data and the teacher, in the order of the table."""
+    recipe, data, progress = prepared.recipe, prepared.data, prepared.progress
 
-    students = recipe.evaluation.students
+    def row(name: str, pairs: DistilledDataset | OfflineData, made: float = 0.0, *, is_result: bool = False) -> Row:
+        judged = judge_pairs(pairs, recipe, progress=progress)
+        return Row(name, len(pairs), judged.report, made, judged.cloned_seconds, is_result)
+
     rows = []
     if recipe.method != "random":
-        picked = Distillation(replace(recipe, method="random"), source=run.data, progress=False).run()
-        rows.append(row("random pairs", picked, 0.0))
-    distilled = row(f"{recipe.method} pairs", dataset, total - run.teacher_seconds)
-    rows.append(distilled)
-    whole_data = replace(protocol_by_name("whole_data"), steps=recipe.evaluation.whole_data_steps)
-    rows.append(row("whole dataset", run.data, 0.0, whole_data))
-    if run.needs_teacher:
-        # As many episodes as all students have together, so that its interval is as telling as theirs.
-        report = evaluate(
-            run.teacher,
-            env=run.data.env_id,
-            students=1,
-            episodes=students * recipe.evaluation.episodes,
-            seed=recipe.seed,
-            progress=progress,
-        )
-        rows.append(Row("(teacher)", None, report, run.teacher_seconds, 0.0))
-    others = [each.comparison() for each in rows if each is not distilled]
-    dataset = replace(dataset, evaluation={**distilled.report.to_json(), "comparisons": others})
-    dataset.save(folder)
-    result = Result(dataset, rows, folder)
-    summary = folder.with_name(f"{folder.name}.results.json")
-    summary.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-    if progress:
-        Console().print(result.table())
-    return result
+        picked = run(prepare(replace(recipe, method="random"), data, progress=False)).dataset
+        rows.append(row("random pairs", picked))
+    rows.append(row(f"{recipe.method} pairs", outcome.dataset, outcome.seconds, is_result=True))
+    rows.append(row("whole dataset", data))
+    if (teacher := outcome.taught.teacher) is not None:
+        report = judge_teacher(teacher, data.env_id, recipe, progress=progress)
+        rows.append(Row("(teacher)", None, report, outcome.taught.seconds, 0.0))
+    return rows
+
+
+def _with_evaluation(dataset: DistilledDataset, rows: list[Row]) -> DistilledDataset:
+    """Return the dataset with its own row's report, and the others beside it."""
+    own = next(row for row in rows if row.is_result)
+    others = [row.comparison() for row in rows if not row.is_result]
+    return replace(dataset, evaluation={**own.report.to_json(), "comparisons": others})

@@ -1,46 +1,36 @@
 """The plan: what a run will do and how long that takes here, said before it starts."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from rich.console import Console
 
-from minari_obd.settings.recipe import Recipe
+from minari_obd.distillation.preparation import Prepared
+from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
+from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["PlannedTeacher", "print_plan", "print_values"]
-
-
-@dataclass(frozen=True)
-class PlannedTeacher:
-    """A teacher that is given, or a training that is to be done."""
-
-    run: Any
-    """The :class:`~minari_obd.teachers.d3rlpy_teacher.TeacherRun`, or None if the teacher is there."""
-    seconds: float
-    """Estimate of the training; zero if it was done before."""
+__all__ = ["print_plan", "print_values"]
 
 
-def print_plan(
-    recipe: Recipe, data: str, teacher: PlannedTeacher | None, density: Any, distillation_seconds: float | None
-) -> None:
-    """Print to standard error; parts that the method does not need are None."""
+def print_plan(prepared: Prepared) -> None:
+    """Print to standard error what will be done and, from a short measurement here, how long it will take."""
+    recipe = prepared.recipe
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from", end=" ")
-    console.print(data, markup=False)
-    if teacher is not None and teacher.run is None:
+    console.print(repr(prepared.data), markup=False)
+    if isinstance(prepared.teacher, TeacherRun):
+        training, seconds = prepared.teacher, prepared.teacher.estimate_seconds()
+        how = f"about {_duration(seconds)}" if seconds else "trained before, loaded"
+        console.print(f"  teacher      {training.algorithm.name}, {training.steps:,} updates: {how}")
+    elif prepared.teacher is not None:
         console.print("  teacher      given")
-    elif teacher is not None:
-        what = f"{teacher.run.algorithm.name}, {teacher.run.steps:,} updates"
-        how = f"about {_duration(teacher.seconds)}" if teacher.seconds else "trained before, loaded"
-        console.print(f"  teacher      {what}: {how}")
-    if density is not None:
-        console.print(f"  density      {density!r}", markup=False)
-    if distillation_seconds is not None:
+    if prepared.density is not None:
+        console.print(f"  density      {prepared.density!r}", markup=False)
+    if not isinstance(prepared.method, Selection):
+        sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
+        seconds = prepared.loop.seconds_per_step(*sizes, recipe.size) * recipe.distillation.steps
         console.print(
             f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
-            f"steps of cloning: about {_duration(distillation_seconds)} on {torch.get_num_threads()} thread(s)"
+            f"steps of cloning: about {_duration(seconds)} on {torch.get_num_threads()} thread(s)"
         )
 
 

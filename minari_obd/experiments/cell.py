@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minari_obd.cloning.cloning import clone
-from minari_obd.distillation.distillation import Distillation
+from minari_obd.distillation.distillation import run
+from minari_obd.distillation.judging import judge_pairs, judge_teacher
+from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.loading import load_dataset
@@ -17,7 +17,7 @@ from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
 from minari_obd.scores.report import EvaluationReport
-from minari_obd.settings.protocols import evaluation_protocol_by_name, protocol_by_name
+from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -25,6 +25,8 @@ from minari_obd.storage.files import write_text
 from minari_obd.support.devices import cpu_threads
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
+from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
 
 __all__ = ["CellResult", "Task", "kept_pairs", "kept_teacher", "load_results", "run_task"]
@@ -156,9 +158,9 @@ def _result(task: Task, report: EvaluationReport, made: float = 0.0, cloned: flo
     return CellResult(*fixed, round(made, 3), round(cloned, 4), protocol=cell.protocol, **known)
 
 
-def _copy(teacher: Path | None, to: Path | None) -> None:
+def _copy(teacher: Path, to: Path) -> None:
     """Copy a teacher's folder that is there to where it is not, so that no machine trains it again."""
-    if teacher is not None and to is not None and teacher.is_dir() and not to.exists():
+    if teacher.is_dir() and not to.exists():
         to.parent.mkdir(parents=True, exist_ok=True)
         temporary = to.with_name(f".{to.name}.{os.getpid()}")
         shutil.copytree(teacher, temporary)
@@ -167,37 +169,30 @@ def _copy(teacher: Path | None, to: Path | None) -> None:
 
 def _judge_teacher(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:
     recipe = task.cell.recipe
-    run = Distillation(replace(recipe, method="pbc"), source=data, progress=False)
-    kept = folder / "teachers" / task.teacher_key
-    _copy(kept, run.teacher_folder)
-    teacher = run.teacher
-    _copy(run.teacher_folder, kept)
-    # As many episodes as all students have together, so that its interval is as telling as theirs.
-    episodes = recipe.evaluation.students * recipe.evaluation.episodes
-    report = evaluate(teacher, env=data.env_id, students=1, episodes=episodes, seed=recipe.seed, workers=workers)
-    return _result(task, report, run.teacher_seconds)
+    planned, kept = plan_teacher(recipe, data), folder / "teachers" / task.teacher_key
+    if isinstance(planned, TeacherRun):
+        _copy(kept, planned.cache_folder)
+    taught = obtain_teacher(planned, progress=False)
+    if isinstance(planned, TeacherRun):
+        _copy(planned.cache_folder, kept)
+    assert taught.teacher is not None
+    report = judge_teacher(taught.teacher, data.env_id, recipe, workers=workers)
+    return _result(task, report, taught.seconds)
 
 
 def _judge_pairs(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:
-    recipe, judged = task.cell.recipe, task.cell.recipe.evaluation
-    protocol = replace(protocol_by_name("whole_data"), steps=judged.whole_data_steps)
-    made, distilled = 0.0, None
-    if task.cell.kind == "distilled":
-        run, protocol = Distillation(recipe, source=data, progress=False), None
-        if run.needs_teacher:
-            _copy(folder / "teachers" / task.teacher_key, run.teacher_folder)
-            _ = run.teacher  # not part of the time that the pairs took
-        begun = time.perf_counter()
-        distilled = run.run(folder / "sets" / task.set_key)
-        made = time.perf_counter() - begun
-    begun = time.perf_counter()
-    policy = clone(distilled or data, students=judged.students, protocol=protocol, seed=recipe.seed)
-    cloned = (time.perf_counter() - begun) / judged.students
-    report = evaluate(policy, episodes=judged.episodes, seed=recipe.seed, workers=workers)
-    if distilled is None:
-        return _result(task, report, made, cloned)
-    distilled.with_evaluation(report).save(folder / "sets" / task.set_key)
-    return _result(task, report, made, cloned, offline_loss=distilled.provenance.offline_loss, set_key=task.set_key)
+    recipe = task.cell.recipe
+    if task.cell.kind == "whole_data":
+        judged = judge_pairs(data, recipe, workers=workers)
+        return _result(task, judged.report, 0.0, judged.cloned_seconds)
+    prepared = prepare(recipe, data, out=folder / "sets" / task.set_key, progress=False)
+    if isinstance(prepared.teacher, TeacherRun):
+        _copy(folder / "teachers" / task.teacher_key, prepared.teacher.cache_folder)
+    outcome = run(prepared)
+    pairs, judged = outcome.dataset, judge_pairs(outcome.dataset, recipe, workers=workers)
+    pairs.with_evaluation(judged.report).save(folder / "sets" / task.set_key)
+    known = {"offline_loss": pairs.provenance.offline_loss, "set_key": task.set_key}
+    return _result(task, judged.report, outcome.seconds, judged.cloned_seconds, **known)
 
 
 def _judge_again(task: Task, folder: Path, workers: int | None) -> CellResult:
@@ -213,4 +208,4 @@ def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) 
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
     if (place / "obd.json").is_file():
         return load_folder(place)
-    return Distillation(recipe, source=data, progress=progress).run(place)
+    return run(prepare(recipe, data, out=place, progress=progress)).dataset

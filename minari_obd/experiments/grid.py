@@ -66,11 +66,7 @@ class Cell:
 
     def needs_teacher(self) -> bool:
         """Whether a teacher has to be there first."""
-        return (
-            self.kind == "distilled"
-            and self.protocol is None
-            and getattr(OBJECTIVES.get(self.recipe.method), "needs_teacher", False)
-        )
+        return self.kind == "distilled" and self.protocol is None and OBJECTIVES.get(self.recipe.method).needs_teacher
 
     def key(self, source_sha256: str, version: str) -> str:
         """Name the result after everything that decides it, the content of the source and the package among it."""
@@ -130,7 +126,7 @@ class Grid:
             others = {key: value for key, value in changes.items() if key != "method"}
             rows.append(_Row(changes["method"], name, others))
         distilled = [row.method for row in rows if row.method not in BASELINES]
-        needs_teacher = any(getattr(OBJECTIVES.get(method), "needs_teacher", False) for method in distilled)
+        needs_teacher = any(OBJECTIVES.get(method).needs_teacher for method in distilled)
         return rows + ([_Row("teacher", None, {})] if needs_teacher and "teacher" not in self.methods else [])
 
     def cells(self) -> list[Cell]:

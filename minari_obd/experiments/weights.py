@@ -4,15 +4,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minari_obd.densities.picture import draw_weights
-from minari_obd.distillation.distillation import Distillation
+from minari_obd.distillation.distillation import build_targets, fit_density
+from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.experiments.cell import CellResult, kept_teacher
 from minari_obd.experiments.page import figure_of
+from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import write_bytes
 from minari_obd.support.progress import progress_bar
+from minari_obd.targets.targets import Selection
 
 __all__ = ["draw_sets_weights", "weights_figures"]
 
@@ -51,10 +54,13 @@ def weights_figures(folder: Path, results: Iterable[CellResult]) -> str:
 def _picture(folder: Path, pairs: DistilledDataset) -> bytes:
     recipe = parse_recipe(pairs.provenance.recipe, "the recipe in the provenance")
     data = load_offline_data(recipe.source, download=False, progress=False)
-    distillation = Distillation(recipe, data, kept_teacher(folder, pairs), progress=False)
-    if distillation.is_selection or (distillation.needs_teacher and distillation.teacher_object is None):
+    teacher, needs_teacher = kept_teacher(folder, pairs), OBJECTIVES.get(recipe.method).needs_teacher
+    if needs_teacher and teacher is None:
         return _EVEN
-    targets = distillation.targets
+    prepared = prepare(recipe, data, teacher, progress=False)
+    if isinstance(prepared.method, Selection):
+        return _EVEN
+    targets = build_targets(prepared, teacher if needs_teacher else None, fit_density(prepared))
     if targets.weights.min() == targets.weights.max():
         return _EVEN
     return draw_weights(targets.states, targets.weights / targets.weights.mean())

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from minari_obd.distillation.distillation import Distillation
 from minari_obd.errors import SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.cell import kept_pairs
 from minari_obd.experiments.grid import Cell
 from minari_obd.finetuning.report import FinetuneReport, draw_reports, mean_curve
 from minari_obd.finetuning.run import Finetuning
+from minari_obd.registry import OBJECTIVES
 from minari_obd.scores.estimates import estimate_mean
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.checks import STRICT, check_positive
@@ -25,6 +25,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import check_writable, write_bytes, write_text
 from minari_obd.support.tables import markdown_table
+from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.version import __version__
 
 __all__ = ["Arm", "FinetuningGrid", "arms_table", "load_arms", "run_arms"]
@@ -161,12 +162,13 @@ def run_arms(
 
 def _teacher_score(recipe: Recipe, data: OfflineData, folder: Path) -> float | None:
     """Mean score (return, without reference scores) of the teacher behind the pairs; None if they have none."""
-    run = Distillation(recipe, source=data, progress=False)
-    if not run.needs_teacher:
+    if not OBJECTIVES.get(recipe.method).needs_teacher:
         return None
     path = folder / f"teacher-{Cell(recipe, 'teacher').key(data.content_sha256, __version__)}.json"
     if not path.is_file():
-        report = evaluate(run.teacher, env=data.env_id, episodes=100, seed=recipe.seed)
+        taught = obtain_teacher(plan_teacher(recipe, data), progress=False)
+        assert taught.teacher is not None
+        report = evaluate(taught.teacher, env=data.env_id, episodes=100, seed=recipe.seed)
         write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
     report = EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
     return (report.mean_return if report.reference is None else report.score).mean

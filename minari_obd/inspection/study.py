@@ -29,6 +29,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.students.networks import make_student
 from minari_obd.students.training import mean_squared_error
 from minari_obd.support.progress import progress_bar
+from minari_obd.targets.targets import Selection
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.protocol import Teacher, bounded_actions
 
@@ -259,7 +260,7 @@ def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
         raise DataError("The recipe in the provenance is not the dataset's own; `minari-obd verify` says more.")
     split = split_rows(len(data), recipe.distillation, recipe.seed)
     drawn = split.training
-    if recipe.method in OBJECTIVES.names() and hasattr(OBJECTIVES.get(recipe.method), "select"):
+    if recipe.method in OBJECTIVES.names() and issubclass(OBJECTIVES.get(recipe.method), Selection):
         # Selected pairs are rows, and are found by their bytes; a selection holds nothing else back.
         pairs = {s.tobytes() + a.tobytes() for s, a in zip(dataset.observations, dataset.actions, strict=True)}
         steps = zip(data.observations, data.actions, strict=True)

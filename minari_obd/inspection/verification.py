@@ -25,6 +25,7 @@ from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import PROTOCOLS, EvaluationProtocol
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
+from minari_obd.targets.targets import Selection
 from minari_obd.version import __version__
 
 __all__ = ["Check", "Verification", "verify"]
@@ -146,7 +147,7 @@ class _Claims:
     @property
     def _is_selection(self) -> bool:
         method = self.dataset.provenance.method
-        return method in OBJECTIVES.names() and hasattr(OBJECTIVES.get(method), "select")
+        return method in OBJECTIVES.names() and issubclass(OBJECTIVES.get(method), Selection)
 
     def rendering(self) -> str:
         if self.folder is None:
@@ -216,7 +217,7 @@ class _Claims:
         # Only the method's own selection is run, and only of a recipe that is the dataset's: nothing is trained.
         self.recipe_agrees()
         self.source_agrees()
-        method = OBJECTIVES.get(self.recipe.method)()
+        method: Selection = OBJECTIVES.get(self.recipe.method).of(self.recipe)
         if self.recipe.size > len(self.source):
             raise _Failed(f"the recipe selects {self.recipe.size} of {len(self.source)} steps")
         rows = method.select(self.source, self.recipe.size, self.recipe.seed)

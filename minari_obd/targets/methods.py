@@ -1,11 +1,11 @@
-"""Objectives: ways to build the targets that pairs are distilled towards, and ways to select real pairs."""
+"""Methods: the objectives of the papers, as ways to build targets."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minari_obd.densities.base import Density, describe_density
+from minari_obd.densities.base import describe_density
 from minari_obd.densities.weights import (
     CLIP_PERCENTILES,
     effective_sample_fraction,
@@ -13,10 +13,9 @@ from minari_obd.densities.weights import (
     tempered_reciprocal,
 )
 from minari_obd.errors import DataError
+from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import ValueRecipe
-from minari_obd.sources.data import OfflineData
-from minari_obd.targets.targets import Targets, labelled, teacher_actions
-from minari_obd.teachers.protocol import Teacher
+from minari_obd.targets.targets import Objective, TargetInputs, Targets
 
 __all__ = [
     "ActionValuePolicyBehaviouralCloning",
@@ -27,32 +26,27 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class DataBehaviouralCloning:
+class DataBehaviouralCloning(Objective):
     """DBC (2410.22728): the student does what the data did, L = E_(s,a)~D ‖pi(s) - a‖²."""
 
-    needs_teacher: bool = False
-    needs_density: bool = False
-
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+    def targets(self, given: TargetInputs) -> Targets:
         """Take the dataset's own actions, every state alike."""
-        states = data.normaliser.normalise(data.observations)
-        return Targets(states, data.scaled_actions(), np.ones(len(data)), {})
+        return Targets(given.states, given.data.scaled_actions(), np.ones(len(given.data)), {})
 
 
 @dataclass(frozen=True)
-class PolicyBehaviouralCloning:
+class PolicyBehaviouralCloning(Objective):
     """PBC (2410.22728): the student does what the teacher would, L = E_s~D ‖pi(s) - pi*(s)‖²."""
 
-    needs_teacher: bool = True
-    needs_density: bool = False
+    needs_teacher: ClassVar[bool] = True
 
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+    def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, every state alike."""
-        return Targets(*labelled(data, teacher_actions(data, teacher)), np.ones(len(data)), {})
+        return Targets(given.states, given.scaled_teacher_actions, np.ones(len(given.data)), {})
 
 
 @dataclass(frozen=True)
-class ActionValuePolicyBehaviouralCloning:
+class ActionValuePolicyBehaviouralCloning(Objective):
     """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) ‖pi(s) - pi*(s)‖².
 
     By default values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also
@@ -60,40 +54,44 @@ class ActionValuePolicyBehaviouralCloning:
     """
 
     values: ValueRecipe = field(default_factory=ValueRecipe)
-    needs_teacher: bool = True
-    needs_density: bool = False
-    needs_values: bool = True
+    needs_teacher: ClassVar[bool] = True
 
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Make it with the recipe's ``values``."""
+        return cls(recipe.values)
+
+    def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by its value of them."""
-        wanted = teacher_actions(data, teacher)
-        weights, details = _value_weights(_values(data, teacher, wanted), self.values)
-        return Targets(*labelled(data, wanted), weights, details, is_raw=self.values.weights == "raw")
+        weights, details = _value_weights(given.teacher_values, self.values)
+        is_raw = self.values.weights == "raw"
+        return Targets(given.states, given.scaled_teacher_actions, weights, details, is_raw=is_raw)
 
 
 @dataclass(frozen=True)
-class StateDensityWeighting:
+class StateDensityWeighting(Objective):
     """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha ‖pi(s) - pi*(s)‖².
 
     Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
-    :func:`~minari_obd.densities.tempered_reciprocal`. Without values it is PBC with reciprocal state density.
+    :func:`~minari_obd.densities.weights.tempered_reciprocal`. Without values it is PBC with reciprocal state density.
     """
 
     effective_fraction: float = 0.5
     with_values: bool = True
     values: ValueRecipe = field(default_factory=ValueRecipe)
-    needs_teacher: bool = True
-    needs_density: bool = True
-    needs_values: bool = True
+    needs_teacher: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
 
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Make it with the recipe's ``density`` and ``values``."""
+        return cls(recipe.density.effective_fraction, recipe.density.with_values, recipe.values)
+
+    def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
-        assert density is not None
-        wanted = teacher_actions(data, teacher)
-        states, actions = labelled(data, wanted)
-        rarity = tempered_reciprocal(density.log_prob(states), self.effective_fraction)
+        rarity = tempered_reciprocal(given.density.log_prob(given.states), self.effective_fraction)
         details = {
-            **describe_density(density),
+            **describe_density(given.density),
             "density_clip_percentiles": list(CLIP_PERCENTILES),
             "density_clip": list(rarity.clip),
             "alpha": rarity.alpha,
@@ -101,23 +99,14 @@ class StateDensityWeighting:
         }
         weights = rarity.weights
         if self.with_values:
-            by_value, said = _value_weights(_values(data, teacher, wanted), self.values)
+            by_value, said = _value_weights(given.teacher_values, self.values)
             # One scale for the product: the values' own, which is 1 but for raw ones.
             weights = weights * by_value
             weights = weights * (by_value.mean() / weights.mean())
             details |= said
         details["effective_fraction"] = effective_sample_fraction(weights)
-        return Targets(states, actions, weights, details, is_raw=self.with_values and self.values.weights == "raw")
-
-
-def _values(data: OfflineData, teacher: Teacher | None, actions: np.ndarray) -> np.ndarray:
-    assert teacher is not None
-    values = np.asarray(teacher.value(data.observations, actions), dtype=np.float64)
-    if values.shape != (len(data),):
-        raise DataError(
-            f"The teacher returned values of shape {values.shape} for {len(data)} states; expected one each."
-        )
-    return values
+        is_raw = self.with_values and self.values.weights == "raw"
+        return Targets(given.states, given.scaled_teacher_actions, weights, details, is_raw=is_raw)
 
 
 def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:

@@ -1,16 +1,16 @@
 """On-policy weighting: distil where the teacher would go, found by how the data's recent actions agree with it."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 from scipy.signal import lfilter
 
-from minari_obd.densities.base import Density
 from minari_obd.densities.weights import effective_sample_fraction
+from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import OnPolicyRecipe
 from minari_obd.sources.data import OfflineData
-from minari_obd.targets.targets import Targets, labelled, teacher_actions
-from minari_obd.teachers.protocol import Teacher
+from minari_obd.targets.targets import Objective, TargetInputs, Targets
 
 __all__ = ["OnPolicyWeighting", "past_disagreement"]
 
@@ -35,24 +35,27 @@ def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> n
 
 
 @dataclass(frozen=True)
-class OnPolicyWeighting:
+class OnPolicyWeighting(Objective):
     """OPW, this package's own: PBC where the teacher would be, L = E_s~D exp(-c(s) / T) ‖pi(s) - pi*(s)‖².
 
     A cloned student will be where its teacher goes. The data is elsewhere too, and pairs that must hold the teacher's
     actions everywhere have little left for where it matters. c is :func:`past_disagreement`. The temperature T is in
     its units and not chosen for an effective sample fraction: data that is near the teacher everywhere stays weighted
-    more evenly, for there c tells mostly noise. No values are needed, and so no teacher that has any.
+    more evenly, for there c tells mostly noise. It works with teachers that provide no values.
     """
 
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
-    needs_teacher: bool = True
-    needs_density: bool = False
-    needs_on_policy: bool = True
+    needs_teacher: ClassVar[bool] = True
 
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Make it with the recipe's ``on_policy``."""
+        return cls(recipe.on_policy)
+
+    def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by how the data came to their states."""
-        states, actions = labelled(data, teacher_actions(data, teacher))
-        past = past_disagreement(data, actions, self.on_policy.decay)
+        actions = given.scaled_teacher_actions
+        past = past_disagreement(given.data, actions, self.on_policy.decay)
         # Relative to the least, so that data that is far from the teacher everywhere cannot underflow.
         weights = np.exp((past.min() - past) / self.on_policy.temperature)
         details = {
@@ -61,4 +64,4 @@ class OnPolicyWeighting:
             "mean_disagreement": float(past.mean()),
             "effective_fraction": effective_sample_fraction(weights),
         }
-        return Targets(states, actions, weights / weights.mean(), details)
+        return Targets(given.states, actions, weights / weights.mean(), details)

@@ -7,12 +7,13 @@ import numpy as np
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.clustering import central_rows
+from minari_obd.targets.targets import Selection
 
 __all__ = ["KMeansPairs", "RandomPairs"]
 
 
 @dataclass(frozen=True)
-class RandomPairs:
+class RandomPairs(Selection):
     """Steps drawn uniformly without replacement."""
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
@@ -21,7 +22,7 @@ class RandomPairs:
 
 
 @dataclass(frozen=True)
-class KMeansPairs:
+class KMeansPairs(Selection):
     """The step nearest to each centre of k-means on the normalised states (scikit-learn's MiniBatchKMeans)."""
 
     def __post_init__(self) -> None:

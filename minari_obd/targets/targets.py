@@ -1,16 +1,18 @@
 """Targets: what a cloned student should do, state by state."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from minari_obd.densities.base import Density
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, SettingError
+from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.teachers.protocol import Teacher, bounded_actions
 
-__all__ = ["Objective", "Selection", "Targets", "labelled", "teacher_actions"]
+__all__ = ["Objective", "Selection", "TargetInputs", "Targets"]
 
 
 @dataclass(frozen=True)
@@ -49,37 +51,99 @@ class Targets:
         return len(self.states)
 
 
-class Objective(Protocol):
-    """A way to build targets; what it needs besides the data is said by its flags.
+@dataclass(frozen=True)
+class TargetInputs:
+    """What targets are built from. All of it is frozen before distillation starts."""
 
-    One whose ``needs_values`` is true is made with ``values``, a :class:`~minari_obd.recipe.ValueRecipe`; one that
-    needs a density also with ``effective_fraction`` and ``with_values``. One with a true ``needs_on_policy`` is made
-    with ``on_policy``, an :class:`~minari_obd.recipe.OnPolicyRecipe`.
+    data: OfflineData
+    given_teacher: Teacher | None = None
+    """The teacher, or None if the objective needs none."""
+    given_density: Density | None = None
+    """The fitted density of the normalised states, or None if the objective needs none."""
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher.
+
+        Raises:
+            SettingError: there is none.
+        """
+        if self.given_teacher is None:
+            raise SettingError("These targets need a teacher; give one as TargetInputs(data, teacher).")
+        return self.given_teacher
+
+    @property
+    def density(self) -> Density:
+        """The density.
+
+        Raises:
+            SettingError: there is none.
+        """
+        if self.given_density is None:
+            raise SettingError("These targets need a fitted density; give one as TargetInputs(data, teacher, density).")
+        return self.given_density
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """Normalised states, shape (N, S)."""
+        return self.data.normaliser.normalise(self.data.observations)
+
+    @cached_property
+    def teacher_actions(self) -> np.ndarray:
+        """The teacher's actions in every state, raw units, within the bounds, shape (N, A)."""
+        return bounded_actions(self.teacher, self.data.observations, self.data.action_low, self.data.action_high)
+
+    @cached_property
+    def scaled_teacher_actions(self) -> np.ndarray:
+        """The same on [-1, 1]."""
+        data = self.data
+        return 2.0 * (self.teacher_actions - data.action_low) / (data.action_high - data.action_low) - 1.0
+
+    @cached_property
+    def teacher_values(self) -> np.ndarray:
+        """The teacher's values of its own actions, shape (N,), float64.
+
+        Raises:
+            DataError: the teacher returned another shape.
+        """
+        values = np.asarray(self.teacher.value(self.data.observations, self.teacher_actions), dtype=np.float64)
+        if values.shape != (len(self.data),):
+            raise DataError(
+                f"The teacher returned values of shape {values.shape} for {len(self.data)} states; expected one each."
+            )
+        return values
+
+
+class Objective:
+    """A way to build targets. What it needs besides the data is said by its flags.
+
+    Subclasses are frozen dataclasses whose fields are their settings.
     """
 
-    needs_teacher: bool
-    needs_density: bool
+    needs_teacher: ClassVar[bool] = False
+    needs_density: ClassVar[bool] = False
 
-    def targets(self, data: OfflineData, teacher: Teacher | None, density: Density | None) -> Targets:
-        """Build the targets of every state of ``data``."""
-        ...
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Make the objective from those settings of a recipe that it reads; by default it reads none."""
+        return cls()
+
+    def targets(self, given: TargetInputs) -> Targets:
+        """Build the targets of every state of the data."""
+        raise NotImplementedError
 
 
-class Selection(Protocol):
-    """A way to pick real pairs instead of distilling: a baseline."""
+class Selection:
+    """A way to pick real pairs instead of distilling: a baseline. It needs neither teacher nor density."""
+
+    needs_teacher: ClassVar[bool] = False
+    needs_density: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Make the selection from those settings of a recipe that it reads; by default it reads none."""
+        return cls()
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
-        """Return the rows of ``size`` different steps."""
-        ...
-
-
-def teacher_actions(data: OfflineData, teacher: Teacher | None) -> np.ndarray:
-    """The teacher's actions in every state, raw units, within the bounds."""
-    assert teacher is not None
-    return bounded_actions(teacher, data.observations, data.action_low, data.action_high)
-
-
-def labelled(data: OfflineData, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised states, and raw actions on [-1, 1]."""
-    scaled = 2.0 * (actions - data.action_low) / (data.action_high - data.action_low) - 1.0
-    return data.normaliser.normalise(data.observations), scaled
+        """Return the rows of ``size`` different steps, shape (size,)."""
+        raise NotImplementedError

@@ -1,0 +1,141 @@
+"""Preparation: a run's settings checked against each other and against the data, before anything takes long."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minari_obd.densities.base import Density
+from minari_obd.distilled.folder import check_target
+from minari_obd.distiller.loop import OuterLoop
+from minari_obd.errors import DataError, SettingError
+from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
+from minari_obd.settings.recipe import Recipe, source_name
+from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.support.devices import choose_device
+from minari_obd.support.libraries import check_installed
+from minari_obd.targets.targets import Objective, Selection
+from minari_obd.teachers.frozen import describe_teacher
+from minari_obd.teachers.obtaining import plan_teacher
+from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.training import TeacherRun
+
+__all__ = ["Prepared", "prepare", "recipe_of"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was checked. The data is read; nothing was trained, fitted or written."""
+
+    recipe: Recipe
+    data: OfflineData
+    method: Objective | Selection
+    teacher: Teacher | TeacherRun | None
+    """The teacher, the training that will make it, or None if the method needs none."""
+    density: Density | None
+    """The estimator, not fitted yet, or None if the method needs none."""
+    loop: OuterLoop
+    is_teacher_brought: bool = False
+    """Whether the caller brought the teacher as an object, so that no name identifies it."""
+    out: Path | None = None
+    """Folder to save the result in."""
+    progress: bool = True
+    """Whether to show bars."""
+
+
+def recipe_of(
+    recipe: Recipe | None,
+    source: Any = None,
+    *,
+    method: str | None = None,
+    size: int | None = None,
+    teacher: str | Path | Teacher | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+) -> Recipe:
+    """Return the recipe with the arguments of :func:`distill`, which win over it where they are given.
+
+    Raises:
+        SettingError: neither a source nor a recipe was given, or ``teacher`` is no teacher.
+    """
+    given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
+    given = {key: value for key, value in given.items() if value is not None}
+    if source is not None:
+        given["source"] = source_name(source)
+    elif recipe is None:
+        raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
+    recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
+    if teacher is None:
+        return recipe
+    if isinstance(teacher, str | Path):
+        name = str(teacher)
+    elif isinstance(teacher, Teacher):
+        name = getattr(teacher, "origin", None) or describe_teacher(teacher)["algorithm"]
+    else:
+        raise SettingError(f"A teacher has methods act and value; {type(teacher).__name__} lacks one of them.")
+    return replace(recipe, teacher=replace(recipe.teacher, algorithm=name))
+
+
+def prepare(
+    recipe: Recipe,
+    source: Any = None,
+    teacher: Teacher | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Read the data, and find whatever would fail after long work before it starts.
+
+    Args:
+        recipe: all settings.
+        source: the data itself, where it is more than the recipe's name for it.
+        teacher: the caller's own teacher.
+        out: folder to save the result in.
+        progress: show bars.
+
+    Raises:
+        MinariObdError: as :func:`minari_obd.distill`.
+    """
+    OBJECTIVES.check(recipe.method)
+    STUDENTS.check(recipe.student.network)
+    DENSITIES.check(recipe.density.estimator)
+    loop = OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
+    if out is not None:
+        check_target(Path(out))
+    method: Objective | Selection = OBJECTIVES.get(recipe.method).of(recipe)
+    density: Density | None = DENSITIES.get(recipe.density.estimator)() if method.needs_density else None
+    _ = loop.precision  # raises if it does not exist here
+    if method.needs_teacher and teacher is None and recipe.teacher.algorithm in TEACHERS.names():
+        check_installed("d3rlpy", "distill")
+    data = load_offline_data(recipe.source if source is None else source, progress=progress)
+    planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
+    _check_size(recipe, data, None if isinstance(method, Selection) else loop)
+    return Prepared(
+        recipe=recipe,
+        data=data,
+        method=method,
+        teacher=planned,
+        density=density,
+        loop=loop,
+        is_teacher_brought=teacher is not None,
+        out=None if out is None else Path(out),
+        progress=progress,
+    )
+
+
+def _check_size(recipe: Recipe, data: OfflineData, loop: OuterLoop | None) -> None:
+    """Make sure that so many pairs can be selected or, with a loop, distilled."""
+    if recipe.size > len(data):
+        raise DataError(
+            f"{recipe.size} pairs were asked for, but '{data.dataset_id}' has only {len(data)} steps; "
+            "ask for fewer pairs."
+        )
+    if loop is None:
+        return
+    loop.check_size(len(data), recipe.size)
+    batch = recipe.student.batch_size
+    if batch is not None and batch < recipe.size:
+        raise SettingError(
+            f"student.batch_size is {batch}, but distillation trains students on all {recipe.size} pairs at once; "
+            "leave it out."
+        )

@@ -1,0 +1,68 @@
+"""Obtaining a run's teacher: brought by the caller, loaded from where it is kept, or trained."""
+
+import time
+from dataclasses import dataclass
+
+from minari_obd.errors import NotFoundError, did_you_mean
+from minari_obd.registry import TEACHERS
+from minari_obd.settings.recipe import Recipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.support.devices import choose_device
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.training import TeacherRun
+
+__all__ = ["ObtainedTeacher", "obtain_teacher", "plan_teacher"]
+
+
+@dataclass(frozen=True)
+class ObtainedTeacher:
+    """A teacher that is there."""
+
+    teacher: Teacher | None
+    """None where none is needed."""
+    seconds: float = 0.0
+    """Wall time of its training; zero if there was nothing to train."""
+
+
+def plan_teacher(recipe: Recipe, data: OfflineData, given: Teacher | None = None) -> Teacher | TeacherRun:
+    """Return the teacher, or the training that will make it. Nothing takes long here.
+
+    Args:
+        recipe: names the teacher: an algorithm, or whatever :func:`load_teacher` takes.
+        data: the offline dataset.
+        given: the caller's own teacher, which wins over the recipe.
+
+    Raises:
+        NotFoundError: the recipe's name is neither an algorithm nor a saved teacher.
+        DataError: the teacher was trained on observations of another size.
+        SettingError, MissingExtraError: as :meth:`TeacherRun.of`.
+    """
+    settings = recipe.teacher
+    if given is None and settings.algorithm in TEACHERS.names():
+        chosen = settings.options, settings.average, settings.precision
+        device = choose_device(recipe.device)
+        return TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
+    if given is None:
+        try:
+            given = load_teacher(settings.algorithm)
+        except NotFoundError as error:
+            known = did_you_mean(settings.algorithm, TEACHERS.names())
+            raise NotFoundError(f"{error} Nor is it an algorithm; {known}") from None
+    if isinstance(given, FrozenTeacher):
+        given.act(data.observations[:1])  # raises if it was trained on something else
+    return given
+
+
+def obtain_teacher(planned: Teacher | TeacherRun | None, *, progress: bool = True) -> ObtainedTeacher:
+    """Return the planned teacher; train it, unless this very training was done before.
+
+    Raises:
+        MinariObdError: the training diverged.
+    """
+    if not isinstance(planned, TeacherRun):
+        return ObtainedTeacher(planned)
+    was_cached, started = planned.is_cached, time.perf_counter()
+    teacher = planned.train(progress=progress)
+    return ObtainedTeacher(teacher, 0.0 if was_cached else time.perf_counter() - started)
