@@ -20,6 +20,7 @@ from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.students.networks import make_student, student_generators
+from minari_obd.support.streams import Stream
 
 
 def random_students(count: int, env_id: str) -> Policy:
@@ -28,7 +29,7 @@ def random_students(count: int, env_id: str) -> Policy:
     space = environment.action_space
     states, actions = int(np.prod(environment.observation_space.shape or (1,))), int(np.prod(space.shape or (1,)))
     protocol = StudentProtocol()
-    parameters = make_student(protocol).initialise(states, actions, student_generators(count, 0, 5))
+    parameters = make_student(protocol).initialise(states, actions, student_generators(count, 0, Stream.CLONES))
     normaliser = Normaliser(np.zeros(states), np.ones(states))
     return Policy(parameters, protocol, normaliser, -np.ones(actions), np.ones(actions), env_id)
 
@@ -37,7 +38,7 @@ def one_at_a_time(students: Policy, episodes: int) -> np.ndarray:
     """The loop that most scripts have."""
     env_id = str(students.env_id)
     environment = make_environment(env_id)
-    starts = np.random.SeedSequence([0, 7]).generate_state(episodes)
+    starts = Stream.EPISODES.seeds(episodes, 0)
     returns = np.zeros((students.students, episodes))
     for i in range(students.students):
         alone = replace(students, parameters=[p[i : i + 1] for p in students.parameters])

@@ -15,6 +15,7 @@ from minari_obd.sources.scaling import Normaliser
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import train_students
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 
 __all__ = ["check_joinable", "clone", "new_policy"]
 
@@ -83,7 +84,7 @@ def new_policy(
     """Return E students as :func:`clone` initialises them for these datasets, before any training."""
     first = sets[0]
     normaliser = Normaliser.join([each.normaliser for each in sets], [len(each) for each in sets])
-    generators = student_generators(students, seed, 5)
+    generators = student_generators(students, seed, Stream.CLONES)
     sizes = first.observations.shape[1], first.actions.shape[1]
     parameters = make_student(protocol).initialise(*sizes, generators)
     return Policy(parameters, protocol, normaliser, first.action_low, first.action_high)
@@ -125,5 +126,5 @@ def _check_start(
 def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:
     if size is None or size >= count:
         return None
-    rng = np.random.default_rng([seed, 6])
+    rng = Stream.CLONING.generator(seed)
     return (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))

@@ -24,6 +24,7 @@ from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.files import check_no_report, check_writable, write_text
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 from minari_obd.version import __version__
 
 __all__ = ["ContinualLearning", "NormaliserChoice", "Strategy", "learn_continually"]
@@ -227,7 +228,7 @@ class ContinualLearning:
         if self.strategy in ("joint", "single"):
             return clone(sets, students=self.students, protocol=self.protocol, seed=self.seed)
         # The first stage draws its minibatches as `clone` does, and each later one its own.
-        seed = int(np.random.SeedSequence([self.seed, 18, stage]).generate_state(1)[0]) if stage else self.seed
+        seed = Stream.STAGES.seed(self.seed, stage) if stage else self.seed
         return clone(sets, protocol=self.protocol, seed=seed, start=policy or self._start)
 
     def _run_stage(

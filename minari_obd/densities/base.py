@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from minari_obd.errors import DataError, SettingError
+from minari_obd.support.streams import Stream
 
 __all__ = ["Density", "Estimator", "Fitted", "Parts", "describe_density"]
 
@@ -98,7 +99,7 @@ class Estimator:
         states = np.asarray(states)
         if states.ndim != 2 or not np.isfinite(states).all():
             raise DataError(f"A density is fitted to finite states (N, S); got shape {states.shape}.")
-        order = np.random.default_rng([seed, 8]).permutation(len(states))
+        order = Stream.DENSITY.generator(seed).permutation(len(states))
         apart = min(max(len(states) // 10, 1), 10_000)
         training, held_out = order[:-apart][: self._most], order[-apart:]
         if len(training) < self._least:
@@ -106,7 +107,7 @@ class Estimator:
                 f"{len(states)} states are too few for a density: {len(training)} are left for the fit by "
                 f"{type(self).__name__}, which needs {self._least}; bring more data or use a method without density."
             )
-        noise = self.resolution * np.random.default_rng([seed, 8, 1]).standard_normal((apart, states.shape[1]))
+        noise = self.resolution * Stream.DENSITY.generator(seed, 1).standard_normal((apart, states.shape[1]))
         parts = Parts(states[training].astype(np.float64), states[held_out] + noise)
         made, fitted = copy(self), self._fit(parts, seed)
         found = {"_log_density": fitted.log_density, "_dimensions": states.shape[1], "chosen": fitted.chosen}

@@ -10,6 +10,7 @@ from torch import nn
 
 from minari_obd.densities.base import Estimator, Fitted, Parts
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.streams import Stream
 
 __all__ = ["MaskedAutoregressiveFlow"]
 
@@ -55,7 +56,7 @@ class MaskedAutoregressiveFlow(Estimator):
         flow = self._new(parts.training.shape[1], seed)
         optimiser = torch.optim.Adam(flow.parameters(), self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps, self.learning_rate / 100)
-        rng = np.random.default_rng([seed, 8, 4])
+        rng = Stream.DENSITY.generator(seed, 4)
         held_out = whitening(parts.held_out)
         best, reached, kept, waited = 0, _mean_log_prob(flow, held_out), deepcopy(flow), 0
         for step in range(1, self.steps + 1):
@@ -83,7 +84,7 @@ class MaskedAutoregressiveFlow(Estimator):
         from zuko.flows import MAF
 
         with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
-            torch.manual_seed(int(np.random.SeedSequence([seed, 8, 3]).generate_state(1)[0]))
+            torch.manual_seed(Stream.DENSITY.seed(seed, 3))
             flow: Any = MAF(dimensions, transforms=self.transforms, hidden_features=(self.width, self.width))
         for transform in flow.transform.transforms:  # zero last layers: the maps start as the identity
             last = transform.hyper[-1] if dimensions > 1 else transform

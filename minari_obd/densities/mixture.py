@@ -8,6 +8,7 @@ import numpy as np
 from minari_obd.densities.base import Estimator, Fitted, Parts
 from minari_obd.errors import SettingError
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.streams import Stream
 
 __all__ = ["GaussianMixture"]
 
@@ -48,7 +49,7 @@ class GaussianMixture(Estimator):
         from threadpoolctl import threadpool_limits
 
         count, dimensions = parts.training.shape
-        state = int(np.random.SeedSequence([seed, 8, 2]).generate_state(1)[0])
+        state = Stream.DENSITY.seed(seed, 2)
         best, reached = None, np.empty(0)
         for components in self.candidates:
             if best is not None and components * (dimensions + 1) > count:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.support.streams import Stream
 from minari_obd.targets.clustering import central_rows
 from minari_obd.targets.targets import Targets
 
@@ -30,7 +31,7 @@ class Split(NamedTuple):
 
 def split_rows(count: int, settings: DistillationRecipe, seed: int) -> Split:
     """Split ``count`` rows; a twentieth of them, by default, is held out."""
-    order = np.random.default_rng([seed, 0]).permutation(count)
+    order = Stream.SPLIT.generator(seed).permutation(count)
     held_out = held_out_count(count, settings)
     return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
 
@@ -47,7 +48,7 @@ def initial_rows(states: np.ndarray, training: np.ndarray, size: int, seed: int,
     """
     if initial == "kmeans":
         return training[central_rows(states[training], size, seed)]
-    return np.random.default_rng([seed, 1]).choice(training, size, replace=False)
+    return Stream.INITIAL_PAIRS.generator(seed).choice(training, size, replace=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,6 @@ class OuterData:
 
     def batch(self, size: int, step: int) -> list[Tensor]:
         """Draw the states of an outer step."""
-        chosen = np.random.default_rng([self.seed, 2, step]).integers(len(self.training), size=size)
+        chosen = Stream.BATCHES.generator(self.seed, step).integers(len(self.training), size=size)
         rows = self.rows[torch.from_numpy(chosen).to(self.rows.device, non_blocking=True)]
         return [tensor[rows] for tensor in self.tensors]

@@ -25,13 +25,12 @@ from minari_obd.support.devices import matmul_precision, product_type
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.libraries import check_installed
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 from minari_obd.targets.targets import Targets
 
 __all__ = ["OuterLoop"]
 
 _HELD_OUT_STUDENTS = 2
-
-
 _HELD_OUT_DRAWS = 4
 
 
@@ -197,11 +196,11 @@ class OuterLoop:
 
     def plan(self, seed: int, step: int) -> OuterPlan:
         """Return what an outer step does, which follows from its number and the seed alone."""
-        protocol = self.settings.draws.draw(self.protocol, seed, 10, step)
+        protocol = self.settings.draws.draw(self.protocol, seed, Stream.PROTOCOLS, step)
         settings, whole = self.settings, protocol.steps
         window = whole if settings.unroll == "whole" else min(settings.window, whole)
         if settings.unroll == "random":
-            end = int(np.random.default_rng([seed, 11, step]).integers(window, whole + 1))
+            end = int(Stream.WINDOWS.generator(seed, step).integers(window, whole + 1))
             protocol = replace(protocol, steps=end)
         return OuterPlan(self.settings, protocol, window, self._products)
 
@@ -209,14 +208,13 @@ class OuterLoop:
         plan = self.plan(work[0].seed, state.step)
         batches = [each.batch(self.settings.batch_size, state.step) for each in work]
         sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
-        seeds = [each.seed for each in work]
+        seeds, rate = [each.seed for each in work], self._rate(state.step)
         state.step += 1
+        key = Stream.STUDENTS, state.step
         inputs = StepInputs(
             batch=[torch.stack(parts) for parts in zip(*batches, strict=True)],
-            initial=draw_students(plan.protocol, sizes, self.settings.students, seeds, (3, state.step), self.device),
-            rates=self._tensor(
-                [0.0 if r.reason else self._rate(state.step - 1) * r.rate_factor for r in state.records]
-            ),
+            initial=draw_students(plan.protocol, sizes, self.settings.students, seeds, key, self.device),
+            rates=self._tensor([0.0 if r.reason else rate * r.rate_factor for r in state.records]),
             corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
         )
         if self.device.type == "cuda":
@@ -236,16 +234,15 @@ class OuterLoop:
 
     def _held_out_losses(self, pairs: list[Tensor], work: Sequence[OuterData]) -> list[float]:
         """Judge the pairs by the same students each time: the protocol's own, and some with drawn settings."""
-        protocols = [self.protocol]
-        if self.settings.draws:
-            protocols += [self.settings.draws.draw(self.protocol, 12, i) for i in range(_HELD_OUT_DRAWS)]
+        draws, protocols = self.settings.draws, [self.protocol]
+        if draws:
+            protocols += [draws.draw(self.protocol, Stream.JUDGING_PROTOCOLS, i) for i in range(_HELD_OUT_DRAWS)]
         judged = [torch.stack(parts) for parts in zip(*(each.judged for each in work), strict=True)]
         sizes = pairs[0].shape[2], pairs[1].shape[2]
-        found = []
+        seeds, found = [each.seed for each in work], []
         for i, protocol in enumerate(protocols):
-            count = 1 if i else _HELD_OUT_STUDENTS
-            seeds = [each.seed for each in work]
-            initial = draw_students(protocol, sizes, count, seeds, (13, i) if i else (3, 0), self.device)
+            count, key = (1, (Stream.JUDGING_STUDENTS, i)) if i else (_HELD_OUT_STUDENTS, (Stream.STUDENTS, 0))
+            initial = draw_students(protocol, sizes, count, seeds, key, self.device)
             plan = OuterPlan(self.settings, protocol)
             with matmul_precision("float32"):
                 found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))

@@ -20,6 +20,7 @@ from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, refe
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.protocol import Teacher
 
@@ -78,7 +79,7 @@ def evaluate(
         if count * ensemble != subject.students:
             raise SettingError(f"{subject.students} students cannot be divided into ensembles of {ensemble}.")
     reference = known_reference(env_id, subject)
-    starts = np.random.SeedSequence([seed, 7]).generate_state(episodes)
+    starts = Stream.EPISODES.seeds(episodes, seed)
     started = time.perf_counter()
     parts = _parts(count, episodes)
     batches = [Batch(_seeds(starts, part), _batch_policy(subject, part, ensemble)) for part in parts]

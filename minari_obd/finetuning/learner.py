@@ -21,6 +21,7 @@ from minari_obd.errors import DataError, MinariObdError
 from minari_obd.finetuning.networks import NormalisedPolicy, Standardise
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.support.devices import choose_device
+from minari_obd.support.streams import Stream
 
 __all__ = ["Learner", "Reminder", "SeededEpisodes", "make_learner"]
 
@@ -70,7 +71,7 @@ class SeededEpisodes(gym.Wrapper):
         """Start the next episode, from its own seed."""
         self.episode += 1
         self.actions, self.rewards = [], []
-        start = int(np.random.SeedSequence([self.seed, 16, self.episode]).generate_state(1)[0])
+        start = Stream.TRAINING_EPISODES.seed(self.seed, self.episode)
         observation, info = self.env.reset(seed=start)
         return np.asarray(observation, np.float32), info
 
@@ -87,8 +88,8 @@ class SeededEpisodes(gym.Wrapper):
 class Learner(TD3):
     """TD3 that leaves the actor as it is during the warm-up, and reminds it of what it could afterwards.
 
-    No global random number is drawn: exploration is from (seed, 14, environment step), minibatches and target noise
-    from (seed, 15, update). So a resume has no generator to restore.
+    No global random number is drawn: exploration has a generator for each environment step, minibatches and target
+    noise have one for each update. So a resume has no generator to restore.
     """
 
     settings: FinetuningRecipe
@@ -101,7 +102,7 @@ class Learner(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([self.base_seed, 14, self.num_timesteps])
+        rng = Stream.EXPLORATION.generator(self.base_seed, self.num_timesteps)
         if self.settings.start == "scratch" and self.num_timesteps < self.settings.warmup:
             scaled = rng.uniform(-1.0, 1.0, (1, self.reminder.actions.shape[1]))
         else:
@@ -116,7 +117,7 @@ class Learner(TD3):
         """Update the critics as TD3 does and, after the warm-up, the actor by the loss of :class:`FinetuningRecipe`."""
         for _ in range(gradient_steps):
             self._n_updates += 1
-            rng = np.random.default_rng([self.base_seed, 15, self._n_updates])
+            rng = Stream.FINETUNING.generator(self.base_seed, self._n_updates)
             self._update(batch_size, rng)
 
     def _update(self, batch_size: int, rng: np.random.Generator) -> None:
@@ -239,7 +240,7 @@ def make_learner(
 ) -> Learner:
     """Return a learner whose actor does what ``policy``, of one MLP student, does; with ``scratch``, has its shape."""
     protocol, device = policy.protocol, choose_device(settings.device)
-    initial = int(np.random.SeedSequence([seed, 17]).generate_state(1)[0])
+    initial = Stream.LEARNER.seed(seed)
     arguments: dict[str, Any] = {
         "net_arch": {"pi": [protocol.width] * protocol.depth, "qf": [settings.critic_width] * settings.critic_depth},
         "features_extractor_class": Standardise,

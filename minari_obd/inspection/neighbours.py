@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from minari_obd.scores.estimates import Estimate, quartiles
+from minari_obd.support.streams import Stream
 
 __all__ = ["NEIGHBOURS", "Coverage", "Nearness", "Overlap", "nearest_distances", "overlap"]
 
@@ -63,7 +64,7 @@ class Coverage:
 
         There must be more than :data:`NEIGHBOURS` of each.
         """
-        rng = np.random.default_rng([seed, 30])
+        rng = Stream.COVERAGE.generator(seed)
         count = min(len(pairs), len(held_out), _MOST_COMPARED)
         made, other = [], []
         for _ in range(_DRAWS):
@@ -103,7 +104,7 @@ class Nearness:
     @classmethod
     def of(cls, pairs: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int) -> "Nearness":
         """Measure it, for normalised states of the pairs (M, S), two or more training rows, and held-out rows."""
-        some = np.random.default_rng([seed, 31]).permutation(len(held_out))[:_MOST_MEASURED]
+        some = Stream.NEARNESS.generator(seed).permutation(len(held_out))[:_MOST_MEASURED]
         ours, real = (nearest_distances(states, training, 2) for states in (pairs, held_out[some]))
         typical = float(np.median(real[:, 0]))
         ratios = [np.divide(d[:, 0], d[:, 1], out=np.ones(len(d)), where=d[:, 1] > 0) for d in (ours, real)]

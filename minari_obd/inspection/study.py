@@ -29,6 +29,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.students.networks import make_student
 from minari_obd.students.training import mean_squared_error
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.protocol import Teacher, bounded_actions
@@ -134,7 +135,7 @@ class Study:
         else:
             notes.append("The rows that the pairs began as are too few, or not to be found, for a test of membership.")
         count = min(len(split.training), len(split.held_out))
-        some = np.random.default_rng([self.seed, 32]).choice(split.training, count, replace=False)
+        some = Stream.MEMBERSHIP.generator(self.seed).choice(split.training, count, replace=False)
         return Diagnostics(
             source=dataset.provenance.source,
             method=dataset.provenance.method,
@@ -225,7 +226,7 @@ class Study:
     def visits(self, episodes: int) -> list[Visits]:
         """Roll out each student, and last the teacher if there is one."""
         assert self.dataset.env_id is not None
-        starts = np.random.SeedSequence([self.seed, 7]).generate_state(episodes)  # as evaluate has them
+        starts = Stream.EPISODES.seeds(episodes, self.seed)
         actors: list[Callable[[np.ndarray], np.ndarray]] = [
             replace(self.policy, parameters=[p[i : i + 1] for p in self.policy.parameters])
             for i in range(self.policy.students)

@@ -6,6 +6,7 @@ import numpy as np
 
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.streams import Stream
 from minari_obd.targets.clustering import central_rows
 from minari_obd.targets.targets import Selection
 
@@ -18,7 +19,7 @@ class RandomPairs(Selection):
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
         """Return row numbers, shape (size,)."""
-        return np.random.default_rng([seed, 9]).choice(len(data), size, replace=False)
+        return Stream.REAL_PAIRS.generator(seed).choice(len(data), size, replace=False)
 
 
 @dataclass(frozen=True)

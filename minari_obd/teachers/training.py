@@ -23,6 +23,7 @@ from minari_obd.support.devices import cache_root, choose_device, matmul_precisi
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.libraries import check_installed, import_d3rlpy
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
 from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -170,7 +171,7 @@ class TeacherRun:
 
     def _choose(self, algo: Any, average: ActorAverage) -> FrozenTeacher:
         """Freeze with both actors, and return the one whose loss on the data is less."""
-        batch = next(self._batches(algo, np.random.default_rng([self.seed, 4, 1]), _CHOSEN_ON))
+        batch = next(self._batches(algo, Stream.TEACHER.generator(self.seed, 1), _CHOSEN_ON))
         losses = average.losses(batch, self.seed)
         frozen = {"last": self._freeze(algo)}
         algo.impl.policy.load_state_dict(average.weights)
