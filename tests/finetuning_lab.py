@@ -16,6 +16,7 @@ from minari_obd.environments.making import make_environment
 from minari_obd.finetuning.learner import Learner, Reminder, make_learner
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.scaling import ActionScale
 
 PENDULUM, SWIMMER = "InvertedPendulum-v5", "lab/Swimmer-v0"  # the latter with episodes of 80 steps
 STUDENT = StudentProtocol(depth=2, width=16, steps=200, optimiser="adam", learning_rate=3e-3)
@@ -68,7 +69,7 @@ def pairs_for(env_id: str, *, size: int = 32, seed: int = 0) -> DistilledDataset
     pairs = make_pairs(seed, env_id=env_id, size=size, shape=(state_size[0], space.shape[0]))
     rng = np.random.default_rng([seed, 1])
     actions = np.tanh(pairs.observations @ rng.normal(size=(state_size[0], space.shape[0])))
-    actions = space.low + 0.5 * (actions + 1) * (space.high - space.low)
+    actions = ActionScale(space.low, space.high).unscale(actions)
     return replace(
         pairs, actions=actions, action_low=space.low, action_high=space.high, protocol=STUDENT, reference=None
     )

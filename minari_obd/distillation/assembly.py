@@ -46,7 +46,7 @@ def assemble_distilled(
     return _assemble(
         prepared,
         data.normaliser.denormalise(result.states),
-        data.action_low + 0.5 * (result.actions + 1.0) * (data.action_high - data.action_low),
+        data.action_scale.unscale(result.actions),
         recipe=recipe.to_json(),
         teacher=None if teacher is None else describe_teacher(teacher),
         targets=targets.details,

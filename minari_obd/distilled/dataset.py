@@ -13,7 +13,7 @@ from minari_obd.errors import DataError, printable
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.data import QUANTILES
-from minari_obd.sources.scaling import Normaliser
+from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
 
 if TYPE_CHECKING:
@@ -139,9 +139,14 @@ class DistilledDataset:
             digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
+    @property
+    def action_scale(self) -> ActionScale:
+        """Between raw actions and those on [-1, 1]."""
+        return ActionScale(self.action_low, self.action_high)
+
     def scaled_actions(self) -> np.ndarray:
         """Actions in student units, where the bounds are -1 and 1, shape (M, A)."""
-        return (2.0 * (self.actions - self.action_low) / (self.action_high - self.action_low) - 1.0).astype(np.float32)
+        return self.action_scale.scale(self.actions)
 
     def normalised(self) -> tuple[np.ndarray, np.ndarray]:
         """States and actions as students see them: z-scored (M, S), and on [-1, 1] (M, A)."""

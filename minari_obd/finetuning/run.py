@@ -224,10 +224,9 @@ class Finetuning:
         return learner, RunRecord()
 
     def _clone_actions(self) -> np.ndarray:
-        low, high = self.policy.action_low, self.policy.action_high
         rows = np.array_split(self.bc_data.observations, 1 + len(self.bc_data.observations) // 10_000)
         actions = np.concatenate([self.policy(each) for each in rows])
-        return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
+        return self.policy.action_scale.scale(actions).astype(np.float32)
 
     def _loop(self, learner: "Learner", record: "RunRecord", folder: Path | None, progress: bool) -> FinetuneReport:
         bar = progress_bar(self.steps, self.label, show=progress)

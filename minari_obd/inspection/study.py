@@ -187,8 +187,7 @@ class Study:
 
     def scaled(self, actions: np.ndarray) -> np.ndarray:
         """Raw actions (B, A) on [-1, 1]."""
-        low, high = self.dataset.action_low, self.dataset.action_high
-        return (2.0 * (actions - low) / (high - low) - 1.0).astype(np.float32)
+        return self.dataset.action_scale.scale(actions).astype(np.float32)
 
     def teacher_actions(self, observations: np.ndarray) -> np.ndarray:
         """The teacher's actions at raw observations (B, S), on [-1, 1], shape (B, A)."""

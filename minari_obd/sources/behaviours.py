@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load as load_safetensors
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.sources.scaling import ActionScale
 from minari_obd.storage.torch_files import read_stable_baselines3
 
 __all__ = [
@@ -95,7 +96,7 @@ class GaussianMLP:
             noise = np.stack([rng.standard_normal(action.shape[1], dtype=np.float32) for rng in generators])
             action = action + np.exp(np.clip(log_std, -20.0, 2.0)) * noise
         if self.squashed:
-            return self.low + 0.5 * (np.tanh(action) + 1.0) * (self.high - self.low)
+            return ActionScale(self.low, self.high).unscale(np.tanh(action))
         return np.clip(action, self.low, self.high)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from minari_obd.errors import DataError
 from minari_obd.scores.references import ReferenceScores
-from minari_obd.sources.scaling import Normaliser
+from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
 
 __all__ = ["QUANTILES", "OfflineData"]
@@ -142,6 +142,11 @@ class OfflineData:
             digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
 
+    @property
+    def action_scale(self) -> ActionScale:
+        """Between raw actions and those on [-1, 1]."""
+        return ActionScale(self.action_low, self.action_high)
+
     def scaled_actions(self) -> np.ndarray:
         """Actions on [-1, 1], shape (N, A): what students and teachers work with."""
-        return (2.0 * (self.actions - self.action_low) / (self.action_high - self.action_low) - 1.0).astype(np.float32)
+        return self.action_scale.scale(self.actions)

@@ -96,8 +96,7 @@ class TargetInputs:
     @cached_property
     def scaled_teacher_actions(self) -> np.ndarray:
         """The same on [-1, 1]."""
-        data = self.data
-        return 2.0 * (self.teacher_actions - data.action_low) / (data.action_high - data.action_low) - 1.0
+        return self.data.action_scale.scale(self.teacher_actions)
 
     @cached_property
     def teacher_values(self) -> np.ndarray:

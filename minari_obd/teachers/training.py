@@ -255,9 +255,7 @@ class TeacherRun:
         states = self.data.observations[:256]
         inputs = self.data.normaliser.normalise(states)
         actions = teacher.act(states)
-        scaled = (2 * (actions - teacher.action_low) / (teacher.action_high - teacher.action_low) - 1).astype(
-            np.float32
-        )
+        scaled = teacher.action_scale.scale(actions)
         for ours, theirs in (
             (scaled, algo.predict(inputs)),
             (teacher.value(states, actions), algo.predict_value(inputs, scaled)),
