@@ -173,7 +173,9 @@ def test_an_older_format_is_read() -> None:
 
 def test_the_documented_schema_is_the_one_that_is_checked() -> None:
     schema = Path(minari_obd.__file__).parents[1] / "docs" / "obd.schema.json"
-    assert json.loads(schema.read_text()) == json_schema(), "run: python -m minari_obd.metadata > docs/obd.schema.json"
+    assert json.loads(schema.read_text()) == json_schema(), (
+        "run: python -m minari_obd.distilled.metadata > docs/obd.schema.json"
+    )
 
 
 def test_saving_twice_gives_the_same_bytes() -> None:

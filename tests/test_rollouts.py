@@ -160,7 +160,7 @@ def test_torch_keeps_its_threads() -> None:
 
 def test_a_script_without_a_main_guard_is_not_run_again() -> None:
     Path("script.py").write_text(
-        "from minari_obd.rollouts import Batch, roll_out\n"
+        "from minari_obd.environments.rollouts import Batch, roll_out\n"
         "import numpy as np\n"
         "print('once')\n"
         "act = lambda rows, running: np.zeros((len(rows), 3), np.float32)\n"

@@ -18,7 +18,8 @@ from minari_obd.continual.report import ContinualReport, ContinualTask
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
-from minari_obd.evaluation.evaluation import check_fit, evaluate, known_reference
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.evaluation.subjects import check_fit, known_reference
 from minari_obd.settings.checks import check_positive
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.scaling import Normaliser

@@ -264,5 +264,5 @@ def validated(kind: type[_T], values: Any, origin: str) -> _T:
         raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
 
 
-if __name__ == "__main__":  # python -m minari_obd.metadata > docs/obd.schema.json
+if __name__ == "__main__":  # python -m minari_obd.distilled.metadata > docs/obd.schema.json
     print(json.dumps(json_schema(), indent=2))

@@ -44,7 +44,7 @@ def initial_rows(states: np.ndarray, training: np.ndarray, size: int, seed: int,
         training: the rows to choose from.
         size: how many.
         seed: of the choice.
-        initial: ``kmeans`` or ``random``, as of :class:`~minari_obd.recipe.DistillationRecipe`.
+        initial: ``kmeans`` or ``random``, as of :class:`~minari_obd.settings.sections.DistillationRecipe`.
     """
     if initial == "kmeans":
         return training[central_rows(states[training], size, seed)]

@@ -35,7 +35,7 @@ class SetErrors:
 def errors_by_density(results: str | Path, *, progress: bool = True) -> list[SetErrors]:
     """Measure the errors by density of every distilled dataset in a bench's folder: all methods, sizes and seeds.
 
-    Each is measured once, as :func:`minari_obd.diagnostics.error_by_density` does by default, in some seconds, and
+    Each is measured once, as :func:`minari_obd.inspection.diagnosis.error_by_density` does by default, in some seconds, and
     kept as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table of them.
 
     Args:
@@ -48,7 +48,7 @@ def errors_by_density(results: str | Path, *, progress: bool = True) -> list[Set
     Raises:
         NotFoundError: the folder has no distilled datasets, or a source is not on this machine.
         FormatError: a result, a set, or what was measured before is damaged.
-        MinariObdError: whatever else :func:`minari_obd.diagnostics.error_by_density` may raise.
+        MinariObdError: whatever else :func:`minari_obd.inspection.diagnosis.error_by_density` may raise.
     """
     folder = Path(results)
     found = [result for result in load_results(folder) if result.set_key is not None and result.protocol is None]

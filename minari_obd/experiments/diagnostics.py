@@ -29,7 +29,7 @@ def diagnose_sets(folder: Path, results: Iterable[CellResult], *, progress: bool
     """Diagnose every distilled dataset that has no ``diagnostics/<set_key>.json`` yet.
 
     Raises:
-        MinariObdError: as :func:`minari_obd.diagnostics.diagnose`.
+        MinariObdError: as :func:`minari_obd.inspection.diagnosis.diagnose`.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
     missing = [key for key in keys if not _file(folder, key).is_file()]

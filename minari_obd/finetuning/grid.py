@@ -130,7 +130,7 @@ def run_arms(
     Raises:
         NotFoundError, FormatError: the grid's file.
         SettingError: a seed that the grid has not.
-        MinariObdError: as :func:`minari_obd.finetuning.finetune`.
+        MinariObdError: as :func:`minari_obd.finetune`.
     """
     grid = grid if isinstance(grid, FinetuningGrid) else load_arms(grid)
     if not set(seeds or ()) <= set(grid.seeds):

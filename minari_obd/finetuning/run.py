@@ -20,7 +20,8 @@ from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, SettingError
-from minari_obd.evaluation.evaluation import check_fit, evaluate, known_reference
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.evaluation.subjects import check_fit, known_reference
 from minari_obd.finetuning.checkpoint import RunRecord, read_checkpoint, write_checkpoint
 from minari_obd.finetuning.report import FinetuneReport
 from minari_obd.scores.references import ReferenceScores

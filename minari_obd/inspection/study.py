@@ -17,7 +17,7 @@ from minari_obd.distiller.data import Split, initial_rows, split_rows
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import Visits, visit
 from minari_obd.errors import DataError, MinariObdError
-from minari_obd.evaluation.evaluation import check_fit
+from minari_obd.evaluation.subjects import check_fit
 from minari_obd.inspection.density_errors import ErrorByDensity
 from minari_obd.inspection.diagnostics import ActionError, Diagnostics, Membership
 from minari_obd.inspection.neighbours import NEIGHBOURS, Coverage, Nearness, nearest_distances

@@ -96,7 +96,7 @@ def collect(
         dataset_id: ``(namespace/)name-vN``, new.
         env_id: a plain registered Gymnasium id with continuous actions.
         policy: a bundled name (``minari-obd list``), ``"random"``, the path of a Stable-Baselines3 zip, a callable
-            from one raw observation to one action, or a :class:`~minari_obd.benchmark.Behaviour`.
+            from one raw observation to one action, or a :class:`~minari_obd.sources.behaviours.Behaviour`.
         steps: how many environment steps; the last episode is truncated there.
         seed: of environments and actions. Same seed and machine, same bytes.
         description: a sentence for the dataset's metadata.
