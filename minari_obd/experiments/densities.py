@@ -35,8 +35,8 @@ class SetErrors:
 def errors_by_density(results: str | Path, *, progress: bool = True) -> list[SetErrors]:
     """Measure the errors by density of every distilled dataset in a bench's folder: all methods, sizes and seeds.
 
-    Each is measured once, as :func:`minari_obd.inspection.diagnosis.error_by_density` does by default, in some seconds, and
-    kept as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table of them.
+    Each is measured once, in some seconds, as :func:`minari_obd.inspection.diagnosis.error_by_density` does by default,
+    and kept as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table of them.
 
     Args:
         results: the folder that ``bench`` wrote; the sources have to be on this machine.
