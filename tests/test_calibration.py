@@ -5,6 +5,7 @@ import pytest
 from conftest import RuleTeacher, make_arrays
 
 import minari_obd
+from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.transitions import discounted_returns
@@ -73,9 +74,7 @@ def test_values_that_are_off_are_named(values, correlation: float, problem: str 
 
 def test_the_figures_are_in_the_provenance(small_data: OfflineData, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"size": 8, "seed": 0, "recipe": None}
-    recipe = minari_obd.Recipe(
-        "x", distillation=minari_obd.settings.sections.DistillationRecipe(steps=1, batch_size=64, evaluate_every=1)
-    )
+    recipe = minari_obd.Recipe("x", distillation=DistillationRecipe(steps=1, batch_size=64, evaluate_every=1))
     made = minari_obd.distill(small_data, "av_pbc", teacher=RuleTeacher(), **{**settings, "recipe": recipe})
     kept = made.provenance.targets["value_calibration"]
     assert kept == calibrate(RuleTeacher(), small_data).to_json()

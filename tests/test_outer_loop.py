@@ -340,7 +340,7 @@ def test_pairs_begin_evenly_drawn_or_spread_over_the_states(targets: Targets) ->
 
 
 def test_kmeans_needs_scikit_learn_and_says_so(targets: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minari_obd.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("minari_obd.support.libraries.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"needs sklearn.*minari-obd\[distill\]"):
         OuterLoop(STUDENT, replace(SETTINGS, initial="kmeans"), CPU).check_size(500, 16)
 
