@@ -59,6 +59,32 @@ def test_an_interrupted_folder_leaves_nothing_and_a_whole_one_appears_at_once(tm
     assert names(path) == ["inside"]
 
 
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+
+    def write(name: str) -> None:
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).touch()
+
+    write("first")
+    write("second")
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["folder"]
+    rename = Path.rename
+
+    def fail(old: Path, new: Path) -> Path:
+        if (old / "third").exists():
+            raise OSError("no space left")
+        return rename(old, new)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write("third")
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["folder"]
+
+
 def test_a_name_that_a_folder_has_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="directory"):

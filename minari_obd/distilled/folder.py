@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.distilled.dataset import DistilledDataset, Transitions
 from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.storage.files import check_writable
+from minari_obd.storage.files import check_writable, replacing
 
 __all__ = [
     "CARD_FILE",
@@ -65,7 +63,7 @@ _MOST_PARQUET_BYTES = 1 * 2**30
 
 
 def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True, repo_id: str | None = None) -> Path:
-    """Write the folder: complete under a temporary name first, then renamed.
+    """Write the folder, whole or not at all.
 
     Args:
         dataset: the pairs.
@@ -78,23 +76,9 @@ def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True,
         SettingError: the folder holds something else, or cannot be written.
     """
     folder = check_target(folder)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing(folder) as building:
+        building.mkdir()
         _write(dataset, building, repo_id or f"ORG/{folder.name}", minari=minari)
-        building.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        if folder.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.rename(retired / "old")
-            try:
-                building.rename(folder)
-            except OSError:
-                (retired / "old").rename(folder)
-                raise
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 

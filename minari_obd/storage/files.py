@@ -37,8 +37,8 @@ def check_writable(path: str | Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what is written there gets the name ``path`` when the block ends.
 
-    If the block raises, ``path`` stays what it was and nothing else is left behind. The block may write a file or, if
-    there is nothing at ``path`` yet, a folder. The folder above is made if it is missing.
+    If the block raises, ``path`` stays what it was and nothing else is left behind. The block may write a file, or a
+    folder with all that is in it, which then replaces a folder at ``path``. The folder above is made if it is missing.
 
     Raises:
         SettingError: the folder above cannot be written.
@@ -46,7 +46,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _beside(check_writable(path))
     try:
         yield temporary
-        temporary.replace(path)
+        if temporary.is_dir() and path.is_dir():
+            _replace_folder(path, temporary)
+        else:
+            temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -77,6 +80,18 @@ def check_no_report(folder: Path) -> None:
     """
     if (folder / "report.json").exists():
         raise SettingError(f"'{folder}' holds a report already; give another folder, or delete that one.")
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put a new folder in an old one's place; two renames, as no system call replaces a folder that holds files."""
+    old = _beside(path)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:
