@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from minari_obd.distilled.dataset import DistilledDataset, Transitions
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.errors import DataError, FormatError
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.parsing import Problem, check_values
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.scaling import Normaliser
 
@@ -253,13 +254,14 @@ def validated(kind: type[_T], values: Any, origin: str) -> _T:
     Raises:
         FormatError: the first wrong field, by its place.
     """
+
+    def explain(problems: list[Problem]) -> str:
+        return f"'{origin}' is damaged at {problems[0].place or 'its top'}: {problems[0].message}."
+
     try:
-        # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
-        return TypeAdapter(kind).validate_json(json.dumps(values, allow_nan=False))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part)[:60] for part in problem["loc"][:6]) or "its top"
-        raise FormatError(f"'{origin}' is damaged at {place}: {problem['msg'][:200].rstrip('.')}.") from error
+        return check_values(kind, values, explain, allow_nan=False)
+    except FormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
 

@@ -2,12 +2,13 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from minari_obd.errors import FormatError, NotFoundError
 
-__all__ = ["parse_settings", "read_toml"]
+__all__ = ["Problem", "check_values", "parse_settings", "read_toml"]
 
 
 def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
@@ -26,20 +27,59 @@ def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
         raise FormatError(f"'{path}' is not TOML: {error}.") from error
 
 
-_Settings = TypeVar("_Settings")
+_T = TypeVar("_T")
 
 
-def parse_settings(kind: type[_Settings], values: Any, origin: str) -> _Settings:
+class Problem(NamedTuple):
+    """A wrong value, or one that is missing or unknown."""
+
+    location: tuple[int | str, ...]
+    """Keys and positions that lead to it."""
+    message: str
+    """What is wrong, without a full stop."""
+    is_unknown: bool
+    """Whether no value of that name is expected."""
+
+    @property
+    def place(self) -> str:
+        """Its location in words; empty for the top."""
+        return ".".join(str(part)[:60] for part in self.location[:6])
+
+
+def check_values(kind: type[_T], values: Any, explain: Callable[[list[Problem]], str], **options: Any) -> _T:
+    """Build a dataclass from nested JSON values.
+
+    Args:
+        kind: the dataclass; what its ``__pydantic_config__`` forbids is forbidden.
+        values: as read from a file.
+        explain: the error's sentence, for one or more problems.
+        options: of ``json.dumps``, which says what counts as JSON.
+
+    Raises:
+        FormatError: the values do not fit.
+        TypeError, ValueError, RecursionError: they are not JSON.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
+    text = json.dumps(values, **options)
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        unknown = "unexpected_keyword_argument"
+        problems = [Problem(each["loc"], each["msg"][:200].rstrip("."), each["type"] == unknown) for each in found]
+        raise FormatError(explain(problems)) from error
+
+
+def parse_settings(kind: type[_T], values: Any, origin: str) -> _T:
     """Check TOML values and build the settings of a ``kind``.
 
     Raises:
         FormatError: an unknown key, a value of the wrong type or one that makes no sense; the first is named.
     """
-    from pydantic import TypeAdapter, ValidationError
 
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "its top"
-        raise FormatError(f"{origin} is wrong at {place}: {problem['msg'].rstrip('.')}.") from error
+    def explain(problems: list[Problem]) -> str:
+        return f"{origin} is wrong at {problems[0].place or 'its top'}: {problems[0].message}."
+
+    return check_values(kind, values, explain, default=str)

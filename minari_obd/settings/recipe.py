@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from minari_obd.errors import FormatError, SettingError, did_you_mean
 from minari_obd.settings.checks import STRICT, check_positive
-from minari_obd.settings.parsing import read_toml
+from minari_obd.settings.parsing import Problem, check_values, read_toml
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import (
     DensityRecipe,
@@ -77,28 +77,24 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
     Raises:
         FormatError: an unknown key, a missing one, a value of the wrong type or one that makes no sense; each is named.
     """
-    from pydantic import TypeAdapter, ValidationError
 
-    try:
-        # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
-        return TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False, include_context=False):
-            place = ".".join(str(part) for part in problem["loc"]) or "recipe"
-            if problem["type"] == "unexpected_keyword_argument":
-                known = _keys(values, problem["loc"])
-                problems.append(f"there is no setting '{place}' ({did_you_mean(str(problem['loc'][-1]), known)[:-1]})")
-            else:
-                problems.append(f"{place}: {problem['msg'][:200].rstrip('.')}")
-        raise FormatError(f"{origin}: {'; '.join(problems[:5])}.") from error
+    def told(problem: Problem) -> str:
+        if problem.is_unknown:
+            known = did_you_mean(str(problem.location[-1]), _keys(problem.location))[:-1]
+            return f"there is no setting '{problem.place}' ({known})"
+        return f"{problem.place or 'recipe'}: {problem.message}"
+
+    def explain(problems: list[Problem]) -> str:
+        return f"{origin}: {'; '.join(map(told, problems[:5]))}."
+
+    return check_values(Recipe, values, explain, default=str)
 
 
-def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
+def _keys(location: tuple[int | str, ...]) -> list[str]:
     section: Any = Recipe
     for part in location[:-1]:
         section = section.__dataclass_fields__[part].type
-    return list(section.__dataclass_fields__)
+    return [each.name for each in fields(section)]
 
 
 def load_recipe(path: str | Path) -> Recipe:
