@@ -13,7 +13,8 @@ from conftest import make_pairs
 import minari_obd
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
-from minari_obd.finetuning.learner import Learner, Reminder, make_learner
+from minari_obd.finetuning.learner import Learner
+from minari_obd.finetuning.reminder import Reminder, ReminderPairs
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.scaling import ActionScale
@@ -78,8 +79,9 @@ def pairs_for(env_id: str, *, size: int = 32, seed: int = 0) -> DistilledDataset
 def learner_for(pairs: DistilledDataset, settings: FinetuningRecipe = SMALL) -> Learner:
     assert pairs.env_id is not None
     policy = minari_obd.clone(pairs)
-    reminder = Reminder(torch.tensor(pairs.observations), torch.tensor(pairs.scaled_actions()))
-    return make_learner(make_environment(pairs.env_id), policy, reminder, settings, steps=400, seed=0)
+    kept = ReminderPairs(torch.tensor(pairs.observations), torch.tensor(pairs.scaled_actions()))
+    reminder = Reminder(settings, kept if settings.bc_states == "data" else None)
+    return Learner(make_environment(pairs.env_id), policy, settings, reminder, steps=400, seed=0)
 
 
 def learn(learner: Learner, steps: int) -> Learner:

@@ -26,10 +26,12 @@ from finetuning_lab import (
 import minari_obd
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.finetuning import run as finetuning
-from minari_obd.finetuning.learner import Learner
+from minari_obd.finetuning import loop as finetuning
+from minari_obd.finetuning.arguments import Arguments
+from minari_obd.finetuning.loop import Learning
+from minari_obd.finetuning.reminder import Reminder, return_floor
 from minari_obd.finetuning.report import FinetuneReport
-from minari_obd.finetuning.run import Finetuning
+from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings import finetuning as finetuning_recipe
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.sources.loading import load_offline_data
@@ -81,18 +83,16 @@ def test_the_weight_follows_the_training_episodes(pendulum: DistilledDataset, sc
     settings = replace(SMALL, bc_schedule=schedule, expert_return=expert, evaluate_every=20, proportional_gain=1e-3)
     settings = replace(settings, warmup=warmup, bc_decay=50.0, bc_recovery=20.0, derivative_gain=0.05)
     report = minari_obd.finetune(pendulum, steps=200, settings=settings, progress=False)
-    unit = 40.0 if schedule == "adaptive" else 1.0  # one expert, or one reward
+    reminder = Reminder(settings, scale=ReferenceScores(0.0, 40.0, "made up") if schedule == "adaptive" else None)
     warm = report.training_returns[report.training_steps <= warmup]
-    given = (warm if len(warm) else report.returns[0]) / unit
-    floor, average = settings.return_floor(given.tolist()), float(given.mean())
-    weight, expected = settings.bc_weight, []
+    given, expected = (warm if len(warm) else report.returns[0]).tolist(), []
     ended = list(zip(report.training_steps, report.training_returns, strict=True))
     lengths = np.diff([0, *report.training_steps])
     for step in report.steps:
         for (end, value), length in zip(ended, lengths, strict=True):
             if max(step - 20, warmup) < end <= step:
-                weight, average = settings.next_bc_weight(weight, average, value / unit, int(length), floor=floor)
-        expected.append(weight)
+                reminder.after_episode(value, int(length), warm=given)
+        expected.append(reminder.weight)
     np.testing.assert_allclose(report.bc_weights, expected, rtol=1e-12)
     assert len(set(expected)) > 3 or warmup == 2  # where the clone without noise may be what nothing reaches
 
@@ -100,16 +100,19 @@ def test_the_weight_follows_the_training_episodes(pendulum: DistilledDataset, sc
 def test_the_warm_up_s_last_step_belongs_to_it() -> None:
     """Episodes of 80 steps: the first ends at the last step of a warm-up of 80, and after one of 79."""
     pairs = pairs_for(SWIMMER)
-    first = FinetuningRecipe.return_floor([1e6, 3e6])
+    first = return_floor([1e6, 3e6])
     for warmup in (80, 79):
-        run = Finetuning(pairs, SWIMMER, 200, 0, replace(SMALL, warmup=warmup, bc_decay=10.0), pairs)
-        learner, record = run._start(resume=False)
+        run = Arguments(pairs, SWIMMER, 200, 0, replace(SMALL, warmup=warmup, bc_decay=10.0), pairs)
+        learning = Learning.start(run, minari_obd.clone(pairs), resume=False)
+        record, reminder = learning.record, learning.learner.reminder
         record.returns = [[1e6, 3e6]]
-        run._adapt(learn(learner, 80), record)
+        learn(learning.learner, 80)
+        learning.record_episodes()
         assert record.training_steps == [80]
-        assert (record.floor, learner.bc_weight) == ((None, 4.0) if warmup == 80 else (first, 0.004))
-        run._adapt(learn(learner, 80), record)
-        assert record.floor == (record.training_returns[0] if warmup == 80 else first)
+        assert (reminder.floor, reminder.weight) == ((None, 4.0) if warmup == 80 else (first, 0.004))
+        learn(learning.learner, 80)
+        learning.record_episodes()
+        assert reminder.floor == (record.training_returns[0] if warmup == 80 else first)
 
 
 def test_a_run_is_named_after_what_decides_it(pendulum: DistilledDataset) -> None:
@@ -117,7 +120,7 @@ def test_a_run_is_named_after_what_decides_it(pendulum: DistilledDataset) -> Non
 
     def key(settings: FinetuningRecipe, **given: Any) -> str:
         run = {"ds": pendulum, "env_id": PENDULUM, "steps": 60, "seed": 0, "bc_data": pendulum, **given}
-        return Finetuning(**run, settings=settings).key
+        return Arguments(**run, settings=settings).key
 
     given = replace(SMALL, bc_schedule="adaptive", bc_states="data", expert_return=40.0)
     changes: dict[str, Any] = {"start": "scratch", "bc_schedule": "constant", "bc_states": "visited", "device": "auto"}
@@ -200,19 +203,19 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     stop, states = 31 if how == "sigterm" else 101, "data" if how == "killed" else "visited"
     pairs, settings = pairs_for(env_id), replace(SMALL, buffer_size=70, bc_states=states)
     whole = minari_obd.finetune(pairs, steps=120, settings=settings, progress=False)
-    original = Finetuning._adapt
+    original = Learning.record_episodes
 
-    def stopped(self: Finetuning, learner: Learner, record: Any) -> None:
-        original(self, learner, record)
-        if learner.num_timesteps == stop - 2 and how == "killed":
+    def stopped(self: Learning) -> None:
+        original(self)
+        if self.learner.num_timesteps == stop - 2 and how == "killed":
             patch.setattr(finetuning, "_CHECKPOINT_SECONDS", 0.0)
-        if learner.num_timesteps == stop:
+        if self.learner.num_timesteps == stop:
             if how == "killed":
                 raise MemoryError  # as good as a kill: nothing after the last checkpoint is kept
             os.kill(os.getpid(), signal.SIGINT if how == "ctrl-c" else signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Finetuning, "_adapt", stopped)
+        patch.setattr(Learning, "record_episodes", stopped)
         with pytest.raises(MemoryError if how == "killed" else KeyboardInterrupt):
             minari_obd.finetune(pairs, steps=120, settings=settings, progress=False)
     assert [path.name[:11] for path in (cache_root() / "checkpoints").iterdir()] == ["finetuning-"]
@@ -220,7 +223,8 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     torch.manual_seed(9)
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(Finetuning, "_adapt", lambda *given: (seen.append(given[1].num_timesteps), original(*given)))
+        watched = lambda learning: (seen.append(learning.learner.num_timesteps), original(learning))  # noqa: E731
+        patch.setattr(Learning, "record_episodes", watched)
         resumed = minari_obd.finetune(pairs, steps=120, settings=settings, progress=False)
     assert seen[0] == (stop if how == "killed" else stop + 1)
     assert outcome(resumed) == outcome(whole)
@@ -246,15 +250,15 @@ def test_checkpoints_that_cannot_be_gone_on_from_are_named(
     restless = pairs_for("lab/Restless-v0")
     monkeypatch.setattr(finetuning, "evaluate", lambda *_, **__: pytest.fail("not evaluated"))
     for pairs, error, text in ((pendulum, FormatError, "is damaged"), (restless, DataError, "resume=False")):
-        run = Finetuning(pairs, pairs.env_id, 60, 0, settings, pairs)
-        learner, record = run._start(resume=False)
-        record.steps = [0]
-        learn(learner, 3)
-        finetuning.write_checkpoint(run.checkpoint, learner, record)
+        run = Arguments(pairs, pairs.env_id, 60, 0, settings, pairs)
+        learning = Learning.start(run, minari_obd.clone(pairs), resume=False)
+        learning.record.steps = [0]
+        learn(learning.learner, 3)
+        finetuning.write_checkpoint(run.checkpoint, learning.learner, learning.record)
         if error is FormatError:
             run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-9])
         with pytest.raises(error, match=text):
-            run.run(progress=False)
+            minari_obd.finetune(pairs, steps=60, settings=settings, progress=False)
 
 
 def test_what_does_not_fit_is_named_before_any_work(pendulum: DistilledDataset) -> None:

@@ -13,6 +13,7 @@ import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.finetuning.grid import arms_table, load_arms, run_arms
+from minari_obd.finetuning.reminder import Reminder, return_floor
 from minari_obd.finetuning.report import FinetuneReport, draw_reports, mean_curve
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
@@ -38,6 +39,16 @@ def make_report(means: list[float], *, seed: int = 0, label: str = "a", scored: 
     )
 
 
+def moved(
+    settings: FinetuningRecipe, weight: float, average: float, current: float, length: int, *, floor: float
+) -> tuple[float, float]:
+    """The weight and the average return after one episode."""
+    reminder = Reminder(settings)
+    reminder.weight, reminder.average, reminder.floor = weight, average, floor
+    reminder.after_episode(current, length, warm=[])
+    return reminder.weight, reminder.average
+
+
 @pytest.mark.parametrize(
     ("weight", "average", "current", "length", "expected"),
     [
@@ -53,10 +64,10 @@ def test_the_reminder_fades_unless_returns_collapse(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
     settings = FinetuningRecipe(bc_weight=0.4, bc_schedule="adaptive")
-    found, after = settings.next_bc_weight(weight, average, current, length, floor=0.3)
+    found, after = moved(settings, weight, average, current, length, floor=0.3)
     assert found == pytest.approx(expected, abs=1e-12)
     assert after == pytest.approx(0.95 * average + 0.05 * current)
-    tenfold, _ = replace(settings, bc_weight=4.0).next_bc_weight(10 * weight, average, current, length, floor=0.3)
+    tenfold, _ = moved(replace(settings, bc_weight=4.0), 10 * weight, average, current, length, floor=0.3)
     assert tenfold == pytest.approx(10 * found)
 
 
@@ -73,11 +84,11 @@ def test_the_reminder_fades_unless_returns_collapse(
 def test_the_reminder_fades_while_the_learner_is_no_worse_than_the_clone(
     weight: float, average: float, current: float, length: int, expected: float
 ) -> None:
-    found, after = FinetuningRecipe(bc_weight=2.0).next_bc_weight(weight, average, current, length, floor=300.0)
+    found, after = moved(FinetuningRecipe(bc_weight=2.0), weight, average, current, length, floor=300.0)
     assert found == pytest.approx(expected)
     assert after == pytest.approx(0.9 * average + 0.1 * current)
-    assert FinetuningRecipe().next_bc_weight(1.0, 0.3, 0.3, 10, floor=0.3)[1] == 0.3  # equal returns stay equal
-    assert FinetuningRecipe(bc_schedule="constant").next_bc_weight(1.0, 0.3, 0.0, 10, floor=0.3) == (1.0, 0.3)
+    assert moved(FinetuningRecipe(), 1.0, 0.3, 0.3, 10, floor=0.3)[1] == 0.3  # equal returns stay equal
+    assert moved(FinetuningRecipe(bc_schedule="constant"), 1.0, 0.3, 0.0, 10, floor=0.3) == (1.0, 0.3)
 
 
 def test_a_learner_as_good_as_the_clone_is_seldom_taken_for_worse() -> None:
@@ -86,15 +97,13 @@ def test_a_learner_as_good_as_the_clone_is_seldom_taken_for_worse() -> None:
     below = []
     for _ in range(400):
         warm = rng.normal(1_000.0, 100.0, size=30).tolist()
-        floor, average = FinetuningRecipe.return_floor(warm), float(np.mean(warm))
+        floor, average = return_floor(warm), float(np.mean(warm))
         for value in rng.normal(1_000.0, 100.0, size=60):
-            _, average = FinetuningRecipe().next_bc_weight(1.0, average, value, 10, floor=floor)
+            _, average = moved(FinetuningRecipe(), 1.0, average, value, 10, floor=floor)
         below.append(average < floor)
     assert 0.005 < np.mean(below) < 0.05  # two standard errors: 0.023
-    assert FinetuningRecipe.return_floor([900.0, 1_100.0]) == pytest.approx(
-        1_000.0 - 2.0 * np.sqrt(20_000.0) * np.sqrt(1 / 2 + 1 / 19)
-    )
-    assert FinetuningRecipe.return_floor([70.0]) == 70.0
+    assert return_floor([900.0, 1_100.0]) == pytest.approx(1_000.0 - 2.0 * np.sqrt(20_000.0) * np.sqrt(1 / 2 + 1 / 19))
+    assert return_floor([70.0]) == 70.0
 
 
 def test_what_is_read_from_a_curve() -> None:

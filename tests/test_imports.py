@@ -25,7 +25,7 @@ ORDER = [
 ]
 MOST_PACKAGES, MOST_MODULES, MOST_LINES = 20, 6, 300
 # Imports inside functions: what a file defines needs an optional library, or takes long to import.
-LATE = {("finetuning.run", "finetuning.learner")}
+LATE = {("finetuning.run", "finetuning.loop")}
 ONLY_IN = {
     "d3rlpy": {"support.libraries", "teachers.training"},
     "huggingface_hub": {"storage.hub"},

@@ -23,7 +23,7 @@ from minari_obd.evaluation.subjects import check_fit, known_reference
 from minari_obd.settings.checks import check_positive
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import check_no_report, check_writable, write_text
+from minari_obd.storage.files import check_new, check_writable, write_text
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.version import __version__
@@ -131,7 +131,7 @@ class ContinualLearning:
         """Check everything that can be checked, do what is missing, save the result."""
         folder = None if out is None else Path(out)
         if folder is not None:
-            check_no_report(folder)
+            check_new(folder / "report.json")
         self.check()
         if folder is not None:
             check_writable(folder / "report.json")

@@ -13,7 +13,7 @@ from minari_obd.errors import DataError, FormatError, NotFoundError, printable
 from minari_obd.scores.estimates import Estimate, estimate_mean
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
-from minari_obd.storage.files import check_no_report, write_text
+from minari_obd.storage.files import check_new, write_text
 from minari_obd.support.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class ContinualReport:
             SettingError: the folder cannot be written, or holds a report.
         """
         folder = Path(folder)
-        check_no_report(folder)
+        check_new(folder / "report.json")
         for i, policy in enumerate(self.policies):
             policy.save(folder / f"task-{i + 1}.safetensors")
         write_text(folder / "report.md", self.to_markdown())

@@ -12,8 +12,10 @@ from minari_obd.errors import SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.cell import kept_pairs
 from minari_obd.experiments.grid import Cell
+from minari_obd.finetuning.arguments import Arguments
+from minari_obd.finetuning.reminder import check_reminder_data
 from minari_obd.finetuning.report import FinetuneReport, draw_reports, mean_curve
-from minari_obd.finetuning.run import Finetuning
+from minari_obd.finetuning.run import finetune
 from minari_obd.registry import OBJECTIVES
 from minari_obd.scores.estimates import estimate_mean
 from minari_obd.scores.report import EvaluationReport
@@ -82,7 +84,7 @@ class FinetuningGrid:
         found = parse_settings(FinetuningRecipe, given, f"The arm '{name}'")
         if self.arms[name].bc_data == "source":
             try:
-                found.check_reminder_data()
+                check_reminder_data(found)
             except SettingError as error:
                 error.add_note(f"That is the arm '{name}'.")
                 raise
@@ -143,13 +145,14 @@ def run_arms(
     reports = []
     for seed in grid.seeds:
         for name, arm in grid.arms.items():
-            reminder = pairs[name] if arm.bc_data == "pairs" else data
-            run = Finetuning(pairs[name], data.env_id, grid.steps, seed, grid.settings(name), reminder, name)
+            other = data if arm.bc_data == "source" else None
+            given: dict[str, Any] = {"steps": grid.steps, "seed": seed, "settings": grid.settings(name)}
+            run = Arguments(pairs[name], data.env_id, **given, bc_data=pairs[name] if other is None else other)
             place = folder / "runs" / run.key
             if not (place / "report.json").is_file():
                 if seeds is not None and seed not in seeds:
                     continue
-                run.run(place, progress=progress)
+                finetune(run.ds, run.env_id, **given, bc_data=other, out=place, label=name, progress=progress)
             reports.append(replace(FinetuneReport.read(place), label=name))
     target = grid.target
     if target is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -16,73 +15,18 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from minari_obd.cloning.policy import Policy
-from minari_obd.environments.making import is_flat
 from minari_obd.errors import DataError, MinariObdError
+from minari_obd.finetuning.episodes import SeededEpisodes
 from minari_obd.finetuning.networks import NormalisedPolicy, Standardise
+from minari_obd.finetuning.reminder import Reminder
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.support.devices import choose_device
 from minari_obd.support.streams import Stream
 
-__all__ = ["Learner", "Reminder", "SeededEpisodes", "make_learner"]
+__all__ = ["Learner"]
 
 _NOISE_CLIP = 0.5
-
-
 _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
-
-
-@dataclass(frozen=True)
-class Reminder:
-    """States and actions that the actor is held to with ``bc_states="data"``."""
-
-    observations: Tensor
-    """Observations, shape (M, S), raw units."""
-    actions: Tensor
-    """Actions, shape (M, A), on [-1, 1]."""
-
-    def draw(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return all pairs, or ``size`` of them at random if there are more."""
-        if len(self.observations) <= size:
-            return self.observations, self.actions
-        rows = torch.from_numpy(rng.integers(len(self.observations), size=size))
-        return self.observations[rows], self.actions[rows]
-
-
-class SeededEpisodes(gym.Wrapper):
-    """An environment whose k-th episode starts from seed (seed, 16, k), with observations as float32 vectors.
-
-    An episode is thereby decided by its number and its actions, which are kept until it ends: replayed in a new
-    environment they bring back its state, whatever simulator it is.
-    """
-
-    def __init__(self, environment: gym.Env, seed: int) -> None:
-        if not is_flat(environment.observation_space):
-            environment = gym.wrappers.FlattenObservation(environment)
-        super().__init__(environment)
-        shape = environment.observation_space.shape
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
-        self.seed, self.episode = seed, -1
-        self.actions: list[np.ndarray] = []
-        self.rewards: list[float] = []
-        self.ended: list[tuple[int, float]] = []
-        """Length and return of the episodes that have ended since the list was last cleared."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start the next episode, from its own seed."""
-        self.episode += 1
-        self.actions, self.rewards = [], []
-        start = Stream.TRAINING_EPISODES.seed(self.seed, self.episode)
-        observation, info = self.env.reset(seed=start)
-        return np.asarray(observation, np.float32), info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Step the environment, and remember with what."""
-        self.actions.append(np.array(action, np.float32))
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.rewards.append(float(reward))
-        if terminated or truncated:
-            self.ended.append((len(self.rewards), sum(self.rewards)))
-        return np.asarray(observation, np.float32), float(reward), terminated, truncated, info
 
 
 class Learner(TD3):
@@ -92,19 +36,67 @@ class Learner(TD3):
     noise have one for each update. So a resume has no generator to restore.
     """
 
-    settings: FinetuningRecipe
-    reminder: Reminder
-    clone: torch.nn.Module
-    """The actor as it was cloned, which answers the states that the learner visits."""
-    base_seed: int
-    bc_weight: float
+    def __init__(
+        self,
+        environment: gym.Env,
+        policy: Policy,
+        settings: FinetuningRecipe,
+        reminder: Reminder,
+        *,
+        steps: int,
+        seed: int,
+    ) -> None:
+        """Make a learner whose actor does what ``policy``, of one MLP student, does; with ``scratch``, has its shape.
+
+        Args:
+            environment: where it learns.
+            policy: the clone.
+            settings: everything that is not among the other arguments.
+            reminder: holds the actor to what it could at the start.
+            steps: environment steps of the whole run; the replay buffer needs to hold no more.
+            seed: of every random number.
+        """
+        protocol = policy.protocol
+        layers = {"pi": [protocol.width] * protocol.depth, "qf": [settings.critic_width] * settings.critic_depth}
+        arguments: dict[str, Any] = {
+            "net_arch": layers,
+            "features_extractor_class": Standardise,
+            "features_extractor_kwargs": {"mean": policy.normaliser.mean, "scale": policy.normaliser.scale},
+            "optimizer_kwargs": {"fused": True},  # Adam in one pass over the weights
+        }
+        with torch.random.fork_rng(devices=[]):  # networks initialise themselves from the global generator
+            torch.manual_seed(Stream.LEARNER.seed(seed))
+            super().__init__(
+                NormalisedPolicy if settings.critic_norm else TD3Policy,
+                SeededEpisodes(environment, seed),
+                learning_rate=settings.learning_rate,
+                buffer_size=min(settings.buffer_size, steps),
+                learning_starts=settings.batch_size,
+                batch_size=settings.batch_size,
+                tau=settings.target_rate,
+                gamma=settings.discount,
+                policy_delay=settings.policy_delay,
+                target_policy_noise=settings.target_noise,
+                target_noise_clip=_NOISE_CLIP,
+                policy_kwargs=arguments,
+                device=choose_device(settings.device),
+            )
+        self.set_logger(Logger(None, []))
+        assert self.env is not None
+        self._last_obs = np.asarray(self.env.reset())  # at once, so that there is a state to save from the start
+        self.settings, self.reminder, self.base_seed = settings, reminder, seed
+        self.clone = deepcopy(self.actor)
+        """The actor as it was cloned, which answers the states that the learner visits."""
+        for network in [self.clone, *([self.actor, self.actor_target] if settings.start == "clone" else [])]:
+            for ours, theirs in zip(network.mu.parameters(), policy.parameters, strict=True):
+                ours.data.copy_(theirs[0].T if ours.dim() == 2 else theirs[0, 0])
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         rng = Stream.EXPLORATION.generator(self.base_seed, self.num_timesteps)
         if self.settings.start == "scratch" and self.num_timesteps < self.settings.warmup:
-            scaled = rng.uniform(-1.0, 1.0, (1, self.reminder.actions.shape[1]))
+            scaled = rng.uniform(-1.0, 1.0, (1, *self._action_shape))
         else:
             with torch.no_grad():
                 acted = self.actor(torch.as_tensor(self._last_obs, device=self.device)).cpu().numpy()
@@ -141,14 +133,14 @@ class Learner(TD3):
         acted = self.actor(observations)
         values = self.critic.q1_forward(observations, acted)
         loss = -values.mean() / values.detach().abs().mean().clamp_min(1e-8)
-        if self.bc_weight > 0:
-            if self.settings.bc_states == "visited":
+        if self.reminder.weight > 0:
+            if self.reminder.pairs is None:
                 with torch.no_grad():
                     actions = self.clone(observations)
             else:
-                states, actions = self.reminder.draw(batch_size, rng)
+                states, actions = self.reminder.pairs.draw(batch_size, rng)
                 acted = self.actor(states)
-            loss = loss + self.bc_weight * mse_loss(acted, actions)
+            loss = loss + self.reminder.weight * mse_loss(acted, actions)
         return loss
 
     def actor_parameters(self) -> list[Tensor]:
@@ -171,7 +163,7 @@ class Learner(TD3):
             )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that changes, as tensors and as JSON values."""
+        """Return everything that changes but the reminder, as tensors and as JSON values."""
         assert self.replay_buffer is not None
         tensors = {f"policy/{name}": value for name, value in self.policy.state_dict().items()}
         for part in ("actor", "critic"):
@@ -179,11 +171,11 @@ class Learner(TD3):
                 tensors |= {f"{part}_optimiser/{i}/{name}": value for name, value in values.items()}
         size = self.replay_buffer.size()
         tensors |= {f"buffer/{name}": torch.from_numpy(getattr(self.replay_buffer, name)[:size]) for name in _BUFFER}
-        actions = np.array(self.episodes.actions, np.float32).reshape(-1, self.reminder.actions.shape[1])
+        actions = np.array(self.episodes.actions, np.float32).reshape(-1, *self._action_shape)
         tensors |= {"episode/actions": torch.from_numpy(actions)}
         tensors |= {"episode/observation": torch.from_numpy(np.array(self._last_obs))}
         numbers = {"step": self.num_timesteps, "updates": self._n_updates, "episode": self.episodes.episode}
-        return tensors, {**numbers, "position": self.replay_buffer.pos, "bc_weight": self.bc_weight}
+        return tensors, {**numbers, "position": self.replay_buffer.pos}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`.
@@ -206,7 +198,6 @@ class Learner(TD3):
             getattr(self.replay_buffer, name)[:size] = value.numpy()
         self.replay_buffer.pos, self.replay_buffer.full = numbers["position"], size == self.replay_buffer.buffer_size
         self.num_timesteps, self._n_updates = numbers["step"], numbers["updates"]
-        self.bc_weight = numbers["bc_weight"]
         self.episodes.episode = numbers["episode"] - 1
         observation = self.env.reset()
         for action in tensors["episode/actions"].numpy():
@@ -220,61 +211,19 @@ class Learner(TD3):
         self.episodes.ended.clear()
 
     @property
+    def _action_shape(self) -> tuple[int, ...]:
+        shape = self.action_space.shape
+        assert shape is not None
+        return shape
+
+    @property
     def episodes(self) -> SeededEpisodes:
-        """The environment that is learned in."""
+        """The environment that it learns in."""
         assert self.env is not None
         found: Any = self.env.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a DummyVecEnv has them
         while not isinstance(found, SeededEpisodes):
             found = found.env
         return found
-
-
-def make_learner(
-    environment: gym.Env,
-    policy: Policy,
-    reminder: Reminder,
-    settings: FinetuningRecipe,
-    *,
-    steps: int,
-    seed: int,
-) -> Learner:
-    """Return a learner whose actor does what ``policy``, of one MLP student, does; with ``scratch``, has its shape."""
-    protocol, device = policy.protocol, choose_device(settings.device)
-    initial = Stream.LEARNER.seed(seed)
-    arguments: dict[str, Any] = {
-        "net_arch": {"pi": [protocol.width] * protocol.depth, "qf": [settings.critic_width] * settings.critic_depth},
-        "features_extractor_class": Standardise,
-        "features_extractor_kwargs": {"mean": policy.normaliser.mean, "scale": policy.normaliser.scale},
-        "optimizer_kwargs": {"fused": True},  # Adam in one pass over the weights
-    }
-    with torch.random.fork_rng(devices=[]):  # networks initialise themselves from the global generator
-        torch.manual_seed(initial)
-        learner = Learner(
-            NormalisedPolicy if settings.critic_norm else TD3Policy,
-            SeededEpisodes(environment, seed),
-            learning_rate=settings.learning_rate,
-            buffer_size=min(settings.buffer_size, steps),
-            learning_starts=settings.batch_size,
-            batch_size=settings.batch_size,
-            tau=settings.target_rate,
-            gamma=settings.discount,
-            policy_delay=settings.policy_delay,
-            target_policy_noise=settings.target_noise,
-            target_noise_clip=_NOISE_CLIP,
-            policy_kwargs=arguments,
-            device=device,
-        )
-    learner.set_logger(Logger(None, []))
-    assert learner.env is not None
-    learner._last_obs = np.asarray(learner.env.reset())  # at once, so that there is a state to save from the start
-    learner.settings, learner.base_seed, learner.bc_weight = settings, seed, settings.bc_weight
-    learner.reminder = Reminder(reminder.observations.to(device), reminder.actions.to(device))
-    learner.clone = deepcopy(learner.actor)
-    networks = [learner.clone, *([learner.actor, learner.actor_target] if settings.start == "clone" else [])]
-    for network in networks:
-        for ours, theirs in zip(network.mu.parameters(), policy.parameters, strict=True):
-            ours.data.copy_(theirs[0].T if ours.dim() == 2 else theirs[0, 0])
-    return learner
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -6,19 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minari_obd.cloning.policy import Policy
 from minari_obd.errors import DataError, FormatError, NotFoundError
 from minari_obd.scores.estimates import Estimate, estimate_mean
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.finetuning import FinetuningRecipe
-from minari_obd.storage.files import check_no_report, write_text
+from minari_obd.storage.files import check_new, write_text
 from minari_obd.support.figures import default_style, make_figure, png
-
-if TYPE_CHECKING:
-    from minari_obd.cloning.policy import Policy
 
 __all__ = ["FinetuneReport", "draw_reports", "mean_curve"]
 
@@ -51,7 +49,7 @@ class FinetuneReport:
     seconds: float = 0.0
     """Wall time, of all parts of an interrupted run together."""
     versions: dict[str, str] = field(default_factory=dict)
-    policy: "Policy | None" = field(default=None, compare=False, repr=False)
+    policy: Policy | None = field(default=None, compare=False, repr=False)
     """The actor at the end; None in a report that was read from a file."""
 
     def __post_init__(self) -> None:
@@ -144,7 +142,7 @@ class FinetuneReport:
             SettingError: the folder cannot be written, or holds a report.
         """
         folder = Path(folder)
-        check_no_report(folder)
+        check_new(folder / "report.json")
         write_text(folder / "curve.csv", self.to_csv())
         if self.policy is not None:
             self.policy.save(folder / "policy.safetensors")

@@ -1,9 +1,6 @@
-"""Settings of online fine-tuning, and the rule of the reminder's weight. Plain: loads neither torch nor a learner."""
+"""Settings of online fine-tuning. This file loads neither torch nor a learner."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import SettingError
@@ -11,12 +8,7 @@ from minari_obd.settings.checks import STRICT, check_fraction, check_positive
 
 __all__ = ["FinetuningRecipe"]
 
-_RATES = {"guarded": 0.1, "adaptive": 0.05}  # with which the average return follows; Zhao et al.'s for their rule
-
-
 _REMINDER = ("bc_schedule", "bc_states", "bc_target", "bc_decay", "bc_recovery")
-
-
 _REMINDER += ("proportional_gain", "derivative_gain", "target", "expert_return")
 
 
@@ -132,70 +124,3 @@ class FinetuningRecipe:
         if self.bc_weight > 0:
             return settings
         return {name: value for name, value in settings.items() if name not in _REMINDER}
-
-    def check_reminder_data(self) -> None:
-        """Make sure that data to be reminded of would be used.
-
-        Raises:
-            SettingError: there is no reminder, or it is at states that are not the data's.
-        """
-        if self.bc_weight == 0 or self.bc_states == "visited":
-            raise SettingError(
-                f"There is data to be reminded of, but finetuning.bc_weight is {self.bc_weight} and bc_states "
-                f"'{self.bc_states}'; set bc_states to 'data' and a weight above 0, or leave out bc_data."
-            )
-
-    @property
-    def follows_returns(self) -> bool:
-        """Whether there is a weight to be moved."""
-        return self.bc_weight > 0 and self.bc_schedule != "constant"
-
-    @staticmethod
-    def return_floor(returns: Sequence[float]) -> float:
-        r"""Return R_floor, what the average return has to fall below for `guarded` to hold a learner back.
-
-            R_floor = R_0 - 2 s sqrt(1 / n + 1 / 19)
-
-        with R_0 and s the mean and the standard deviation of the clone's n returns; 1 / 19 is the variance of R_avg,
-        0.1 / (2 - 0.1), in units of that of a return. So a learner that is as good as the clone is seldom taken
-        for a worse one. Of a single return the spread is not known, and R_floor is that return.
-        """
-        spread = stdev(returns) if len(returns) > 1 else 0.0
-        rate = _RATES["guarded"]
-        return fmean(returns) - 2.0 * spread * math.sqrt(1.0 / len(returns) + rate / (2.0 - rate))
-
-    def next_bc_weight(
-        self, weight: float, average: float, current: float, length: int, *, floor: float
-    ) -> tuple[float, float]:
-        r"""Return the reminder's weight and the average return after a training episode.
-
-        ``guarded``: the reminder fades unless the learner does worse than the clone, and comes back while it does,
-
-            R_avg <- R_avg + 0.1 (R - R_avg)
-            w <- clip(w exp(-T / bc_decay) if R_avg >= R_floor, else w exp(T / bc_recovery), w_0 / 1000, w_0)
-
-        ``adaptive``: the rule of Zhao et al. 2022 (arXiv 2210.13846), as in its authors' code,
-
-            w <- clip(w + w_0 T (-K_P (R* - R_avg) + K_D max(0, R_avg - R)), 0, w_0)
-            R_avg <- R_avg + 0.05 (R - R_avg)
-
-        by which the weight falls with every episode that is no worse than the last ones, the slower the nearer they
-        are to the target, and rises when returns collapse. Both start after the warm-up, with R_avg at the mean return
-        R_0 of its episodes (of the first evaluation, which has no exploration noise, if none ended in it).
-
-        Args:
-            weight: w.
-            average: R_avg; for ``adaptive`` 0 is random actions' return and 1 the expert's.
-            current: R, this episode's return in the same units.
-            length: T, its environment steps.
-            floor: R_floor (:meth:`return_floor`), in the same units; of no use to ``adaptive``.
-        """
-        if not self.follows_returns:
-            return weight, average
-        after = average + _RATES[self.bc_schedule] * (current - average)  # equal returns stay equal, to the bit
-        if self.bc_schedule == "guarded":
-            change = -length / self.bc_decay if after >= floor else length / self.bc_recovery
-            share = weight / self.bc_weight * math.exp(min(change, 7.0))  # e^7 > 1000: all the way up
-            return self.bc_weight * min(max(share, 1e-3), 1.0), after
-        change = -self.proportional_gain * (self.target - average) + self.derivative_gain * max(0.0, average - current)
-        return min(max(weight + self.bc_weight * length * change, 0.0), self.bc_weight), after

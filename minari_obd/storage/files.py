@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from minari_obd.errors import SettingError
 
-__all__ = ["check_no_report", "check_writable", "replacing", "write_bytes", "write_text"]
+__all__ = ["check_new", "check_writable", "replacing", "write_bytes", "write_text"]
 
 
 def check_writable(path: str | Path) -> Path:
@@ -72,14 +72,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def check_no_report(folder: Path) -> None:
-    """Make sure that a folder holds no report yet: a report is never written over.
+def check_new(path: Path) -> None:
+    """Make sure that a result is not there yet: none is ever written over.
 
     Raises:
-        SettingError: it does.
+        SettingError: the file exists.
     """
-    if (folder / "report.json").exists():
-        raise SettingError(f"'{folder}' holds a report already; give another folder, or delete that one.")
+    if path.exists():
+        raise SettingError(f"'{path.parent}' holds a {path.stem} already; give another folder, or delete that one.")
 
 
 def _replace_folder(path: Path, new: Path) -> None:
