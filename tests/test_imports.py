@@ -36,7 +36,7 @@ ONLY_IN = {
         "distilled.dataset",
         "sources.collecting",
     },
-    "tyro": {"cli.application", "cli.experiments"},
+    "tyro": {"cli.application", "cli.arguments"},
     "ray": {"experiments.ray"},
     "stable_baselines3": {"finetuning.learner", "finetuning.networks"},
 }

@@ -1,0 +1,141 @@
+"""Commands that make, show, check and publish datasets."""
+
+import sys
+from pathlib import Path
+
+from minari_obd.cli.arguments import File, Name, Settings
+from minari_obd.errors import SettingError
+
+__all__ = ["collect", "distill", "list_choices", "load", "push", "run", "verify"]
+
+
+def distill(settings: Settings, out: Path | None = None) -> None:
+    """Distil an offline dataset into a few hundred pairs, and save them as a folder.
+
+    Args:
+        settings: the recipe.
+        out: Folder to write; `out/<source>-<method>-<size>` if not given.
+    """
+    from minari_obd.distillation.distillation import run as run_prepared
+    from minari_obd.distillation.preparation import prepare
+
+    source = settings.source.strip("/").replace("/", "-")
+    folder = out or Path("out") / f"{source}-{settings.method}-{settings.size}"
+    dataset = run_prepared(prepare(settings, out=folder)).dataset
+    print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder}")
+
+
+def run(recipe_file: File, settings: Settings, out: Path | None = None) -> None:
+    """Run a recipe: distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
+
+    Args:
+        recipe_file: A TOML file such as recipes/quickstart.toml; the options below override it.
+        settings: the recipe.
+        out: Folder to write; `out/obd-<environment>-<method>-<size>` if not given.
+    """
+    from minari_obd.distillation.pipeline import run_recipe
+
+    result = run_recipe(settings, out)
+    print(
+        f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"
+        f"Next: minari-obd load {result.folder}\n"
+        f"      minari-obd clone {result.folder} --out policy.safetensors\n"
+        f'      python -c "import minari_obd; '
+        f"print(minari_obd.load_dataset('{result.folder}').tensors()[0].shape)\""
+    )
+
+
+def load(ref: Name, revision: str | None = None, recipe: bool = False) -> None:
+    """Load a distilled dataset, check it, and show its card.
+
+    Args:
+        ref: Folder, Minari id, or Hugging Face repository.
+        revision: Branch, tag or commit of the repository.
+        recipe: Print only the recipe that makes the dataset again, as TOML.
+    """
+    from minari_obd.cli.listing import print_card
+    from minari_obd.distilled.loading import load_dataset
+    from minari_obd.settings.recipe import parse_recipe, recipe_toml
+
+    dataset = load_dataset(ref, revision=revision)
+    if recipe:
+        print(recipe_toml(parse_recipe(dataset.provenance.recipe, f"the recipe in {dataset.origin}")), end="")
+    else:
+        print_card(dataset)
+
+
+def verify(ref: Name, revision: str | None = None, source: str | None = None, evaluate: bool = False) -> None:
+    """Check what a distilled dataset claims about itself; exit status 1 if a claim is wrong.
+
+    Args:
+        ref: Folder, Minari id, or Hugging Face repository.
+        revision: Branch, tag or commit of the repository.
+        source: The offline dataset it was made from: Minari id or HDF5 file.
+        evaluate: Repeat its evaluation, which takes minutes.
+    """
+    from rich.console import Console
+
+    from minari_obd.inspection.verification import verify as verify_dataset
+
+    result = verify_dataset(ref, revision=revision, source=source, evaluate=evaluate, progress=True)
+    Console(highlight=False).print(result.table())
+    if not result.passed:
+        sys.exit(1)
+
+
+def push(
+    ref: Name,
+    repo_id: Name,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+) -> None:
+    """Publish a distilled dataset, or a teacher, on the Hub with the token of `hf auth login` or HF_TOKEN.
+
+    Args:
+        ref: Folder or Minari id of a dataset; folder or file of a teacher.
+        repo_id: `organisation/name`; made if it does not exist.
+        private: Make a new repository private.
+        revision: Branch to publish on, made if it does not exist.
+        license: The Hub's id of the licence, such as `cc-by-4.0`; the dataset's own if not given.
+    """
+    from minari_obd.distilled.loading import load_dataset
+    from minari_obd.teachers.loading import is_teacher, load_teacher
+
+    teacher = is_teacher(ref)
+    published = load_teacher(ref) if teacher else load_dataset(ref)
+    address = published.push_to_hub(repo_id, private=private, revision=revision, license=license)
+    next_step = f"distill SOURCE --teacher.algorithm {repo_id}" if teacher else f"verify {repo_id}"
+    print(f"Published: {address}\nNext: minari-obd {next_step}")
+
+
+def collect(
+    dataset_id: Name, env: str | None = None, policy: str | None = None, steps: int = 200_000, seed: int = 0
+) -> None:
+    """Collect an offline dataset: an obd-bench one by its id, or any environment with any policy.
+
+    Args:
+        dataset_id: Minari id to make.
+        env: Plain Gymnasium id.
+        policy: `random`, a bundled policy, the path of a Stable-Baselines3 zip, or `module:function`.
+        steps: Environment steps.
+        seed: Seed of environments and actions.
+    """
+    from minari_obd.sources.behaviours import import_policy
+    from minari_obd.sources.benchmark import BENCHMARK
+    from minari_obd.sources.collecting import collect as collect_dataset
+
+    if dataset_id in BENCHMARK and env is None and policy is None:
+        BENCHMARK[dataset_id].build(steps=steps, seed=seed)
+    elif env is None or policy is None:
+        raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
+    else:
+        collect_dataset(dataset_id, env, import_policy(policy), steps=steps, seed=seed)
+    print(f"Next: minari-obd distill {dataset_id}")
+
+
+def list_choices() -> None:
+    """List methods, teachers, densities, students, bundled policies, and the available datasets."""
+    from minari_obd.cli.listing import print_listing
+
+    print_listing()
