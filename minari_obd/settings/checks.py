@@ -1,4 +1,4 @@
-"""Checks that settings of every section share."""
+"""Checks shared by the settings of every section."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no
 
 
 def check_positive(section: str, **values: float | None) -> None:
-    """Refuse settings of a section that are not above zero."""
+    """Refuse any setting of a section that is not above zero."""
     for name, value in values.items():
         if value is not None and not value > 0:
             raise SettingError(f"{section}.{name} is {value}; it must be above zero.")
 
 
 def check_fraction(section: str, **values: float) -> None:
-    """Refuse settings of a section that are not between 0 and 1."""
+    """Refuse any setting of a section that is not between 0 and 1."""
     for name, value in values.items():
         if not 0.0 < value < 1.0:
             raise SettingError(f"{section}.{name} is {value}; it must lie between 0 and 1.")

@@ -1,4 +1,4 @@
-"""Parsing: TOML files and JSON values into typed settings."""
+"""Parsing: turns TOML files and JSON values into typed settings."""
 
 import json
 import tomllib
@@ -12,11 +12,11 @@ __all__ = ["Problem", "check_values", "parse_settings", "read_toml"]
 
 
 def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
-    """Read a TOML file of a ``kind`` that has an ``example``.
+    """Read a TOML file. Error messages name its ``kind`` and an ``example`` of it.
 
     Raises:
-        NotFoundError: no such file.
-        FormatError: not TOML.
+        NotFoundError: the file does not exist.
+        FormatError: the file is not TOML.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +76,7 @@ def parse_settings(kind: type[_T], values: Any, origin: str) -> _T:
     """Check TOML values and build the settings of a ``kind``.
 
     Raises:
-        FormatError: an unknown key, a value of the wrong type or one that makes no sense; the first is named.
+        FormatError: a key is unknown, or a value has the wrong type or makes no sense. The message names the first.
     """
 
     def explain(problems: list[Problem]) -> str:

@@ -1,4 +1,4 @@
-"""Protocols: how students are trained from pairs, and how they are judged. Plain settings, without torch."""
+"""Protocols: how students are trained from pairs, and how they are evaluated. Plain settings, without torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -32,11 +32,11 @@ class StudentProtocol:
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     """Inner optimiser; `adamw` is Adam with a weight decay of 0.01."""
     learning_rate: float = 0.1
-    """Its step size."""
+    """Step size of the inner optimiser."""
     momentum: float = 0.0
-    """Of SGD."""
+    """Momentum of SGD."""
     batch_size: int | None = None
-    """Pairs a step; all of them if not given."""
+    """Pairs per step; all of them if not given."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -48,24 +48,24 @@ class StudentProtocol:
         if not 0.0 <= self.momentum < 1.0:
             raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
         if self.momentum and self.optimiser != "sgd":
-            raise SettingError(f"student.momentum belongs to 'sgd'; leave it out with '{self.optimiser}'.")
+            raise SettingError(f"student.momentum only works with 'sgd'; leave it out with '{self.optimiser}'.")
 
 
 @dataclass(frozen=True)
 class StudentDraws:
-    """Students drawn anew each outer step, so that the pairs do not fit one student and one recipe only.
+    """Student settings drawn anew at each outer step, so that the pairs do not fit only one kind of student.
 
-    An empty list, or no share of Adam, leaves that setting to the protocol.
+    An empty list, or a share of 0 for Adam, leaves that setting to the protocol.
     """
 
     depths: tuple[int, ...] = ()
-    """Hidden layers, one of these."""
+    """Numbers of hidden layers to draw from."""
     steps: tuple[float, ...] = ()
-    """Gradient steps, one of these times the protocol's."""
+    """Numbers of gradient steps to draw from, as multiples of the protocol's."""
     learning_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Step size, one of these times the protocol's."""
+    """Step sizes to draw from, as multiples of the protocol's."""
     adam: float = 0.25
-    """Share of students that are trained by Adam instead."""
+    """Share of students that are trained by Adam instead of the protocol's optimiser."""
     adam_learning_rate: float = 1e-3
     """Adam's step size."""
 
@@ -84,7 +84,7 @@ class StudentDraws:
         return bool(self.depths or self.steps or self.learning_rates or self.adam)
 
     def draw(self, protocol: StudentProtocol, *key: int) -> StudentProtocol:
-        """Return the protocol with its drawn settings; the same for the same ``key``."""
+        """Return the protocol with drawn settings. The same ``key`` gives the same draw."""
         if not self:
             return protocol
         import numpy as np
@@ -92,7 +92,7 @@ class StudentDraws:
         rng = np.random.default_rng(list(key))
         drawn: dict[str, Any] = {}
         for name, choices in (("depth", self.depths), ("steps", self.steps), ("learning_rate", self.learning_rates)):
-            choice = rng.random()  # drawn in any case, so that one list does not change what another gives
+            choice = rng.random()  # always drawn, so that one list does not change another's draw
             if choices:
                 drawn[name] = choices[int(choice * len(choices))]
         if "steps" in drawn:
@@ -106,16 +106,16 @@ class StudentDraws:
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How pairs are judged."""
+    """How pairs are evaluated."""
 
     student: StudentProtocol | None = None
     """How students are trained; the pairs' own protocol if not given."""
     students: int = 10
-    """How many are judged, each from its own initialisation."""
+    """Students to evaluate, each from its own initialisation."""
     episodes: int = 10
-    """Of each."""
+    """Episodes per student."""
     ensemble: int = 1
-    """Students that act together, by the mean of their actions, as one that is judged."""
+    """Students that act together, by the mean of their actions, and are evaluated as one."""
 
     def __post_init__(self) -> None:
         check_positive("evaluation", students=self.students, episodes=self.episodes, ensemble=self.ensemble)
@@ -126,7 +126,7 @@ _PAPER = StudentProtocol()
 
 PROTOCOLS = {
     "paper": _PAPER,
-    # The paper's tables of other architectures and optimisers; its "4-layer MLP" has three hidden layers.
+    # From the paper's tables of other architectures and optimisers; its "4-layer MLP" has three hidden layers.
     **{f"layers_{layers}": replace(_PAPER, depth=layers - 1) for layers in (2, 3, 5, 6)},
     "residual": replace(_PAPER, network="residual"),
     "momentum": replace(_PAPER, momentum=0.9, learning_rate=0.03),
@@ -145,10 +145,10 @@ EVALUATION_PROTOCOLS = {
 
 
 def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
-    """Return a protocol given itself or its name.
+    """Return a student protocol, given the protocol itself or its name.
 
     Raises:
-        NotFoundError: an unknown name.
+        NotFoundError: the name is unknown.
     """
     if isinstance(protocol, StudentProtocol):
         return protocol
@@ -158,10 +158,10 @@ def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
 
 
 def evaluation_protocol_by_name(protocol: EvaluationProtocol | StudentProtocol | str | None) -> EvaluationProtocol:
-    """Return a protocol of evaluation given itself, its name, or how students are trained.
+    """Return an evaluation protocol, given the protocol itself, its name, or a student protocol.
 
     Raises:
-        NotFoundError: an unknown name.
+        NotFoundError: the name is unknown.
     """
     if isinstance(protocol, EvaluationProtocol):
         return protocol

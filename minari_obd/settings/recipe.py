@@ -1,7 +1,7 @@
-"""Recipe: a whole run as one typed, nested, frozen dataclass; read from TOML, kept as JSON in the provenance.
+"""Recipe: a whole run as one typed, nested, frozen dataclass. It is read from TOML and kept as JSON in the provenance.
 
-Plain settings only: this module loads neither torch nor d3rlpy, so that the command line can be built from it
-in a moment. The components that read a section validate what only they can know.
+This module loads neither torch nor d3rlpy, so the command line can be built from it quickly. Each component that reads
+a section checks what only that component can know.
 """
 
 import json
@@ -31,18 +31,18 @@ class Recipe:
     """Everything that decides a run's result."""
 
     source: str
-    """Offline dataset: a Minari id (`minari-obd list` shows those at hand) or a D4RL-style HDF5 file."""
+    """Offline dataset: a Minari id (`minari-obd list` shows the available ones) or a D4RL-style HDF5 file."""
     method: str = "sdw"
     """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw` or `opw`."""
     size: int = 256
-    """Pairs to make."""
+    """Number of pairs to make."""
     seed: int = 0
-    """Of every random number."""
+    """Seed of every random number."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    """`cpu`, `cuda`, or `auto`: CUDA if there is a GPU."""
     threads: int | None = None
-    """CPU threads of torch; the faster of one and all, measured at the start, if not given. Results are equal to the
-    bit for one number of threads."""
+    """CPU threads of torch; if not given, the faster of one and all, measured at the start. Results are bit-identical
+    for the same number of threads."""
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     values: ValueRecipe = field(default_factory=ValueRecipe)
     density: DensityRecipe = field(default_factory=DensityRecipe)
@@ -63,7 +63,7 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON values, nested as it is."""
+        """Return the recipe as nested JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
 
@@ -71,11 +71,11 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
     """Check nested JSON or TOML values and build the recipe.
 
     Args:
-        values: what was read.
-        origin: where it was read, for error messages.
+        values: the values to check.
+        origin: where they were read, for error messages.
 
     Raises:
-        FormatError: an unknown key, a missing one, a value of the wrong type or one that makes no sense; each is named.
+        FormatError: a key is unknown or missing, or a value has the wrong type or makes no sense. Each is named.
     """
 
     def told(problem: Problem) -> str:
@@ -98,25 +98,25 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file, which holds only what differs from the defaults.
+    """Read a recipe from a TOML file, which only needs the settings that differ from the defaults.
 
     Raises:
-        NotFoundError: no such file.
-        FormatError: not TOML, or not a recipe; every wrong key is named.
+        NotFoundError: the file does not exist.
+        FormatError: the file is not TOML, or not a recipe. Every wrong key is named.
     """
     return parse_recipe(read_toml(path, "recipe", "recipes/quickstart.toml"), str(path))
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """Return a recipe as the TOML that :func:`load_recipe` reads: what differs from the defaults of this version.
+    """Return a recipe as TOML for :func:`load_recipe`: the settings that differ from this version's defaults.
 
     Raises:
-        FormatError: a text in it holds control characters.
+        FormatError: a string in it contains control characters.
     """
     import tomli_w
 
     if not all(text.isprintable() for text in _texts(asdict(recipe))):
-        raise FormatError("The recipe holds control characters, so it is not printed; do not use it.")
+        raise FormatError("The recipe contains control characters, so it is not printed; do not use it.")
 
     def differing(settings: Any, defaults: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -138,7 +138,7 @@ def _texts(values: Any) -> list[str]:
 
 
 def source_name(source: Any) -> str:
-    """Return what a source is called in the recipe; the provenance also holds its content hash."""
+    """Return a source's name in the recipe. The provenance also holds its content hash."""
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, Mapping):

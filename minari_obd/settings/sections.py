@@ -1,4 +1,4 @@
-"""Sections of a recipe: the settings of teacher, weights, density, distiller and evaluation. Plain, without torch."""
+"""Sections of a recipe: settings of teacher, weights, density, distiller and evaluation. Does not load torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -15,17 +15,17 @@ class TeacherRecipe:
     """The offline-RL teacher whose behaviour is distilled."""
 
     algorithm: str = "calql"
-    """Algorithm to train, the folder of a saved teacher, or a Hub repository `organisation/name` or `...@revision`."""
+    """Algorithm to train, folder of a saved teacher, or Hub repository (`organisation/name` or `...@revision`)."""
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Settings of d3rlpy's configuration of the algorithm that are to differ, such as `conservative_weight`."""
+    """Settings to change in d3rlpy's configuration of the algorithm, such as `conservative_weight`."""
     average: float = 0.0
-    """Share of the updates, the last ones, over which the actor's weights are averaged; the average is kept if the
-    actor's own loss on the data is less with it. 0: the last weights."""
+    """Share of the updates, counted from the end, over which the actor's weights are averaged. The average is kept if
+    it lowers the actor's own loss on the data. 0 keeps the last weights."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the matrix products of its updates; `auto` is bfloat16 for `cql` and `calql`, whose products are large, where
-    the CPU has it, else float32."""
+    """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
+    large, if the CPU has it, and float32 otherwise."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -42,9 +42,9 @@ class DensityRecipe:
     estimator: str = "knn"
     """`knn` (k nearest neighbours), `maf` (masked autoregressive flow, the paper's) or `gmm` (Gaussian mixture)."""
     effective_fraction: float = 0.5
-    """Effective sample fraction (sum w)^2 / (N sum w^2) that the tempered weights are to have."""
+    """Target effective sample fraction (sum w)^2 / (N sum w^2) of the tempered weights."""
     with_values: bool = True
-    """Whether the weights are also proportional to the teacher's value; if not, density alone makes them."""
+    """Whether the weights are also proportional to the teacher's value. If not, they depend on density alone."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -54,16 +54,16 @@ class DensityRecipe:
 
 @dataclass(frozen=True)
 class ValueRecipe:
-    """What `av_pbc` and `sdw` make of the teacher's values q."""
+    """How `av_pbc` and `sdw` turn the teacher's values q into weights."""
 
     weights: Literal["scaled", "shift_free", "tempered", "raw"] = "scaled"
-    """`scaled`: q scaled to mean 1. `shift_free`: q less its 0.1 percentile, scaled to mean 1, so that a constant added
-    to all values changes nothing. `tempered`: exp(alpha q), alpha chosen for ``effective_fraction``, scaled to mean 1.
-    `raw`: ``beta`` q, as in the paper's code. Where q itself weighs, what is negative counts as zero."""
+    """`scaled`: q scaled to mean 1. `shift_free`: q minus its 0.1 percentile, scaled to mean 1, so that a constant
+    added to all values changes nothing. `tempered`: exp(alpha q), with alpha chosen for ``effective_fraction``, scaled
+    to mean 1. `raw`: ``beta`` q, as in the paper's code. All but `tempered` count negative values as zero."""
     effective_fraction: float = 0.2
-    """Effective sample fraction (sum w)^2 / (N sum w^2) that `tempered` weights are to have."""
+    """Target effective sample fraction (sum w)^2 / (N sum w^2) of `tempered` weights."""
     beta: float = 0.02
-    """Of `raw`."""
+    """Factor of `raw`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -77,9 +77,9 @@ class OnPolicyRecipe:
     """How `opw` finds the states that the teacher would visit."""
 
     decay: float = 0.9
-    """What an action counts for, once a step later than another: a step's past is about 1 / (1 - ``decay``) actions."""
+    """Factor by which a past action's weight falls per step: a past spans about 1 / (1 - ``decay``) actions."""
     temperature: float = 0.05
-    """Mean squared distance of a state's past actions from the teacher's, on [-1, 1], at which its weight is 1 / e."""
+    """Mean squared distance of a state's past actions from the teacher's, on [-1, 1], that gives a weight of 1 / e."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -90,44 +90,44 @@ class OnPolicyRecipe:
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """The outer loop, which moves the pairs."""
+    """The outer loop, which optimises the pairs."""
 
     initial: Literal["random", "kmeans"] = "random"
-    """States that the pairs begin as: drawn evenly, or those nearest to the centres of k-means."""
+    """States from which the pairs start: drawn uniformly, or those nearest to the centres of k-means."""
     steps: int = 300
-    """Outer steps at the most."""
+    """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
     learning_rate: float = 0.1
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Of the learning rate, from its full value to a hundredth of it."""
+    """Learning-rate schedule; `cosine` lowers the rate to a hundredth of its full value."""
     clip: float = 2.0
-    """Largest norm of the gradient of all pairs."""
+    """Maximum norm of the gradient of all pairs."""
     clip_to_average: float = 2.0
-    """The same, as a multiple of the norm's running average (RaT-BPTT): longer unrolls explode now and then."""
+    """The same limit as a multiple of the norm's running average (RaT-BPTT); long unrolls occasionally explode."""
     batch_size: int = 2_560
-    """Offline states an outer step."""
+    """Offline states per outer step."""
     students: int = 1
-    """Students trained and differentiated through an outer step."""
+    """Students trained and differentiated through per outer step."""
     draws: StudentDraws = field(default_factory=StudentDraws)
-    """What varies between the students of different outer steps."""
+    """Settings that vary between the students of different outer steps."""
     unroll: Literal["whole", "last", "random"] = "whole"
     """Which inner steps are differentiated through. `whole`: all of them. `last`: the last ``window``. `random`:
-    ``window`` steps anywhere, the student being judged where they end (RaT-BPTT, ICLR 2024)."""
+    ``window`` steps anywhere; the student's loss is taken where they end (RaT-BPTT, ICLR 2024)."""
     window: int = 40
-    """Inner steps that are differentiated through where not all are."""
+    """Inner steps that `last` and `random` differentiate through."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the matrix products of MLP students; `auto` is bfloat16 on CPUs that multiply in it, else float32."""
+    """Precision of MLP students' matrix products. `auto`: bfloat16 on CPUs that multiply in it, float32 otherwise."""
     average: float = 0.0
-    """Decay of the running average of the pairs that is judged and returned in their place; 0 is the pairs
-    themselves."""
+    """Decay of the running average of the pairs, which is evaluated and returned instead of the pairs. 0 returns the
+    pairs themselves."""
     held_out: float = 0.05
-    """Share of the offline states kept apart: they choose the pairs and stop the run. The environment never does."""
+    """Share of the offline states held out to choose the pairs and stop the run. The environment is not used for it."""
     evaluate_every: int = 25
-    """Outer steps between two looks at the held-out loss."""
+    """Outer steps between evaluations of the held-out loss."""
     patience: int = 20
-    """Looks without improvement after which the run stops."""
+    """Evaluations without improvement after which the run stops."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -143,14 +143,14 @@ class DistillationRecipe:
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """How the pairs are judged in the end."""
+    """How the finished pairs are evaluated."""
 
     students: int = 10
-    """Students cloned afresh."""
+    """Students to clone."""
     episodes: int = 10
-    """Episodes of each."""
+    """Episodes per student."""
     whole_data_steps: int = 3_000
-    """Minibatch steps of Adam for the baseline, behavioural cloning on the whole dataset."""
+    """Minibatch steps of Adam for the baseline: behavioural cloning on the whole dataset."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
