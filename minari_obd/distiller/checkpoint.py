@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState:
     """
     with reading(f"The checkpoint '{path}' is damaged; delete it to start the run anew"):
         numbers, tensors = read_tensors(path, _KEY)
-        found = {name: tensor.to(device) for name, tensor in tensors.items()}
+        found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         best = [found.pop(f"best/{i}") for i in (0, 1)]
         lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
         records = [Record(**each) for each in numbers["records"]]

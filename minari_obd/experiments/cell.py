@@ -1,7 +1,6 @@
 """One cell of a bench: run it, and keep its result."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
-from minari_obd.storage.files import write_text
+from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.devices import cpu_threads
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
@@ -161,10 +160,8 @@ def _result(task: Task, report: EvaluationReport, made: float = 0.0, cloned: flo
 def _copy(teacher: Path, to: Path) -> None:
     """Copy a teacher's folder that is there to where it is not, so that no machine trains it again."""
     if teacher.is_dir() and not to.exists():
-        to.parent.mkdir(parents=True, exist_ok=True)
-        temporary = to.with_name(f".{to.name}.{os.getpid()}")
-        shutil.copytree(teacher, temporary)
-        temporary.replace(to)
+        with replacing(to) as temporary:
+            shutil.copytree(teacher, temporary)
 
 
 def _judge_teacher(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:

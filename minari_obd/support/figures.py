@@ -9,7 +9,8 @@ import numpy as np
 
 __all__ = ["default_style", "make_figure", "png"]
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def default_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:

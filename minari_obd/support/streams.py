@@ -12,6 +12,8 @@ class Stream(IntEnum):
 
     Numbers are drawn from (seed, stream, ...), where the rest is a step, an episode or the like. A stream's number
     never changes and is never used again, since results depend on it.
+
+    Three things draw from other keys: collecting from (seed, policy, episode), k-means and d3rlpy from the seed alone.
     """
 
     SPLIT = 0
