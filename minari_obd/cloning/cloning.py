@@ -32,20 +32,20 @@ def clone(
     """Train students from pairs by behavioural cloning.
 
     Args:
-        pairs: a distilled dataset; several with observations and actions of one shape, whose pairs are joined and
-            normalised by their sources' joint normaliser, each source weighted by its pairs (:meth:`Normaliser.join`);
-            or a whole offline dataset.
-        students: how many, each from its own random initialisation; one if not given, or those of ``start``.
-        protocol: how to train them, itself or by name. If not given, that of ``start``, or the one that the pairs were
-            made for, or ``whole_data`` for a whole offline dataset.
-        seed: of the initialisations and minibatches.
-        start: a policy whose students go on learning from these pairs, in place of new ones. They keep its
+        pairs: a distilled dataset, a whole offline dataset, or several distilled datasets with observations and actions
+            of one shape. The pairs of several are joined and normalised by their sources' joint normaliser, which
+            weights each source by its pairs (:meth:`Normaliser.join`).
+        students: how many to train, each from its own random initialisation; by default one, or those of ``start``.
+        protocol: how to train them, as a protocol or its name. By default that of ``start``, else the one that the
+            pairs were made for, else ``whole_data`` for a whole offline dataset.
+        seed: seed of the initialisations and minibatches.
+        start: a policy whose students continue to learn from these pairs, instead of new students. They keep its
             normaliser, and the optimiser starts without memory.
         progress: show a bar.
 
     Raises:
-        DataError: datasets that do not share their shapes and action bounds, with one another or with ``start``.
-        SettingError: a number of students or a network that is not that of ``start``.
+        DataError: the datasets differ in their shapes or action bounds, among themselves or from ``start``.
+        SettingError: the number of students or the network differs from that of ``start``.
     """
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
     if not sets or (students is not None and students < 1) or seed < 0:

@@ -32,7 +32,7 @@ class Record:
 
 @dataclass
 class OuterState:
-    """Everything that changes. Random numbers are drawn anew from (seed, step), so no generator is part of it."""
+    """Everything that changes. Random numbers are drawn from (seed, step), so it holds no generator."""
 
     tensors: OuterTensors
     best: list[Tensor]
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState:
     Raises:
         FormatError: the file is damaged.
     """
-    with reading(f"The checkpoint '{path}' is damaged; delete it to start the run anew"):
+    with reading(f"The checkpoint '{path}' is damaged; delete it to restart the run"):
         numbers, tensors = read_tensors(path, _KEY)
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         best = [found.pop(f"best/{i}") for i in (0, 1)]

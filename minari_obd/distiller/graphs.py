@@ -1,4 +1,4 @@
-"""Outer steps on CUDA, each captured once in a graph and then replayed: one launch in place of some ten thousand."""
+"""Outer steps on CUDA, each captured once in a graph and then replayed: one launch instead of about ten thousand."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -69,7 +69,7 @@ class OuterTensors:
         return found
 
     def restart(self, run: int, pairs: Sequence[Tensor]) -> None:
-        """Put one run's pairs in place of those it has, and forget where it was going."""
+        """Replace one run's pairs, and forget where they were moving."""
         for mine, given, average, first in zip(self.pairs, pairs, self.average, self.first, strict=True):
             mine[run] = given
             average[run] = given

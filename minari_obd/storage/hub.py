@@ -228,7 +228,7 @@ def _explain(what: str, error: Exception, token: str | None) -> HubError:
     for secret in (token, huggingface_hub.get_token()):
         if secret:
             text = text.replace(secret, "***")
-    text = text[:500]  # afterwards, lest half a secret is left
+    text = text[:500]  # last, so that no half of a secret is left
     advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
     if "xet" in text.lower():
         advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"

@@ -32,7 +32,7 @@ def load_weights(file: Path | IO[bytes], origin: str) -> dict[str, Any]:
         if zipfile.is_zipfile(file):  # older versions of torch wrote no zips
             with zipfile.ZipFile(file) as archive:  # a few bytes may stand for gigabytes once they are unpacked
                 if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
-                    raise FormatError(f"'{origin}' unpacks to more than 2 GiB; that is no teacher.")
+                    raise FormatError(f"'{origin}' unpacks to more than 2 GiB; that is too large for a teacher.")
         if not isinstance(file, Path):
             file.seek(0)
         with torch.serialization.safe_globals([_StandIn]):
@@ -82,7 +82,7 @@ def read_stable_baselines3(path: str | Path) -> StableBaselines3Zip:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(archive.getinfo(name).file_size > 2**30 for name in ("policy.pth", "data")):
-                raise FormatError(f"'{path}' unpacks to more than 1 GiB; that is no policy.")
+                raise FormatError(f"'{path}' unpacks to more than 1 GiB; that is too large for a policy.")
             weights = load_weights(io.BytesIO(archive.read("policy.pth")), f"{path}/policy.pth")
             return StableBaselines3Zip(weights, dict(json.loads(archive.read("data"))))
     except Exception as error:  # damaged bytes make zipfile and json raise nearly anything

@@ -21,7 +21,7 @@ class ActorAverage:
         self._algo = algo
         self._first = first
         self.module = AveragedModel(algo.impl.policy)
-        """The averaged actor, with the count of what it is of."""
+        """The averaged actor, with the number of updates that it averages."""
 
     def note(self, step: int) -> None:
         """Take the actor in as it is after update ``step``, if that is one of those to average."""

@@ -90,8 +90,8 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     """Read a zip of Stable-Baselines3's SAC, TD3 or DDPG with an MlpPolicy on flat observations.
 
     The value is the least of the critics. Bounds of actions and activation are those that the zip's settings print
-    beside their pickles, unless they are given. Observations are taken as they are unless a normaliser is given, as it
-    must be after training under ``VecNormalize``.
+    beside their pickles, unless they are given. Observations are not normalised unless a normaliser is given, which
+    is needed after training under ``VecNormalize``.
 
     Raises:
         FormatError: not such a zip, or other networks than those.
@@ -105,7 +105,7 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     is_sac = "latent_pi.0.weight" in parts["actor"]
     count = len({name.split(".")[0] for name in parts["critic"]})
     if not count or (is_sac and "mu.weight" not in parts["actor"]):  # PPO and A2C value no actions; gSDE clips means
-        raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3 or DDPG, and no other is read.")
+        raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3 or DDPG, the only ones supported.")
     if is_sac:
         actor = _stack(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
         actor.append((_tensor(parts["actor"]["mu.weight"]), _tensor(parts["actor"].get("mu.bias"))))
@@ -160,7 +160,7 @@ _LAYOUTS = (
 def _stack(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] = ()) -> Layers:
     """Layers of a sequential network, whose names are one of the prefixes, a number, and ``weight`` or ``bias``.
 
-    Any other name refuses the network, lest a layer be left out, but those that begin as ``beside`` says.
+    Any other name makes the network invalid, so that no layer is left out, except names that begin as ``beside`` says.
     """
     names = [str(name) for name in state] if isinstance(state, dict) else []
     first = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\d+\.weight")
