@@ -26,7 +26,7 @@ _EXPORTS = {
     "StudentProtocol": "settings.protocols",
     "Targets": "targets.targets",
     "Teacher": "teachers.protocol",
-    "Transitions": "distilled.dataset",
+    "Transitions": "distilled.contents",
     "clone": "cloning.cloning",
     "collect": "sources.collecting",
     "diagnose": "inspection.diagnosis",
@@ -88,7 +88,8 @@ if TYPE_CHECKING:
     from minari_obd.continual.learning import learn_continually
     from minari_obd.continual.report import ContinualReport
     from minari_obd.distillation.distillation import distill
-    from minari_obd.distilled.dataset import DistilledDataset, Transitions
+    from minari_obd.distilled.contents import Transitions
+    from minari_obd.distilled.dataset import DistilledDataset
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.distilled.provenance import Provenance
     from minari_obd.errors import MinariObdError

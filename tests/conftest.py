@@ -1,8 +1,5 @@
 """Fixtures: every test has its own Minari folder, cache and Hub home; nothing touches the user's."""
 
-import os
-import sys
-import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_home import HOME, HUB
 from hub_server import HubServer
 
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.contents import Transitions
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
@@ -25,29 +24,9 @@ from minari_obd.sources.scaling import Normaliser
 from minari_obd.teachers.frozen import FrozenTeacher
 
 
-def pytest_configure() -> None:
-    """Point the Hub's clients at a server on loopback; they read their settings when they are imported."""
-    assert "huggingface_hub" not in sys.modules
-    HUB.__enter__()
-    home = tempfile.TemporaryDirectory(prefix="hub-home-")
-    HOMES.append(home)
-    os.environ |= {
-        "HF_ENDPOINT": HUB.url,
-        "HF_HOME": home.name,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    os.environ.pop("HF_TOKEN", None)
-
-
 def pytest_unconfigure() -> None:
     HUB.__exit__()
-    HOMES.pop().cleanup()
-
-
-HUB = HubServer()
-HOMES: list[tempfile.TemporaryDirectory[str]] = []
+    HOME.cleanup()
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_damage_is_named(damage, message: str) -> None:
 
 def test_an_older_format_is_read() -> None:
     """A folder that the first format's own code wrote."""
-    loaded = load_folder(Path(__file__).parent / "data" / "format-1")
+    loaded = minari_obd.load_dataset(Path(__file__).parent / "data" / "format-1")
     pairs = make_pairs()
     assert loaded.content_sha256 == pairs.content_sha256
     assert loaded.provenance.created == pairs.provenance.created

@@ -26,7 +26,8 @@ from minari_obd.sources.transitions import transitions
 def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_format: str) -> None:
     pairs = make()
     pairs.to_minari("obd-test/pairs-v0", data_format=data_format)
-    for loaded in (minari_obd.load_dataset("obd-test/pairs-v0"), from_minari(minari.load_dataset("obd-test/pairs-v0"))):
+    stored = minari.load_dataset("obd-test/pairs-v0")
+    for loaded in (minari_obd.load_dataset("obd-test/pairs-v0"), DistilledDataset.from_minari(stored)):
         assert loaded.observations.tobytes() == pairs.observations.tobytes()
         assert loaded.actions.tobytes() == pairs.actions.tobytes()
         assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import make_pairs
 
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.contents import Transitions
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.minari import from_minari
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError

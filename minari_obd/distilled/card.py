@@ -1,15 +1,12 @@
 """The dataset card: README.md of a distilled dataset's folder, and its page on the Hub."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minari_obd.errors import printable
-
-if TYPE_CHECKING:
-    from minari_obd.distilled.dataset import DistilledDataset
-    from minari_obd.settings.protocols import StudentProtocol
-
+from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.minari import minari_name
+from minari_obd.errors import printable
+from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.support.tables import markdown_table
 
 __all__ = ["dataset_card"]
@@ -32,7 +29,7 @@ _PAPERS = """\
 ```"""
 
 
-def dataset_card(dataset: "DistilledDataset", repo_id: str, *, picture: str | None = None) -> str:
+def dataset_card(dataset: Contents, repo_id: str, *, picture: str | None = None) -> str:
     """Return the card's text: YAML for the Hub, then what the set is, how it was made, how to use it.
 
     Args:
@@ -86,7 +83,7 @@ recipe, and `minari-obd verify {repo_id}` checks what can be checked.
     return printable(text)
 
 
-def _header(dataset: "DistilledDataset", name: str) -> dict[str, Any]:
+def _header(dataset: Contents, name: str) -> dict[str, Any]:
     """Return the YAML metadata that the Hub reads, as JSON values."""
     count = len(dataset)
     size = next((text for most, text in _SIZES if count < most), "n>1T")
@@ -113,7 +110,7 @@ def _header(dataset: "DistilledDataset", name: str) -> dict[str, Any]:
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_001, "100K<n<1M"))
 
 
-def _transition_rows(dataset: "DistilledDataset", size: int) -> str:
+def _transition_rows(dataset: Contents, size: int) -> str:
     if dataset.transitions is None:
         return ""
     return f"""| `reward` | float32 | of one step simulated from the pair |
@@ -146,7 +143,7 @@ ds = datasets.load_dataset("{repo_id}", split="train").with_format("torch")
 {reachable}"""
 
 
-def _limits(dataset: "DistilledDataset") -> str:
+def _limits(dataset: Contents) -> str:
     if dataset.provenance.outer_step is None:
         nature = ["The pairs are real steps of the source, selected and not distilled: what is private there is here."]
     else:
@@ -169,7 +166,7 @@ def _limits(dataset: "DistilledDataset") -> str:
     return "\n".join(f"- {line}" for line in nature)
 
 
-def _provenance(dataset: "DistilledDataset") -> str:
+def _provenance(dataset: Contents) -> str:
     p = dataset.provenance
     rows: dict[str, Any] = {
         "source": p.source,
@@ -194,14 +191,14 @@ def _teacher(teacher: dict[str, Any] | None) -> str:
     return f"{teacher.get('algorithm')}{updates}"
 
 
-def _student(protocol: "StudentProtocol") -> str:
+def _student(protocol: StudentProtocol) -> str:
     return (
         f"{protocol.depth} hidden layers of {protocol.width}, {protocol.steps} steps of {protocol.optimiser} "
         f"at {protocol.learning_rate}"
     )
 
 
-def _results(dataset: "DistilledDataset") -> str:
+def _results(dataset: Contents) -> str:
     """The evaluation and what it is seen beside, if there was one."""
     report = dataset.evaluation
     if not report:

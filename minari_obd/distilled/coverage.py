@@ -1,13 +1,11 @@
 """Coverage: a picture of where the pairs lie beside their source, for the card."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minari_obd.distilled.contents import Contents
 from minari_obd.support.figures import default_style, make_figure, png
-
-if TYPE_CHECKING:
-    from minari_obd.distilled.dataset import DistilledDataset
 
 __all__ = ["draw_coverage"]
 
@@ -21,7 +19,7 @@ _MOST_DIMENSIONS = 40
 
 
 @default_style
-def draw_coverage(dataset: "DistilledDataset") -> bytes:
+def draw_coverage(dataset: Contents) -> bytes:
     """Draw every dimension's values in the pairs as dots over the source's range, as a PNG.
 
     Observations are in z-scores of the source, over its quantiles where they are known; actions over their bounds.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.contents import Contents
 from minari_obd.support.libraries import import_d3rlpy
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["to_d3rlpy"]
 
 
-def to_d3rlpy(dataset: DistilledDataset) -> "MDPDataset":
+def to_d3rlpy(dataset: Contents) -> "MDPDataset":
     """Return M one-step episodes in raw units, so that d3rlpy sees M transitions.
 
     Without simulated transitions every episode terminates with zero reward: enough for behavioural cloning (``BC``),

@@ -1,156 +1,34 @@
-"""DistilledDataset: a few hundred (state, action) pairs with all that is needed to clone from them and trust them."""
+"""DistilledDataset: a few hundred (state, action) pairs, and what can be done with them."""
 
-import hashlib
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from minari import MinariDataset
 
-from minari_obd.distilled.provenance import Provenance
-from minari_obd.errors import DataError, printable
-from minari_obd.scores.references import ReferenceScores
-from minari_obd.settings.protocols import StudentProtocol
-from minari_obd.sources.data import QUANTILES
-from minari_obd.sources.scaling import ActionScale, Normaliser
-from minari_obd.support.licences import check_license
+from minari_obd.distilled.contents import Contents
+from minari_obd.distilled.d3rlpy import to_d3rlpy
+from minari_obd.distilled.folder import save_folder
+from minari_obd.distilled.minari import from_minari, to_minari
+from minari_obd.distilled.repository import push
+from minari_obd.distilled.transitions import with_transitions
+from minari_obd.scores.report import EvaluationReport
 
 if TYPE_CHECKING:
     import torch
     from d3rlpy.dataset import MDPDataset
-    from minari import MinariDataset
     from torch.utils.data import DataLoader, TensorDataset
 
-    from minari_obd.scores.report import EvaluationReport
-
-__all__ = ["DistilledDataset", "Transitions"]
+__all__ = ["DistilledDataset"]
 
 
-@dataclass(frozen=True)
-class Transitions:
-    """What the environment answers to each pair: one real step from the pair's state with the pair's action."""
-
-    rewards: np.ndarray
-    """Reward of the step, shape (M,), float32."""
-    next_observations: np.ndarray
-    """Observation after it, shape (M, S), float32, raw units."""
-    terminations: np.ndarray
-    """Whether the step ended in a terminal state, shape (M,), bool."""
-
-    def __post_init__(self) -> None:
-        for name, kind in (("rewards", np.float32), ("next_observations", np.float32), ("terminations", np.bool_)):
-            value = np.array(getattr(self, name), dtype=kind)
-            if value.ndim != (2 if name == "next_observations" else 1) or len(value) != len(self.rewards):
-                raise DataError(f"The {name} of transitions have shape {value.shape}, not one entry a pair.")
-            if not np.isfinite(value).all():
-                raise DataError(f"The {name} of transitions hold values that are not finite.")
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True)
-class DistilledDataset:
+class DistilledDataset(Contents):
     """M synthetic pairs in the environment's units, ready for behavioural cloning."""
 
-    observations: np.ndarray
-    """Observations, shape (M, S), float32, raw units."""
-    actions: np.ndarray
-    """Actions, shape (M, A), float32, raw units."""
-    normaliser: Normaliser
-    """Of the source's observations; students see normalised ones."""
-    protocol: StudentProtocol
-    """The student and training that the pairs were made for."""
-    provenance: Provenance
-    action_low: np.ndarray
-    """Lowest action, shape (A,)."""
-    action_high: np.ndarray
-    """Highest action, shape (A,)."""
-    env_id: str | None = None
-    """Plain Gymnasium id of the environment, if known."""
-    reference: ReferenceScores | None = None
-    """Reference scores of the environment, if there are any."""
-    evaluation: dict[str, Any] | None = None
-    """The last evaluation report, as JSON values; None if there was none."""
-    license: str | None = None
-    """The Hub's id of the licence, inherited from the source or given; None if the source names none."""
-    source_quantiles: np.ndarray | None = None
-    """Quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95, 1 of the source's observations, shape (7, S), raw units, if known."""
-    transitions: Transitions | None = None
-    """One simulated step from each pair, see :meth:`with_transitions`."""
-    origin: str | None = field(default=None, compare=False)
-    """Where it was loaded from: a folder, a Minari id, or ``organisation/name@commit``."""
-
-    def __post_init__(self) -> None:
-        for name, dimensions in (("observations", 2), ("actions", 2), ("action_low", 1), ("action_high", 1)):
-            value = np.array(getattr(self, name), dtype=np.float32)
-            if value.ndim != dimensions:
-                raise DataError(f"Distilled {name} have shape {value.shape}; expected {dimensions} dimension(s).")
-            if not np.isfinite(value).all():
-                raise DataError(f"The distilled {name} hold values that are not finite.")
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
-        if len(self.observations) == 0 or len(self.observations) != len(self.actions):
-            raise DataError(f"{len(self.observations)} observations and {len(self.actions)} actions make no pairs.")
-        if self.observations.shape[1] != self.normaliser.mean.size:
-            raise DataError(
-                f"Observations have {self.observations.shape[1]} dimensions but the normaliser has "
-                f"{self.normaliser.mean.size}."
-            )
-        if not self.actions.shape[1] == self.action_low.size == self.action_high.size:
-            raise DataError(f"Actions have {self.actions.shape[1]} dimensions but their bounds {self.action_low.size}.")
-        if not (self.action_low < self.action_high).all():
-            raise DataError("Each action's lower bound must be below its higher one.")
-        self._check_extras()
-
-    def _check_extras(self) -> None:
-        shape = self.observations.shape
-        check_license(self.license)
-        if self.transitions is not None and self.transitions.next_observations.shape != shape:
-            raise DataError(f"Successors have shape {self.transitions.next_observations.shape}; expected {shape}.")
-        if self.source_quantiles is not None:
-            quantiles = np.array(self.source_quantiles, dtype=np.float32)
-            if quantiles.shape != (len(QUANTILES), shape[1]) or not np.isfinite(quantiles).all():
-                raise DataError(
-                    f"source_quantiles have shape {quantiles.shape}; expected finite numbers of shape "
-                    f"{(len(QUANTILES), shape[1])}."
-                )
-            quantiles.setflags(write=False)
-            object.__setattr__(self, "source_quantiles", quantiles)
-
-    def __len__(self) -> int:
-        return len(self.observations)
-
-    def __repr__(self) -> str:
-        return printable(
-            f"DistilledDataset({len(self)} pairs by {self.provenance.method} from {self.provenance.source}, "
-            f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, environment {self.env_id})"
-        )
-
-    @cached_property
-    def content_sha256(self) -> str:
-        """Hash of the pairs (and their transitions): the same on every machine and in every file format."""
-        arrays = {"observations": self.observations, "actions": self.actions}
-        if self.transitions is not None:
-            arrays |= {name: getattr(self.transitions, name) for name in self.transitions.__dataclass_fields__}
-        digest = hashlib.sha256()
-        for name, value in arrays.items():
-            digest.update(f"{name}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
-        return digest.hexdigest()
-
-    @property
-    def action_scale(self) -> ActionScale:
-        """Between raw actions and those on [-1, 1]."""
-        return ActionScale(self.action_low, self.action_high)
-
-    def scaled_actions(self) -> np.ndarray:
-        """Actions in student units, where the bounds are -1 and 1, shape (M, A)."""
-        return self.action_scale.scale(self.actions)
-
-    def normalised(self) -> tuple[np.ndarray, np.ndarray]:
-        """States and actions as students see them: z-scored (M, S), and on [-1, 1] (M, A)."""
-        return self.normaliser.normalise(self.observations), self.scaled_actions()
+    @classmethod
+    def of(cls, contents: Contents) -> "DistilledDataset":
+        """Wrap what a reader gave."""
+        return cls(**{field.name: getattr(contents, field.name) for field in fields(contents)})
 
     def tensors(
         self, device: "torch.device | str" = "cpu", *, normalised: bool = True
@@ -177,16 +55,12 @@ class DistilledDataset:
             self.torch_dataset(normalised=normalised), batch_size=batch_size, shuffle=True, generator=generator
         )
 
-    # What follows hands over to modules above this one, so that each is found where a user looks for it.
-
     def save(self, folder: str | Path) -> Path:
         """Write the dataset as a folder, the same that is published; an older distilled set there is replaced.
 
         Raises:
             SettingError: the folder holds something else, or cannot be written.
         """
-        from minari_obd.distilled.folder import save_folder
-
         return save_folder(self, Path(folder))
 
     def push_to_hub(
@@ -211,12 +85,10 @@ class DistilledDataset:
             SettingError: a malformed id, or a repository that holds something else.
             HubError: the server refused, or cannot be reached.
         """
-        from minari_obd.distilled.repository import push
-
         dataset = self if license is None else replace(self, license=license)
         return push(dataset, repo_id, private=private, revision=revision, token=token)
 
-    def to_minari(self, dataset_id: str, *, data_format: str | None = None) -> "MinariDataset":
+    def to_minari(self, dataset_id: str, *, data_format: str | None = None) -> MinariDataset:
         """Store the pairs as a Minari dataset of one-step episodes in the user's Minari folder.
 
         Args:
@@ -226,21 +98,17 @@ class DistilledDataset:
         Raises:
             DataError: a malformed id, or one that exists.
         """
-        from minari_obd.distilled.minari import to_minari
-
         return to_minari(self, dataset_id, data_format=data_format)
 
     @staticmethod
-    def from_minari(dataset: "MinariDataset | str") -> "DistilledDataset":
+    def from_minari(dataset: MinariDataset | str) -> "DistilledDataset":
         """Read pairs that :meth:`to_minari` stored, from a Minari dataset or its id.
 
         Raises:
             NotFoundError: no such id.
             FormatError: ordinary data, or damaged pairs.
         """
-        from minari_obd.distilled.minari import from_minari
-
-        return from_minari(dataset)
+        return DistilledDataset.of(from_minari(dataset))
 
     def to_d3rlpy(self) -> "MDPDataset":
         """Return the pairs as d3rlpy's ``MDPDataset``, one transition a pair.
@@ -248,8 +116,6 @@ class DistilledDataset:
         Raises:
             MissingExtraError: d3rlpy is not installed.
         """
-        from minari_obd.distilled.d3rlpy import to_d3rlpy
-
         return to_d3rlpy(self)
 
     def with_transitions(self, *, drop: bool = False) -> "DistilledDataset":
@@ -262,11 +128,9 @@ class DistilledDataset:
             DataError: the environment's state cannot be set from an observation, or some pairs are no states of it.
             SettingError: the environment is not known.
         """
-        from minari_obd.distilled.transitions import with_transitions
-
         return with_transitions(self, drop=drop)
 
-    def with_evaluation(self, report: "EvaluationReport") -> "DistilledDataset":
+    def with_evaluation(self, report: EvaluationReport) -> "DistilledDataset":
         """Return the dataset with a report to publish.
 
         The comparisons of the last report, if it was of the same environment, stay.

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minari_obd.distilled.card import dataset_card
+from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.coverage import draw_coverage
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
 from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
+from minari_obd.distilled.minari import write_rendering
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.storage.files import check_writable, replacing
 
@@ -62,7 +63,7 @@ WRITTEN_FILES = (
 _MOST_PARQUET_BYTES = 1 * 2**30
 
 
-def save_folder(dataset: DistilledDataset, folder: Path, *, minari: bool = True, repo_id: str | None = None) -> Path:
+def save_folder(dataset: Contents, folder: Path, *, minari: bool = True, repo_id: str | None = None) -> Path:
     """Write the folder, whole or not at all.
 
     Args:
@@ -101,7 +102,7 @@ def check_target(folder: Path) -> Path:
     return check_writable(folder)
 
 
-def _write(dataset: DistilledDataset, folder: Path, repo_id: str, *, minari: bool) -> None:
+def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool) -> None:
     parquet = _parquet(dataset)
     (folder / "data").mkdir()
     (folder / PARQUET_FILE).write_bytes(parquet)
@@ -112,8 +113,6 @@ def _write(dataset: DistilledDataset, folder: Path, repo_id: str, *, minari: boo
     (folder / PICTURE_FILE).write_bytes(draw_coverage(dataset))
     (folder / CARD_FILE).write_text(dataset_card(dataset, repo_id, picture=PICTURE_FILE), encoding="utf-8")
     if minari:
-        from minari_obd.distilled.minari import write_rendering  # hands over to the module above
-
         write_rendering(dataset, folder, repo_id.split("/")[1])
 
 
@@ -121,7 +120,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _parquet(dataset: DistilledDataset) -> bytes:
+def _parquet(dataset: Contents) -> bytes:
     """One row a pair, vectors as fixed-size lists: ``datasets`` reads them as List(Value("float32"), length)."""
     columns: dict[str, pa.Array] = {"observation": _vectors(dataset.observations), "action": _vectors(dataset.actions)}
     if dataset.transitions is not None:
@@ -137,7 +136,7 @@ def _vectors(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float32()), values.shape[1])
 
 
-def load_folder(folder: Path, *, origin: str | None = None) -> DistilledDataset:
+def load_folder(folder: Path, *, origin: str | None = None) -> Contents:
     """Read and check a folder; every byte of the pairs must match the hash in ``obd.json``.
 
     Args:
@@ -169,7 +168,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> DistilledDataset:
         )
     columns = _read_columns(content, origin, metadata)
     evaluation = folder / EVALUATION_FILE
-    return metadata.dataset(
+    return metadata.contents(
         columns["observation"],
         columns["action"],
         Transitions(columns["reward"], columns["next_observation"], columns["termination"])

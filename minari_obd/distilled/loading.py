@@ -1,15 +1,14 @@
 """Loading: one verb for every place where a distilled dataset can be."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import load_folder
+from minari_obd.distilled.minari import from_minari
+from minari_obd.distilled.repository import DISTILLED, pull
 from minari_obd.errors import NotFoundError, SettingError
+from minari_obd.storage.hub import fetch
 from minari_obd.storage.minari_datasets import has_local_dataset
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["find_folder", "load_dataset"]
 
@@ -31,15 +30,11 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
     """
     if _is_folder(ref):
         _check_no_revision(ref, revision)
-        return load_folder(Path(ref))
+        return DistilledDataset.of(load_folder(Path(ref)))
     if has_local_dataset(str(ref)):
-        from minari_obd.distilled.minari import from_minari
-
         _check_no_revision(ref, revision)
-        return from_minari(str(ref))
-    from minari_obd.distilled.repository import pull
-
-    return pull(_repository(ref), revision=revision, token=token)
+        return DistilledDataset.of(from_minari(str(ref)))
+    return DistilledDataset.of(pull(_repository(ref), revision=revision, token=token))
 
 
 def find_folder(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> Path | None:
@@ -51,9 +46,6 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     if _is_folder(ref) or has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return Path(ref) if _is_folder(ref) else None
-    from minari_obd.distilled.repository import DISTILLED
-    from minari_obd.storage.hub import fetch
-
     return fetch(DISTILLED, _repository(ref), revision=revision, token=token, whole=True)
 
 

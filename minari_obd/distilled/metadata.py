@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.errors import DataError, FormatError
 from minari_obd.scores.references import ReferenceScores
@@ -73,14 +73,14 @@ class Metadata:
     transitions: bool = False
     """Whether each pair has a simulated reward and successor. Since format 2."""
     pairs_sha256: str | None = None
-    """Of the pairs, whatever file holds them, see :attr:`DistilledDataset.content_sha256`. Since format 2."""
+    """Of the pairs, whatever file holds them, see :attr:`Contents.content_sha256`. Since format 2."""
     parquet_sha256: str | None = None
     """Of the parquet file; null in a Minari dataset, which has none."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     @classmethod
-    def of(cls, dataset: DistilledDataset, *, parquet_sha256: str | None = None) -> "Metadata":
+    def of(cls, dataset: Contents, *, parquet_sha256: str | None = None) -> "Metadata":
         """Describe a dataset."""
         quantiles = dataset.source_quantiles
         return cls(
@@ -105,7 +105,7 @@ class Metadata:
         """Return the metadata as JSON values."""
         return json.loads(json.dumps(asdict(self), allow_nan=False))
 
-    def dataset(
+    def contents(
         self,
         observations: np.ndarray,
         actions: np.ndarray,
@@ -113,7 +113,7 @@ class Metadata:
         evaluation: dict[str, Any] | None,
         *,
         origin: str,
-    ) -> DistilledDataset:
+    ) -> Contents:
         """Put a dataset together, and check its pairs against their hash.
 
         Raises:
@@ -122,7 +122,7 @@ class Metadata:
         quantiles = self.source_quantiles
         try:
             with np.errstate(over="ignore"):  # 1e300 becomes infinite as float32, which is refused by name
-                dataset = DistilledDataset(
+                dataset = Contents(
                     observations=observations,
                     actions=actions,
                     normaliser=Normaliser(np.array(self.observation_mean), np.array(self.observation_scale)),

@@ -8,23 +8,18 @@ transitions are real steps, and stored as such: [s, s'], the reward, and truncat
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
+from minari import MinariDataset
 
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.metadata import MOST_PAIRS, Metadata, parse_evaluation, parse_metadata
 from minari_obd.environments.making import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.storage.minari_datasets import episode_buffer, open_files, open_local_dataset, write_dataset
-
-if TYPE_CHECKING:
-    from minari import MinariDataset
-
-
-if TYPE_CHECKING:
-    from minari_obd.distilled.dataset import DistilledDataset
 
 __all__ = ["from_minari", "minari_name", "open_rendering", "to_minari", "write_rendering"]
 
@@ -32,15 +27,13 @@ _KEY = "obd"
 
 
 def to_minari(
-    dataset: DistilledDataset, dataset_id: str, *, data_format: str | None = None, root: Path | None = None
-) -> "MinariDataset":
+    dataset: Contents, dataset_id: str, *, data_format: str | None = None, root: Path | None = None
+) -> MinariDataset:
     """Store the pairs under a Minari id in the user's Minari folder, or in ``root``.
 
     Raises:
         DataError: a malformed id, one that exists, or an unknown format.
     """
-    from minari import MinariDataset
-
     given = dataset.transitions
     following = dataset.observations if given is None else given.next_observations
     rewards = np.zeros(len(dataset), np.float32) if given is None else given.rewards
@@ -88,7 +81,7 @@ def _registered(env_id: str | None) -> str | None:
         return None
 
 
-def write_rendering(dataset: DistilledDataset, folder: Path, name: str) -> None:
+def write_rendering(dataset: Contents, folder: Path, name: str) -> None:
     """Add ``pairs-v0/data`` and ``namespace_metadata.json`` to a dataset folder, where Minari's Hub client looks.
 
     Minari maps the first part of an id to a Hub repository and the rest to a path in it.
@@ -104,7 +97,7 @@ def write_rendering(dataset: DistilledDataset, folder: Path, name: str) -> None:
     (folder / "namespace_metadata.json").write_text(json.dumps(namespace, indent=2) + "\n", encoding="utf-8")
 
 
-def open_rendering(folder: Path) -> "MinariDataset":
+def open_rendering(folder: Path) -> MinariDataset:
     """Open the Minari rendering in a dataset folder.
 
     Raises:
@@ -116,7 +109,7 @@ def open_rendering(folder: Path) -> "MinariDataset":
     return dataset
 
 
-def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
+def from_minari(dataset: MinariDataset | str) -> Contents:
     """Read pairs that :func:`to_minari` stored.
 
     Raises:
@@ -156,7 +149,7 @@ def from_minari(dataset: "MinariDataset | str") -> DistilledDataset:
         pairs = observations[:, 0], actions
     except Exception as error:  # as above
         raise FormatError(f"The pairs in '{name}' are damaged: {str(error)[:200]}") from error
-    return metadata.dataset(*pairs, transitions, evaluation, origin=name)
+    return metadata.contents(*pairs, transitions, evaluation, origin=name)
 
 
 def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:
@@ -167,8 +160,6 @@ def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:
     Raises:
         FormatError: an array of another shape, or one that is not in this file.
     """
-    import h5py
-
     states, actions = len(metadata.observation_mean), len(metadata.action_low)
     shapes = {"observations": (2, states), "actions": (1, actions)}
     shapes |= dict.fromkeys(("rewards", "terminations", "truncations"), (1,))
@@ -187,8 +178,6 @@ def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:
 
 def _own(group: Any, key: str) -> Any:
     """What a group of an HDF5 file holds itself, or None: a soft or external link leads elsewhere."""
-    import h5py
-
     return group[key] if group is not None and isinstance(group.get(key, getlink=True), h5py.HardLink) else None
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.folder import METADATA_FILE, READ_FILES, WRITTEN_FILES, load_folder, save_folder
 from minari_obd.storage.hub import Holding, check_repository_id, fetch, publish
 
@@ -13,7 +13,7 @@ DISTILLED = Holding("distilled dataset", "dataset", METADATA_FILE, READ_FILES, W
 
 
 def push(
-    dataset: DistilledDataset,
+    dataset: Contents,
     repo_id: str,
     *,
     private: bool = False,
@@ -49,7 +49,7 @@ def push(
         return publish(DISTILLED, files, repo_id, title, private=private, revision=revision, token=token)
 
 
-def pull(repo_id: str, *, revision: str | None = None, token: str | None = None) -> DistilledDataset:
+def pull(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Contents:
     """Download a repository's pairs (into huggingface_hub's cache) and check them against ``obd.json``.
 
     What is read is one commit, whatever is pushed meanwhile; the dataset's ``origin`` names it. With

@@ -2,11 +2,11 @@
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from minari_obd.distilled.dataset import DistilledDataset, Transitions
+from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.states import hidden_positions, simulate_step
 from minari_obd.errors import DataError, SettingError
@@ -16,7 +16,10 @@ __all__ = ["with_transitions"]
 _SHOWN = 10
 
 
-def with_transitions(dataset: DistilledDataset, *, drop: bool = False) -> DistilledDataset:
+_Contents = TypeVar("_Contents", bound=Contents)
+
+
+def with_transitions(dataset: _Contents, *, drop: bool = False) -> _Contents:
     """Set the environment's state to each pair's observation, take its action, and keep reward and successor.
 
     The action is taken as it stands, beyond the bounds too: the simulator clips the torque and the reward charges

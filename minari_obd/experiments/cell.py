@@ -10,7 +10,6 @@ from minari_obd.distillation.distillation import run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation.evaluation import evaluate
@@ -204,5 +203,5 @@ def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) 
     """Return the pairs that a recipe makes of data, from ``sets/*`` of a folder if it made them there before."""
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
     if (place / "obd.json").is_file():
-        return load_folder(place)
+        return load_dataset(place)
     return run(prepare(recipe, data, out=place, progress=progress)).dataset

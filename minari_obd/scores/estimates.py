@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 __all__ = [
     "Estimate",
@@ -54,7 +54,7 @@ def estimate_interquartile_mean(values: np.ndarray, *, seed: int = 0) -> Estimat
 
     def statistic(rows: np.ndarray, axis: int) -> np.ndarray:
         drawn = units[rows]  # (..., units, entries)
-        return stats.trim_mean(drawn.reshape(*drawn.shape[:-2], -1), 0.25, axis=-1)
+        return scipy.stats.trim_mean(drawn.reshape(*drawn.shape[:-2], -1), 0.25, axis=-1)
 
     return _interval(interquartile_mean(values), (np.arange(len(units)),), statistic, seed)
 
@@ -106,16 +106,16 @@ def estimate_auc(members: np.ndarray, others: np.ndarray) -> Estimate:
         others: scores, shape (n,), two or more.
     """
     m, n = len(members), len(others)
-    ranks = stats.rankdata(np.concatenate([members, others]))
-    wins = (ranks[:m] - stats.rankdata(members)) / n
-    losses = (ranks[m:] - stats.rankdata(others)) / m
+    ranks = scipy.stats.rankdata(np.concatenate([members, others]))
+    wins = (ranks[:m] - scipy.stats.rankdata(members)) / n
+    losses = (ranks[m:] - scipy.stats.rankdata(others)) / m
     area, reach = float(wins.mean()), 1.96 * float(np.sqrt(wins.var(ddof=1) / m + losses.var(ddof=1) / n))
     return Estimate(area, max(0.0, area - reach), min(1.0, area + reach))
 
 
 def interquartile_mean(values: np.ndarray) -> float:
     """Mean of the middle half of all entries (Agarwal et al. 2021, arXiv 2108.13264)."""
-    return float(stats.trim_mean(np.asarray(values, dtype=np.float64).reshape(-1), 0.25))
+    return float(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64).reshape(-1), 0.25))
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
@@ -130,7 +130,7 @@ def _interval(value: float, samples: tuple[np.ndarray, ...], statistic: Callable
         return Estimate(value, value, value)
     # SciPy asks for two observations; one alone, a teacher beside students say, is resampled to itself.
     samples = tuple(np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples)
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         samples, statistic, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high))

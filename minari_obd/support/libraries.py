@@ -5,8 +5,6 @@ import io
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from minari_obd.errors import MissingExtraError
 
 __all__ = ["check_installed", "import_d3rlpy"]
@@ -27,6 +25,7 @@ def check_installed(module: str, extra: str) -> None:
 def import_d3rlpy() -> Any:
     """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
     import structlog
+    import torch
 
     structlog_before = structlog.get_config()
     tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
