@@ -148,9 +148,7 @@ def make_full(seed: int = 0, *, size: int = 8, shape: tuple[int, int] = (3, 2)) 
         license="cc-by-4.0",
         source_quantiles=np.sort(rng.normal(2.0, 3.0, size=(7, shape[0])), axis=0),
         transitions=Transitions(rng.normal(size=size), rng.normal(size=(size, shape[0])), np.arange(size) % 3 == 0),
-        evaluation=EvaluationReport(
-            rng.normal(50, 5, (2, 3)), "Hopper-v5", 0, ReferenceScores(0.0, 99.0, "x")
-        ).to_json(),
+        evaluation=EvaluationReport(rng.normal(50, 5, (2, 3)), "Hopper-v5", 0, ReferenceScores(0.0, 99.0, "x")),
     )
 
 

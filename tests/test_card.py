@@ -1,5 +1,6 @@
 """The card: what the Hub reads of it, what a person does, and what a hostile set cannot make of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import minari_obd
 from minari_obd.cli.listing import print_card
 from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.coverage import draw_coverage
+from minari_obd.scores.estimates import Estimate
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import Comparison
 
 
 def header_and_body(card: str) -> tuple[dict, str]:
@@ -44,10 +47,8 @@ def test_huggingface_hub_reads_the_header() -> None:
 
 def test_the_body_has_results_ways_to_load_a_picture_limits_and_papers() -> None:
     report = minari_obd.EvaluationReport(np.full((2, 3), 41.23), "E-v0", 0, ReferenceScores(0.0, 100.0, "made up"))
-    other = {"name": "random pairs", "pairs": 8, "students": 2, "episodes": 3}
-    values = {"score": {"mean": 7.0, "low": 6.5, "high": 7.5}, "return": {"mean": 7.0, "low": 6.5, "high": 7.5}}
-    evaluation = {**report.to_json(), "comparisons": [{**other, **values}]}
-    folder = replace(make_pairs(), evaluation=evaluation).save("obd-x")
+    other = Comparison("random pairs", 8, 2, 3, Estimate(7.0, 6.5, 7.5), Estimate(70.0, 65.0, 75.0))
+    folder = make_pairs().with_evaluation(replace(report, comparisons=(other,))).save("obd-x")
     body = header_and_body((folder / "README.md").read_text())[1]
     assert "| **8 sdw pairs** | 8 | 41.2 | 41.2 - 41.2 | 2 x 3 |" in body
     assert "| random pairs | 8 | 7.0 | 6.5 - 7.5 | 2 x 3 |" in body
@@ -61,7 +62,12 @@ def test_the_body_has_results_ways_to_load_a_picture_limits_and_papers() -> None
         "2512.06692",
     ):
         assert text in body
-    assert minari_obd.load_dataset(folder).evaluation == evaluation
+    loaded = minari_obd.load_dataset(folder).evaluation
+    assert loaded is not None
+    assert loaded.comparisons == (other,)
+    line = json.loads((folder / "evaluation.json").read_text())["comparisons"][0]
+    assert list(line) == ["name", "pairs", "students", "episodes", "score", "return"]
+    assert line["return"] == {"mean": 70.0, "low": 65.0, "high": 75.0}
 
 
 def test_a_name_that_minari_cannot_reach_is_not_advertised() -> None:

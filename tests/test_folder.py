@@ -31,8 +31,11 @@ def test_a_folder_survives_save_and_load() -> None:
         assert getattr(loaded, name).tobytes() == getattr(pairs, name).tobytes()
     assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()
     assert loaded.normaliser.scale.tobytes() == pairs.normaliser.scale.tobytes()
-    for name in ("protocol", "provenance", "env_id", "reference", "evaluation", "license"):
+    for name in ("protocol", "provenance", "env_id", "reference", "license"):
         assert getattr(loaded, name) == getattr(pairs, name)
+    assert loaded.evaluation is not None
+    assert pairs.evaluation is not None
+    assert loaded.evaluation.to_json() == pairs.evaluation.to_json()
     assert not [path for path in Path("out").iterdir() if path.name != "pairs"]
 
 
@@ -90,10 +93,14 @@ def edit(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def edit_evaluation(folder: Path, **changes) -> None:
+    report = make_full().evaluation
+    assert report is not None
+    (folder / "evaluation.json").write_text(json.dumps({**report.to_json(), **changes}))
+
+
 def rename_return(folder: Path) -> None:
-    values = make_full().evaluation
-    assert values is not None
-    (folder / "evaluation.json").write_text(json.dumps({**values, "mean_return": values["return"]}))
+    edit_evaluation(folder, mean_return=ONE)
 
 
 def rewrite(folder: Path, table: pa.Table) -> None:
@@ -109,6 +116,8 @@ def columns(observations: np.ndarray, actions: np.ndarray) -> pa.Table:
     return pa.table({"observation": fixed(observations), "action": fixed(actions)})
 
 
+ONE = {"mean": 1.0, "low": 1.0, "high": 1.0}
+LINE = {"name": "random pairs", "pairs": 8, "students": 2, "episodes": 3, "score": None, "return": ONE}
 GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
 
 
@@ -146,7 +155,17 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / "evaluation.json").write_text("no"), "is not JSON"),
         (lambda f: (f / "evaluation.json").write_text("[1]"), "evaluation.json' is damaged"),
         (lambda f: (f / "evaluation.json").write_text('{"score": {}}'), "evaluation.json' is damaged"),
-        (lambda f: rename_return(f), "evaluation.json' is damaged at"),
+        (lambda f: rename_return(f), "evaluation.json' is damaged at mean_return"),
+        (lambda f: edit_evaluation(f, score={**ONE, "more": 1.0}), "damaged at score.more"),
+        (lambda f: edit_evaluation(f, score={**ONE, "mean": "1"}), "damaged at score.mean"),
+        (lambda f: edit_evaluation(f, score={**ONE, "mean": float("nan")}), "Out of range float values"),
+        (lambda f: edit_evaluation(f, comparisons=[{**LINE, "more": 1}]), "damaged at comparisons.0.more"),
+        (lambda f: edit_evaluation(f, comparisons=[{**LINE, "pairs": 1.5}]), "damaged at comparisons.0.pairs"),
+        (lambda f: edit_evaluation(f, comparisons=[{**LINE, "return": {**ONE, "x": 1}}]), "comparisons.0.return.x"),
+        (lambda f: edit_evaluation(f, comparisons=[{**LINE, "name": "n" * 10_001}]), "at most 10000 characters"),
+        (lambda f: edit_evaluation(f, returns=[[1.0], [1.0, 2.0]]), "damaged at returns: setting an array element"),
+        (lambda f: edit_evaluation(f, returns=[]), "damaged at returns: .* at least one of each"),
+        (lambda f: edit_evaluation(f, returns=[[1e200, 1.0]]), "damaged at returns: some, or their scores, are beyond"),
         (lambda f: edit(f, reference_scores={"random": 1.0, "expert": 1.0, "source": "x"}), "above that of random"),
     ],
 )
@@ -165,7 +184,7 @@ def test_an_older_format_is_read() -> None:
     assert loaded.provenance.created == pairs.provenance.created
     assert (loaded.license, loaded.source_quantiles, loaded.transitions) == (None, None, None)
     assert loaded.evaluation is not None
-    assert loaded.evaluation["returns"] == [[1.0, 2.0], [3.0, 4.0]]
+    assert loaded.evaluation.returns.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     newer = load_folder(loaded.save("newer"))
     assert newer.content_sha256 == loaded.content_sha256
     assert json.loads(Path("newer", METADATA_FILE).read_text())["format"] == FORMAT_VERSION

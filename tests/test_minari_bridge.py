@@ -35,7 +35,9 @@ def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_f
         assert loaded.protocol == pairs.protocol
         assert loaded.reference == pairs.reference
         assert loaded.content_sha256 == pairs.content_sha256
-        assert (loaded.evaluation, loaded.license) == (pairs.evaluation, pairs.license)
+        assert (loaded.evaluation is None, loaded.license) == (pairs.evaluation is None, pairs.license)
+        if loaded.evaluation is not None and pairs.evaluation is not None:
+            assert loaded.evaluation.to_json() == pairs.evaluation.to_json()
         assert (loaded.transitions is None) == (pairs.transitions is None)
         # folder -> Minari -> folder: every file is the same, byte for byte
         pairs.save("one/pairs")

@@ -12,6 +12,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.minari import from_minari
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError
+from minari_obd.scores.report import EvaluationReport
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.teachers.training import train_teacher
@@ -78,7 +79,8 @@ def test_pairs_that_are_no_states_are_named_and_can_be_left_out() -> None:
     pairs, _ = walk("Hopper-v5", steps=20)
     observations = pairs.observations.copy()
     observations[3, 7] = 12.0  # Hopper shows velocities clipped to 10
-    impossible = replace(pairs, observations=observations, evaluation={"of": "all of them"})
+    report = EvaluationReport(np.ones((1, 1)), "Hopper-v5", 0)  # of all of them
+    impossible = replace(pairs, observations=observations, evaluation=report)
     observations[5, 7] = -10.0
     assert len(replace(pairs, observations=observations).with_transitions(drop=True)) == 18
     observations[5] = pairs.observations[5]
@@ -89,7 +91,7 @@ def test_pairs_that_are_no_states_are_named_and_can_be_left_out() -> None:
     assert kept.evaluation is None
     assert kept.transitions is not None
     np.testing.assert_array_equal(kept.observations, np.delete(observations, 3, axis=0))
-    assert pairs.with_transitions().evaluation == pairs.evaluation
+    assert pairs.with_evaluation(report).with_transitions().evaluation is report
 
 
 def test_a_simulation_that_breaks_down_is_no_transition() -> None:

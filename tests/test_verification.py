@@ -176,8 +176,8 @@ def test_an_evaluation_can_be_kept(made: minari_obd.DistilledDataset) -> None:
     main(["evaluate", "made", "--students", "1", "--episodes", "1", "--save"])
     kept = minari_obd.load_dataset("made").evaluation
     assert kept is not None
-    assert kept["students"] == 1
-    assert kept["comparisons"][0]["name"] == "random pairs"
+    assert kept.returns.shape == (1, 1)
+    assert kept.comparisons[0].name == "random pairs"
     Path("made/notes.txt").write_text("mine")
     with pytest.raises(SystemExit):  # at once, before any episode
         main(["evaluate", "made", "--students", "100000", "--save"])

@@ -15,7 +15,7 @@ from minari_obd.distillation.preparation import Prepared, prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import check_target
 from minari_obd.errors import SettingError
-from minari_obd.scores.report import EvaluationReport
+from minari_obd.scores.report import Comparison, EvaluationReport
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.files import write_text
@@ -38,12 +38,6 @@ class Row:
     """Seconds to clone one student."""
     is_result: bool = False
     """Whether it is of the pairs that the recipe is about."""
-
-    def comparison(self) -> dict[str, Any]:
-        """Return the line as JSON values, for the results table of a distilled set's card."""
-        report = self.report.to_json()
-        kept = {key: report[key] for key in ("students", "episodes", "score", "return")}
-        return {"name": self.name, "pairs": self.pairs, **kept}
 
 
 @dataclass(frozen=True)
@@ -145,5 +139,5 @@ def _rows(prepared: Prepared, outcome: Outcome) -> list[Row]:
 def _with_evaluation(dataset: DistilledDataset, rows: list[Row]) -> DistilledDataset:
     """Return the dataset with its own row's report, and the others beside it."""
     own = next(row for row in rows if row.is_result)
-    others = [row.comparison() for row in rows if not row.is_result]
-    return replace(dataset, evaluation={**own.report.to_json(), "comparisons": others})
+    others = tuple(Comparison.of(row.name, row.pairs, row.report) for row in rows if not row.is_result)
+    return dataset.with_evaluation(replace(own.report, comparisons=others))

@@ -6,10 +6,14 @@ from typing import Any
 from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.minari import minari_name
 from minari_obd.errors import printable
+from minari_obd.scores.report import Comparison
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.support.tables import markdown_table
 
 __all__ = ["dataset_card"]
+
+_MOST_RESAMPLED = 10_000
+"""Students, or episodes of one student: an interval resamples them 10,000 times, which takes a second."""
 
 _PAPERS = """\
 ```bibtex
@@ -201,27 +205,29 @@ def _student(protocol: StudentProtocol) -> str:
 def _results(dataset: Contents) -> str:
     """The evaluation and what it is seen beside, if there was one."""
     report = dataset.evaluation
-    if not report:
+    if report is None:
         return ""
-    unit = "normalised score" if report.get("score") else "return"
+    if max(report.returns.shape) > _MOST_RESAMPLED:
+        return f"\n## Results\n\nThe evaluation has {report.returns.size:,} returns, too many to summarise here.\n"
     pairs = f"**{len(dataset)} {dataset.provenance.method} pairs**"
     rows = []
-    for line in (*report.get("comparisons", []), {**report, "name": pairs, "pairs": len(dataset)}):
-        value = (line["score"] if report.get("score") else line["return"]) or line["return"]
+    for line in (*report.comparisons, Comparison.of(pairs, len(dataset), report)):
+        value = line.mean_return if report.reference is None or line.score is None else line.score
         rows.append(
             [
-                line["name"],
-                "-" if line["pairs"] is None else f"{line['pairs']:,}",
-                f"{value['mean']:.1f}",
-                f"{value['low']:.1f} - {value['high']:.1f}",
-                f"{line['students']} x {line['episodes']}",
+                line.name,
+                "-" if line.pairs is None else f"{line.pairs:,}",
+                f"{value.mean:.1f}",
+                f"{value.low:.1f} - {value.high:.1f}",
+                f"{line.students} x {line.episodes}",
             ]
         )
+    unit = "return" if report.reference is None else "normalised score"
     table = markdown_table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
     return f"""
 ## Results
 
-In {report["env_id"]}, seed {report["seed"]}; the interval is of the mean over students.
+In {report.env_id}, seed {report.seed}; the interval is of the mean over students.
 
 {table}
 """

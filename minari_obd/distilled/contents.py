@@ -3,13 +3,13 @@
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.errors import DataError, printable
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.data import QUANTILES
 from minari_obd.sources.scaling import ActionScale, Normaliser
@@ -61,8 +61,8 @@ class Contents:
     """Plain Gymnasium id of the environment, if known."""
     reference: ReferenceScores | None = None
     """Reference scores of the environment, if there are any."""
-    evaluation: dict[str, Any] | None = None
-    """The last evaluation report, as JSON values; None if there was none."""
+    evaluation: EvaluationReport | None = None
+    """The last evaluation, and what it was seen beside; None if there was none."""
     license: str | None = None
     """The Hub's id of the licence, inherited from the source or given; None if the source names none."""
     source_quantiles: np.ndarray | None = None
@@ -97,6 +97,8 @@ class Contents:
     def _check_extras(self) -> None:
         shape = self.observations.shape
         check_license(self.license)
+        if not isinstance(self.evaluation, EvaluationReport | None):
+            raise DataError(f"evaluation is a {type(self.evaluation).__name__}; expected an EvaluationReport.")
         if self.transitions is not None and self.transitions.next_observations.shape != shape:
             raise DataError(f"Successors have shape {self.transitions.next_observations.shape}; expected {shape}.")
         if self.source_quantiles is not None:

@@ -133,8 +133,9 @@ class DistilledDataset(Contents):
     def with_evaluation(self, report: EvaluationReport) -> "DistilledDataset":
         """Return the dataset with a report to publish.
 
-        The comparisons of the last report, if it was of the same environment, stay.
+        If it has no comparisons, those of the last report stay, where that was of the same environment.
         """
-        last = self.evaluation or {}
-        kept = {"comparisons": last["comparisons"]} if last.get("comparisons") else {}
-        return replace(self, evaluation=report.to_json() | (kept if last.get("env_id") == report.env_id else {}))
+        last = self.evaluation
+        if last is not None and last.env_id == report.env_id and not report.comparisons:
+            report = replace(report, comparisons=last.comparisons)
+        return replace(self, evaluation=report)

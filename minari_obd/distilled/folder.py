@@ -20,6 +20,7 @@ from minari_obd.storage.files import check_writable, replacing
 
 __all__ = [
     "CARD_FILE",
+    "EVALUATION_FILE",
     "METADATA_FILE",
     "PARQUET_FILE",
     "PICTURE_FILE",
@@ -109,7 +110,7 @@ def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool) -> No
     metadata = Metadata.of(dataset, parquet_sha256=hashlib.sha256(parquet).hexdigest())
     _write_json(folder / METADATA_FILE, metadata.to_json())
     if dataset.evaluation is not None:
-        _write_json(folder / EVALUATION_FILE, dataset.evaluation)
+        _write_json(folder / EVALUATION_FILE, dataset.evaluation.to_json())
     (folder / PICTURE_FILE).write_bytes(draw_coverage(dataset))
     (folder / CARD_FILE).write_text(dataset_card(dataset, repo_id, picture=PICTURE_FILE), encoding="utf-8")
     if minari:

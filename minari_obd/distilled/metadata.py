@@ -11,7 +11,9 @@ from pydantic import Field, TypeAdapter
 from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.errors import DataError, FormatError
+from minari_obd.scores.estimates import Estimate
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.report import Comparison, EvaluationReport
 from minari_obd.settings.parsing import Problem, check_values
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.scaling import Normaliser
@@ -20,9 +22,11 @@ __all__ = [
     "FORMAT_VERSION",
     "MOST_PAIRS",
     "Metadata",
+    "StatedEvaluation",
     "json_schema",
     "parse_evaluation",
     "parse_metadata",
+    "parse_stated_evaluation",
     "read_json",
     "validated",
 ]
@@ -34,6 +38,10 @@ MOST_PAIRS = 1_000_000
 
 
 _MOST_BYTES = 16 * 2**20
+
+
+_MOST_RETURN = 1e100
+"""Sums and squares of larger returns, or scores, are not finite."""
 
 
 # No unknown keys, no casts, no number that is not finite, no endless text.
@@ -110,7 +118,7 @@ class Metadata:
         observations: np.ndarray,
         actions: np.ndarray,
         transitions: Transitions | None,
-        evaluation: dict[str, Any] | None,
+        evaluation: EvaluationReport | None,
         *,
         origin: str,
     ) -> Contents:
@@ -152,47 +160,28 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class _Estimate:
-    mean: float
-    low: float
-    high: float
+class StatedEvaluation:
+    """``evaluation.json``, field by field: a report with the aggregates that its writer stated.
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """One line of the results table: what else students were cloned from, and what they were worth."""
-
-    name: str
-    pairs: int | None
-    students: int
-    episodes: int
-    score: _Estimate | None
-    mean_return: Annotated[_Estimate, Field(alias="return")]
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """``evaluation.json``, field by field: what :meth:`EvaluationReport.to_json` gives, and what it is seen beside."""
+    It is what :meth:`EvaluationReport.to_json` gives. A report derives its aggregates from its returns; what is stated
+    beside them is for readers without this package, and for :func:`verify` to compare.
+    """
 
     env_id: str
     students: int
     episodes: int
     seed: int
-    score: _Estimate | None
-    mean_return: Annotated[_Estimate, Field(alias="return")]
+    score: Estimate | None
+    mean_return: Annotated[Estimate, Field(alias="return")]
     returns: list[list[float]]
     reference_scores: ReferenceScores | None
     seconds: float
     versions: dict[str, str]
-    interquartile_mean: _Estimate | None = None
+    interquartile_mean: Estimate | None = None
     environment_steps: int | None = None
     protocol: StudentProtocol | None = None
     ensemble: int = 1
-    comparisons: list[_Comparison] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -219,14 +208,32 @@ def parse_metadata(values: Any, origin: str) -> Metadata:
     return metadata
 
 
-def parse_evaluation(values: Any, origin: str) -> dict[str, Any]:
-    """Check the JSON values of an evaluation report and return them.
+def parse_evaluation(values: Any, origin: str) -> EvaluationReport:
+    """Check the JSON values of an evaluation report and return the report, whose aggregates are derived anew.
+
+    Raises:
+        FormatError: a field that is unknown, missing or of the wrong kind, or returns that are no matrix or too large
+            to average; it is named.
+    """
+    parse_stated_evaluation(values, origin)
+    try:
+        report = EvaluationReport.from_json(values)
+    except ValueError as error:  # rows of different lengths, or none
+        raise FormatError(f"'{origin}' is damaged at returns: {error}") from error
+    with np.errstate(all="ignore"):
+        numbers = report.returns if report.reference is None else np.stack([report.returns, report.scores])
+    if not (np.abs(numbers) < _MOST_RETURN).all():  # neither is what is not a number
+        raise FormatError(f"'{origin}' is damaged at returns: some, or their scores, are beyond {_MOST_RETURN:g}.")
+    return report
+
+
+def parse_stated_evaluation(values: Any, origin: str) -> StatedEvaluation:
+    """Check the JSON values of an evaluation report and return them with the aggregates that they state.
 
     Raises:
         FormatError: a field that is unknown, missing or of the wrong kind; it is named.
     """
-    validated(_Evaluation, values, origin)
-    return values
+    return validated(StatedEvaluation, values, origin)
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,12 +16,19 @@ import numpy as np
 from minari import MinariDataset
 
 from minari_obd.distilled.contents import Contents, Transitions
-from minari_obd.distilled.metadata import MOST_PAIRS, Metadata, parse_evaluation, parse_metadata
+from minari_obd.distilled.metadata import (
+    MOST_PAIRS,
+    Metadata,
+    StatedEvaluation,
+    parse_evaluation,
+    parse_metadata,
+    parse_stated_evaluation,
+)
 from minari_obd.environments.making import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.storage.minari_datasets import episode_buffer, open_files, open_local_dataset, write_dataset
 
-__all__ = ["from_minari", "minari_name", "open_rendering", "to_minari", "write_rendering"]
+__all__ = ["from_minari", "minari_name", "open_rendering", "stored_evaluation", "to_minari", "write_rendering"]
 
 _KEY = "obd"
 
@@ -50,6 +57,7 @@ def to_minari(
     ]
     sizes = dataset.observations.shape[1], dataset.actions.shape[1]
     reference = dataset.reference
+    evaluation = None if dataset.evaluation is None else dataset.evaluation.to_json()
     steps = "Rewards and successors are placeholders." if given is None else "Each is a real step of the environment."
     folder = write_dataset(
         dataset_id,
@@ -64,7 +72,7 @@ def to_minari(
         ),
         eval_env_id=_registered(dataset.env_id),
         metadata={
-            _KEY: {**Metadata.of(dataset).to_json(), "evaluation": dataset.evaluation},
+            _KEY: {**Metadata.of(dataset).to_json(), "evaluation": evaluation},
             **({} if dataset.license is None else {"license": dataset.license}),
             **({} if reference is None else {"ref_min_score": reference.random, "ref_max_score": reference.expert}),
         },
@@ -118,22 +126,9 @@ def from_minari(dataset: MinariDataset | str) -> Contents:
     """
     if isinstance(dataset, str):
         dataset = open_local_dataset(dataset)
-    try:
-        name = str(dataset.spec.dataset_id)
-        values = dict(dataset.storage.metadata).get(_KEY)
-        episodes, steps = int(dataset.total_episodes), int(dataset.total_steps)
-    except Exception as error:  # Minari raises whatever its own metadata makes Python raise
-        raise FormatError(f"Minari's own metadata is damaged: {str(error)[:200]}") from error
-    if not isinstance(values, dict):
-        raise FormatError(
-            f"The Minari dataset '{name}' holds no distilled pairs of this package; "
-            "use load_offline_data for ordinary datasets."
-        )
-    values = dict(values)
+    name, values = _stored_values(dataset)
     evaluation = values.pop("evaluation", None)
-    metadata = parse_metadata({"format": 1, "size": episodes, **values}, name)
-    if steps > MOST_PAIRS:
-        raise FormatError(f"'{name}' has {steps:,} steps; that is no distilled dataset.")
+    metadata = parse_metadata(values, name)
     if dataset.storage.FORMAT == "hdf5":
         _check_hdf5(Path(str(dataset.storage.data_path)) / "main_data.hdf5", metadata, name)
     if evaluation is not None:
@@ -150,6 +145,35 @@ def from_minari(dataset: MinariDataset | str) -> Contents:
     except Exception as error:  # as above
         raise FormatError(f"The pairs in '{name}' are damaged: {str(error)[:200]}") from error
     return metadata.contents(*pairs, transitions, evaluation, origin=name)
+
+
+def stored_evaluation(dataset_id: str) -> StatedEvaluation | None:
+    """Read the evaluation that a Minari dataset states beside its pairs, if there is one.
+
+    Raises:
+        NotFoundError, FormatError: as :func:`from_minari`.
+    """
+    name, values = _stored_values(open_local_dataset(dataset_id))
+    evaluation = values.get("evaluation")
+    return None if evaluation is None else parse_stated_evaluation(evaluation, f"the evaluation of {name}")
+
+
+def _stored_values(dataset: MinariDataset) -> tuple[str, dict[str, Any]]:
+    """The dataset's name and what :func:`to_minari` noted in its metadata, unchecked."""
+    try:
+        name = str(dataset.spec.dataset_id)
+        values = dict(dataset.storage.metadata).get(_KEY)
+        episodes, steps = int(dataset.total_episodes), int(dataset.total_steps)
+    except Exception as error:  # Minari raises whatever its own metadata makes Python raise
+        raise FormatError(f"Minari's own metadata is damaged: {str(error)[:200]}") from error
+    if not isinstance(values, dict):
+        raise FormatError(
+            f"The Minari dataset '{name}' holds no distilled pairs of this package; "
+            "use load_offline_data for ordinary datasets."
+        )
+    if steps > MOST_PAIRS:
+        raise FormatError(f"'{name}' has {steps:,} steps; a distilled dataset has at most {MOST_PAIRS:,}.")
+    return name, {"format": 1, "size": episodes, **values}
 
 
 def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:

@@ -1,7 +1,7 @@
 """Verification: what a distilled dataset claims of itself, checked as far as that can be done without training."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from rich.text import Text
 
 from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.distilled.folder import CARD_FILE, PICTURE_FILE
+from minari_obd.distilled.folder import CARD_FILE, EVALUATION_FILE, PICTURE_FILE
 from minari_obd.distilled.loading import find_folder, load_dataset
-from minari_obd.distilled.metadata import FORMAT_VERSION
-from minari_obd.distilled.minari import from_minari, open_rendering
+from minari_obd.distilled.metadata import FORMAT_VERSION, StatedEvaluation, parse_stated_evaluation, read_json
+from minari_obd.distilled.minari import from_minari, open_rendering, stored_evaluation
 from minari_obd.errors import FormatError, MinariObdError, MissingExtraError, NotFoundError, printable
 from minari_obd.evaluation.evaluation import evaluate as roll_out
 from minari_obd.inspection.origins import load_source
@@ -241,40 +241,45 @@ class _Claims:
         return "simulating again gives the same rewards and successors"
 
     def evaluation(self) -> str:
-        claimed = self.dataset.evaluation
-        if claimed is None:
+        report, stated = self.dataset.evaluation, self._stated_evaluation()
+        if report is None or stated is None:
             raise _Skipped("no score is claimed")
-        _check_report(claimed)
+        _check_stated(stated, report)
         if not self.evaluate:
             raise _Skipped("the report's figures follow from its returns; --evaluate repeats the episodes")
-        return _evaluate_again(self.dataset, claimed, self.progress)
+        return _evaluate_again(self.dataset, report, self.progress)
+
+    def _stated_evaluation(self) -> StatedEvaluation | None:
+        """The evaluation as its writer stated it; that of the dataset derives its aggregates anew."""
+        if self.folder is None:
+            return stored_evaluation(self.ref)
+        file = self.folder / EVALUATION_FILE
+        return parse_stated_evaluation(read_json(file), str(file)) if file.is_file() else None
 
 
-def _check_report(claimed: dict[str, Any]) -> None:
-    """Derive the report's figures from its returns once more."""
-    if claimed["students"] * claimed["episodes"] > _MOST_EPISODES:
-        raise _Skipped(f"{claimed['students']} x {claimed['episodes']} episodes are claimed, too many to check")
-    lengths = {len(row) for row in claimed["returns"]}
-    if len(claimed["returns"]) != claimed["students"] or lengths != {claimed["episodes"]} or not claimed["students"]:
+def _check_stated(stated: StatedEvaluation, report: EvaluationReport) -> None:
+    """Compare the figures that are stated with those that follow from the returns."""
+    if stated.students * stated.episodes > _MOST_EPISODES:
+        raise _Skipped(f"{stated.students} x {stated.episodes} episodes are claimed, too many to check")
+    if report.returns.shape != (stated.students, stated.episodes):
         raise _Failed("the report has not as many returns as it claims students x episodes")
-    derived = EvaluationReport.from_json(claimed).to_json()
-    for name in ("return", "score"):
-        found, stated = derived[name], claimed[name]
-        if (found is None) != (stated is None) or (
-            found is not None and not _close(list(found.values()), [stated[key] for key in found])
-        ):
-            raise _Failed(f"the report's {name} does not follow from its returns: {stated}, not {found}")
+    derived = {"return": report.mean_return, "score": None if report.reference is None else report.score}
+    claims = {"return": stated.mean_return, "score": stated.score}
+    for name, found in derived.items():
+        claim = claims[name]
+        if (found is None) != (claim is None) or (found and claim and not _close(astuple(found), astuple(claim))):
+            raise _Failed(f"the report's {name} does not follow from its returns: {claim}, not {found}")
 
 
-def _evaluate_again(dataset: DistilledDataset, claimed: dict[str, Any], progress: bool) -> str:
-    settings = {key: claimed[key] for key in ("students", "episodes", "seed")}
-    then = EvaluationReport.from_json(claimed)
+def _evaluate_again(dataset: DistilledDataset, then: EvaluationReport, progress: bool) -> str:
+    students, episodes = then.returns.shape
+    settings = {"students": students, "episodes": episodes, "seed": then.seed}
     # A file from elsewhere could ask for students of any size.
     if then.protocol not in (None, dataset.protocol, *PROTOCOLS.values()) or not 1 <= then.ensemble <= _MOST_ENSEMBLE:
         raise _Skipped("it is of students that are neither the pairs' own nor of a named protocol")
     protocol = EvaluationProtocol(then.protocol, ensemble=then.ensemble)
     try:
-        report = roll_out(dataset, env=claimed["env_id"], protocol=protocol, progress=progress, **settings)
+        report = roll_out(dataset, env=then.env_id, protocol=protocol, progress=progress, **settings)
     except NotFoundError as error:  # an environment that is not installed here
         raise _Skipped(str(error)) from error
     if np.array_equal(report.returns, then.returns):

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from minari_obd.errors import DataError
 from minari_obd.scores.estimates import Estimate, estimate_interquartile_mean, estimate_mean, probability_of_improvement
@@ -13,7 +14,44 @@ from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.support.tables import markdown_table
 
-__all__ = ["EvaluationReport"]
+__all__ = ["Comparison", "EvaluationReport"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a results table: what students were cloned from, and what they were worth."""
+
+    name: str
+    pairs: int | None
+    """(state, action) pairs that they were cloned from; None for a teacher."""
+    students: int
+    episodes: int
+    """Of each student."""
+    score: Estimate | None
+    """Mean normalised score; None without reference scores."""
+    mean_return: Annotated[Estimate, Field(alias="return")]
+    """Called ``return`` in JSON."""
+
+    @classmethod
+    def of(cls, name: str, pairs: int | None, report: "EvaluationReport") -> "Comparison":
+        """Summarise a report."""
+        score = None if report.reference is None else report.score
+        return cls(name, pairs, *report.returns.shape, score, report.mean_return)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON values."""
+        return {"return" if name == "mean_return" else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Comparison":
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            KeyError, TypeError: it is something else.
+        """
+        score = None if values["score"] is None else Estimate(**values["score"])
+        counts = (values[name] for name in ("name", "pairs", "students", "episodes"))
+        return cls(*counts, score, Estimate(**values["return"]))
 
 
 @dataclass(frozen=True)
@@ -36,6 +74,15 @@ class EvaluationReport:
     """How the students were trained; None for a teacher."""
     ensemble: int = 1
     """Students that acted together as one; a row of returns is such an ensemble's."""
+    comparisons: tuple[Comparison, ...] = ()
+    """What else was judged in the same run, for the results table of a distilled dataset's card."""
+
+    def __post_init__(self) -> None:
+        if self.returns.ndim != 2 or self.returns.size == 0:
+            raise DataError(
+                f"The returns of a report have shape {self.returns.shape}; expected (students, episodes), at least one "
+                "of each."
+            )
 
     @property
     def scores(self) -> np.ndarray:
@@ -91,6 +138,7 @@ class EvaluationReport:
             "environment_steps": self.environment_steps,
             "protocol": None if self.protocol is None else asdict(self.protocol),
             "ensemble": self.ensemble,
+            **({"comparisons": [line.to_json() for line in self.comparisons]} if self.comparisons else {}),
         }
 
     @classmethod
@@ -98,7 +146,7 @@ class EvaluationReport:
         """Read what :meth:`to_json` gave; the aggregates are derived anew.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: it is something else.
         """
         reference, protocol = values["reference_scores"], values.get("protocol")
         return cls(
@@ -111,6 +159,7 @@ class EvaluationReport:
             environment_steps=values.get("environment_steps") or 0,
             protocol=None if protocol is None else StudentProtocol(**protocol),
             ensemble=values.get("ensemble", 1),
+            comparisons=tuple(map(Comparison.from_json, values.get("comparisons", ()))),
         )
 
     def to_markdown(self) -> str:
