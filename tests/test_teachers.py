@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from conftest import make_arrays
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
+import minari_obd
+from minari_obd.errors import DataError, FormatError, MinariObdError, MissingExtraError, NotFoundError, SettingError
 from minari_obd.settings.recipe import load_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -61,6 +63,20 @@ def test_truncated_steps_without_successor_are_left_out() -> None:
     one = {name: value[:1] for name, value in make_arrays([4]).items() if name != "next_observations"}
     with pytest.raises(DataError, match="no step with a known successor"):
         transitions(load_offline_data(one), gamma=0.99)
+
+
+def test_without_d3rlpy_nothing_is_trained_and_it_is_said_before_the_data_is_read(
+    small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "d3rlpy", None)  # as if it were not installed
+    remedy = r"run `pip install 'minari-obd\[distill\]'`"
+    with pytest.raises(MissingExtraError, match=remedy):
+        train_teacher(small_data, "iql", steps=3, progress=False)
+    with pytest.raises(MissingExtraError, match=remedy):
+        minari_obd.distill("lab/not-there-v0", "sdw", progress=False)
+    with pytest.raises(MissingExtraError, match=remedy):
+        minari_obd.distill(small_data, "pbc", size=8, progress=False)
+    assert len(minari_obd.distill(small_data, "random", size=8, progress=False)) == 8
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -1,6 +1,6 @@
 """Origins: the data and the teacher that a distilled dataset was made from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, MissingExtraError, NotFoundError, SettingError
@@ -9,9 +9,10 @@ from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import has_local_dataset
-
-if TYPE_CHECKING:
-    from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.support.devices import choose_device
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.training import TeacherRun
 
 __all__ = ["cached_teacher", "load_source"]
 
@@ -45,7 +46,7 @@ def load_source(dataset: DistilledDataset, source: Any = None, *, progress: bool
     return data
 
 
-def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> "FrozenTeacher | None":
+def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeacher | None:
     """Return the teacher that a dataset's recipe names, if this machine has trained it before; nothing is trained.
 
     A teacher other than the one whose hash the provenance holds does not count.
@@ -60,19 +61,12 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> "FrozenTeach
     recipe = parse_recipe(dataset.provenance.recipe, "the recipe in the provenance")
     if recipe.teacher.algorithm not in TEACHERS.names():  # a path from a downloaded file is never opened
         return None
-    try:
-        from minari_obd.teachers.training import TeacherRun
-    except MissingExtraError:
-        return None
-    from minari_obd.support.devices import choose_device
-    from minari_obd.teachers.loading import load_teacher
-
-    teacher = recipe.teacher
-    chosen = teacher.options, teacher.average, teacher.precision
+    settings = recipe.teacher
+    chosen = settings.options, settings.average, settings.precision
     try:
         device = choose_device(recipe.device)
-        run = TeacherRun.of(data, teacher.algorithm, teacher.steps, recipe.seed, device, *chosen)
-    except SettingError:  # of a device that is not here, or of another version
+        run = TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
+    except (SettingError, MissingExtraError):  # of a device that is not here, or of another version; no d3rlpy
         return None
     if not run.is_cached:
         return None

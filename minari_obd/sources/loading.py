@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.errors import DataError
+from minari_obd.sources import readers
 from minari_obd.sources.data import OfflineData
 
 __all__ = ["load_offline_data"]
@@ -27,18 +28,16 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         DataError: the data cannot be used (lengths, non-finite values, discrete actions).
         FormatError: a file that cannot be read.
     """
-    from minari_obd.sources import readers as formats  # Minari and h5py are loaded only when something is read
-
     if isinstance(source, OfflineData):
         return source
     if isinstance(source, Mapping):
-        return formats.from_arrays(source)
+        return readers.from_arrays(source)
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".hdf5", ".h5"))):
-        return formats.from_d4rl_file(Path(source))
+        return readers.from_d4rl_file(Path(source))
     if isinstance(source, str):
-        return formats.from_minari(formats.open_dataset(source, download=download, progress=progress))
+        return readers.from_minari(readers.open_dataset(source, download=download, progress=progress))
     if hasattr(source, "iterate_episodes"):
-        return formats.from_minari(source)
+        return readers.from_minari(source)
     raise DataError(
         f"Cannot read offline data from {type(source).__name__}; give a Minari id or dataset, an HDF5 path, or arrays."
     )

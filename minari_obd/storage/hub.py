@@ -53,7 +53,15 @@ def publish(
     revision: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload files in one commit called ``title``, and return its address; the rest is as in :func:`push`."""
+    """Upload files in one commit called ``title``, and return its address.
+
+    The same files once more make no commit. Files of the holding that are there and not among these are deleted in the
+    same commit; other files stay. The remaining arguments are those of :meth:`DistilledDataset.push_to_hub`.
+
+    Raises:
+        SettingError: a malformed id, a repository that holds something else, or a public one despite ``private``.
+        HubError: the server refused, or cannot be reached.
+    """
     check_repository_id(repo_id)
     api = HfApi(token=token)
     try:
@@ -132,7 +140,9 @@ def fetch(
         whole: also the files that only others read, such as the card.
 
     Raises:
-        NotFoundError, HubError, FormatError: as :func:`pull`.
+        NotFoundError: no such repository or revision.
+        HubError: the server refused, or cannot be reached and the cache has nothing.
+        FormatError: the repository holds something else, or too much.
     """
     check_repository_id(repo_id)
     unreachable, listed = None, None

@@ -5,12 +5,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from minari_obd.errors import SettingError, did_you_mean
-from minari_obd.support.libraries import check_installed, import_d3rlpy
+from minari_obd.support.libraries import import_d3rlpy
 
 __all__ = ["CAL_QL", "CQL", "GAMMA", "IQL", "REBRAC", "TD3_BC", "Algorithm", "check_options", "target_rate"]
-
-check_installed("d3rlpy", "distill")
-
 
 GAMMA = 0.99
 """Discount of d3rlpy's, for every one of them."""

@@ -1,64 +1,19 @@
-"""A teacher's repository on the Hugging Face Hub: its one file and a card, as a model."""
+"""The card of a teacher: README.md of its repository on the Hugging Face Hub."""
 
 import json
-import tempfile
 
 import numpy as np
 
-from minari_obd.errors import FormatError, printable
-from minari_obd.storage.hub import Holding, fetch, publish
-from minari_obd.support.licences import check_license
+from minari_obd.errors import printable
 from minari_obd.support.tables import markdown_table
-from minari_obd.teachers.frozen import TEACHER_FILE, FrozenTeacher, read_teacher
+from minari_obd.teachers.actor_critic import ActorCritic
 
-__all__ = ["pull_teacher", "push_teacher", "teacher_card"]
+__all__ = ["TEACHER_FILE", "algorithm_of", "teacher_card"]
 
-_CARD_FILE = "README.md"
-
-
-_TEACHER = Holding("teacher", "model", TEACHER_FILE, (TEACHER_FILE,), (TEACHER_FILE, _CARD_FILE))
+TEACHER_FILE = "teacher.safetensors"
 
 
-def push_teacher(
-    teacher: FrozenTeacher,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    license: str | None = None,
-    token: str | None = None,
-) -> str:
-    """Upload a teacher and its card in one commit, and return the commit's address; the same once more makes none.
-
-    Args and errors: as :meth:`FrozenTeacher.push_to_hub`.
-    """
-    check_license(license)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = teacher.save(scratch)
-        (folder / _CARD_FILE).write_text(teacher_card(teacher, repo_id, license), encoding="utf-8")
-        files = {name: folder / name for name in _TEACHER.written}
-        title = f"Teacher by {_algorithm(teacher)}"
-        return publish(_TEACHER, files, repo_id, title, private=private, revision=revision, token=token)
-
-
-def pull_teacher(repo_id: str, *, revision: str | None = None, token: str | None = None) -> FrozenTeacher:
-    """Download a teacher of one commit into huggingface_hub's cache, and check it; its ``origin`` names the commit.
-
-    With ``HF_HUB_OFFLINE=1``, or without a connection, the commit that was fetched last is read from the cache.
-
-    Raises:
-        NotFoundError: no such repository or revision.
-        HubError: the server refused, or cannot be reached and the cache has nothing.
-        FormatError: the repository holds no teacher, or a damaged one.
-    """
-    folder = fetch(_TEACHER, repo_id, revision=revision, token=token)
-    origin = f"{repo_id}@{folder.name}"
-    if not (folder / TEACHER_FILE).is_file():
-        raise FormatError(f"'{origin}' lacks {TEACHER_FILE}; the copy is incomplete, fetch it again.")
-    return read_teacher(folder / TEACHER_FILE, origin=origin)
-
-
-def teacher_card(teacher: FrozenTeacher, repo_id: str, license: str | None = None) -> str:
+def teacher_card(teacher: ActorCritic, repo_id: str, license: str | None = None) -> str:
     """Return the card's text: YAML for the Hub, then what the teacher is, how it was trained, how to use it."""
     name = repo_id.split("/")[-1]
     header = {
@@ -82,7 +37,7 @@ def teacher_card(teacher: FrozenTeacher, repo_id: str, license: str | None = Non
 
 # {name}
 
-A policy with values, trained by {_algorithm(teacher)} and frozen, from which
+A policy with values, trained by {algorithm_of(teacher)} and frozen, from which
 [minari-obd](https://github.com/minari-obd/minari-obd) distils a few hundred (state, action) pairs.
 
 {markdown_table(["", ""], [*details, ["weights (sha256)", teacher.sha256]])}
@@ -109,7 +64,8 @@ It is of use on observations like those that it was trained on. {score}
 """)
 
 
-def _algorithm(teacher: FrozenTeacher) -> str:
+def algorithm_of(teacher: ActorCritic) -> str:
+    """What the details say of the algorithm, in one line of at most 100 characters."""
     return " ".join(str(teacher.details.get("algorithm", "an unknown algorithm")).split())[:100]
 
 

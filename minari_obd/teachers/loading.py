@@ -7,8 +7,10 @@ from typing import Any
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.hub import fetch
+from minari_obd.teachers.card import TEACHER_FILE
 from minari_obd.teachers.foreign import ForeignSettings, read_corl, read_sb3
-from minari_obd.teachers.frozen import TEACHER_FILE, FrozenTeacher, read_teacher
+from minari_obd.teachers.frozen import TEACHER, FrozenTeacher, read_teacher
 
 __all__ = ["is_teacher", "load_teacher"]
 
@@ -66,8 +68,6 @@ def load_teacher(
         )
     if path is not None:
         return read_teacher(path)
-    from minari_obd.teachers.card import pull_teacher  # hands over to the module above
-
     named = _REPOSITORY.fullmatch(str(ref))
     if named is None or isinstance(ref, Path) or Path(ref).suffix in _SUFFIXES:
         raise NotFoundError(
@@ -76,12 +76,24 @@ def load_teacher(
         )
     if revision is not None and named["revision"] is not None:
         raise SettingError(f"'{ref}' names a revision already; leave revision='{revision}' out.")
-    return pull_teacher(named["id"], revision=revision or named["revision"], token=token)
+    return _pull(named["id"], revision=revision or named["revision"], token=token)
 
 
 def is_teacher(ref: str | Path) -> bool:
     """Whether ``ref`` is a file, or the folder of a teacher, on this machine."""
     return _local(ref) is not None
+
+
+def _pull(repo_id: str, *, revision: str | None, token: str | None) -> FrozenTeacher:
+    """Download one commit into huggingface_hub's cache and check it; the teacher's ``origin`` names the commit.
+
+    With ``HF_HUB_OFFLINE=1``, or without a connection, the commit that was fetched last is read from the cache.
+    """
+    folder = fetch(TEACHER, repo_id, revision=revision, token=token)
+    origin = f"{repo_id}@{folder.name}"
+    if not (folder / TEACHER_FILE).is_file():
+        raise FormatError(f"'{origin}' lacks {TEACHER_FILE}; the copy is incomplete, fetch it again.")
+    return read_teacher(folder / TEACHER_FILE, origin=origin)
 
 
 _OURS, _CORL, _SB3 = "ours", "CORL", "Stable-Baselines3"

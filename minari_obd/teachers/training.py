@@ -40,18 +40,9 @@ from minari_obd.teachers.training_state import (
 
 __all__ = ["TeacherRun", "train_teacher"]
 
-check_installed("d3rlpy", "distill")
-
-
 _CHECKPOINT_SECONDS = 120.0
-
-
 _LOOK_EVERY = 500  # updates
-
-
 _LOOKED_AT = 1_000  # states
-
-
 _CHOSEN_ON = 4_096  # transitions
 
 
@@ -80,8 +71,13 @@ class TeacherRun:
         average: float = 0.0,
         precision: str = "auto",
     ) -> "TeacherRun":
-        """Look the algorithm up, fill in its own number of steps if none is given, and check the settings."""
+        """Look the algorithm up, fill in its own number of steps if none is given, and check the settings.
+
+        Raises:
+            NotFoundError, MissingExtraError, SettingError: as :func:`train_teacher`.
+        """
         found: Algorithm = TEACHERS.get(algorithm)
+        check_installed("d3rlpy", "distill")
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
         steps = found.steps if steps is None else steps
@@ -256,11 +252,9 @@ class TeacherRun:
         inputs = self.data.normaliser.normalise(states)
         actions = teacher.act(states)
         scaled = teacher.action_scale.scale(actions)
-        for ours, theirs in (
-            (scaled, algo.predict(inputs)),
-            (teacher.value(states, actions), algo.predict_value(inputs, scaled)),
-        ):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        values = algo.predict_value(inputs, scaled)
+        np.testing.assert_allclose(scaled, algo.predict(inputs), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(teacher.value(states, actions), values, rtol=1e-3, atol=1e-3)
         return teacher
 
 
