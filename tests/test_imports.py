@@ -27,7 +27,12 @@ MOST_PACKAGES, MOST_MODULES, MOST_LINES = 20, 6, 300
 # Imports inside functions: what a file defines needs an optional library, or takes long to import.
 LATE = {("finetuning.run", "finetuning.loop")}
 ONLY_IN = {
-    "d3rlpy": {"support.libraries", "teachers.training"},
+    "d3rlpy": {
+        "support.libraries",
+        "teachers.training",
+        "distilled.d3rlpy",
+        "distilled.dataset",
+    },  # the last two: types
     "huggingface_hub": {"storage.hub"},
     "minari": {
         "storage.minari_datasets",
