@@ -32,7 +32,7 @@ ONLY_IN = {
         "teachers.training",
         "distilled.d3rlpy",
         "distilled.dataset",
-    },  # the last two: types
+    },  # two for types
     "huggingface_hub": {"storage.hub"},
     "minari": {
         "storage.minari_datasets",
