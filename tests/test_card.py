@@ -70,6 +70,13 @@ def test_the_body_has_results_ways_to_load_a_picture_limits_and_papers() -> None
     assert line["return"] == {"mean": 70.0, "low": 65.0, "high": 75.0}
 
 
+def test_a_report_of_endless_returns_is_not_resampled() -> None:
+    """A file from elsewhere may hold a million students, whose interval would fill the memory."""
+    returns = np.random.default_rng(0).normal(size=(1_000_000, 1))
+    pairs = make_pairs().with_evaluation(minari_obd.EvaluationReport(returns, "Hopper-v5", 0))
+    assert "1,000,000 returns, too many to summarise here" in dataset_card(pairs, "lab/x")
+
+
 def test_a_name_that_minari_cannot_reach_is_not_advertised() -> None:
     assert "minari.load_dataset" not in dataset_card(make_pairs(), "lab/obd.x")
 

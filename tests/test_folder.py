@@ -262,6 +262,7 @@ def test_pairs_that_do_not_fit_are_refused() -> None:
         ({"action_low": np.zeros(3)}, "their bounds 3"),
         ({"action_low": pairs.action_high}, "lower bound"),
         ({"actions": np.full((8, 2), np.inf)}, "not finite"),
+        ({"evaluation": {"score": None}}, "evaluation is a dict; expected an EvaluationReport"),
     ):
         with pytest.raises(DataError, match=message):
             replace(pairs, **change)
