@@ -35,8 +35,9 @@ class Comparison:
     @classmethod
     def of(cls, name: str, pairs: int | None, report: "EvaluationReport") -> "Comparison":
         """Summarise a report."""
+        students, episodes = report.returns.shape
         score = None if report.reference is None else report.score
-        return cls(name, pairs, *report.returns.shape, score, report.mean_return)
+        return cls(name, pairs, students, episodes, score, report.mean_return)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
@@ -50,8 +51,8 @@ class Comparison:
             KeyError, TypeError: it is something else.
         """
         score = None if values["score"] is None else Estimate(**values["score"])
-        counts = (values[name] for name in ("name", "pairs", "students", "episodes"))
-        return cls(*counts, score, Estimate(**values["return"]))
+        mean_return = Estimate(**values["return"])
+        return cls(values["name"], values["pairs"], values["students"], values["episodes"], score, mean_return)
 
 
 @dataclass(frozen=True)
