@@ -1,42 +1,26 @@
 """Continual learning: one policy learns tasks in sequence from their pairs, those of old tasks being its rehearsal."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 
-from minari_obd.cloning.cloning import check_joinable, clone, new_policy
-from minari_obd.cloning.policy import Policy, load_policy
+from minari_obd.cloning.cloning import clone
+from minari_obd.cloning.policy import Policy
 from minari_obd.continual.report import ContinualReport, ContinualTask
+from minari_obd.continual.sequence import NormaliserChoice, Strategy, TaskSequence
+from minari_obd.continual.stages import Stage, read_stage, write_stage
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.environments.making import make_environment
-from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.errors import DataError
 from minari_obd.evaluation.evaluation import evaluate
-from minari_obd.evaluation.subjects import check_fit, known_reference
-from minari_obd.settings.checks import check_positive
+from minari_obd.evaluation.subjects import known_reference
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
-from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import check_new, check_writable, write_text
+from minari_obd.storage.files import check_new, check_writable
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
-from minari_obd.version import __version__
 
-__all__ = ["ContinualLearning", "NormaliserChoice", "Strategy", "learn_continually"]
-
-Strategy = Literal["rehearsal", "none", "joint", "single"]
-
-
-NormaliserChoice = Literal["joint", "own"]
-
-
-_PACKAGES = ("gymnasium", "torch", "numpy")
+__all__ = ["learn_continually", "learn_sequence"]
 
 
 def learn_continually(
@@ -86,7 +70,7 @@ def learn_continually(
     """
     if not tasks:
         raise DataError("There is no task to learn; give two distilled datasets or more.")
-    run = ContinualLearning(
+    sequence = TaskSequence(
         tasks=tuple(tasks),
         strategy=strategy,
         memory=None if memory is None else tuple(memory),
@@ -97,210 +81,99 @@ def learn_continually(
         seed=seed,
         label=label or strategy,
     )
-    return run.run(out, workers=workers, progress=progress)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_new(folder / "report.json")
+    sequence.check()
+    if folder is not None:
+        check_writable(folder / "report.json")
+    return learn_sequence(sequence, folder, workers=workers, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What a stage leaves behind."""
+def learn_sequence(
+    sequence: TaskSequence, folder: Path | None = None, *, workers: int | None = None, progress: bool = True
+) -> ContinualReport:
+    """Run the stages that are not in ``folder`` yet, and save the report there.
 
-    policy: Policy
-    returns: np.ndarray
-    """On each task, shape (K, students, episodes)."""
-    versions: dict[str, str]
-    seconds: float
+    Args:
+        sequence: what :meth:`TaskSequence.check` has checked.
+        folder: as ``out`` of :func:`learn_continually`.
+        workers: processes that evaluate.
+        progress: show a bar.
+
+    Raises:
+        SettingError: the folder holds another run.
+        FormatError: a stage in the folder is damaged.
+    """
+    count, stages = len(sequence.tasks), list[Stage]()
+    rounds = len({_judged_by(sequence.policy_for(task, sequence.start)) for task in sequence.tasks})
+    shape = count, sequence.students, sequence.episodes
+    with progress_bar(count * rounds, sequence.label, unit="evaluation", show=progress) as bar:
+        for i in range(count):
+            stage = None if folder is None else read_stage(folder, i, sequence.key, shape)
+            if stage is not None:
+                bar.update(rounds)
+            else:
+                begun = time.monotonic()
+                policy = _train(sequence, i, stages[-1].policy if stages else sequence.start)
+                returns, versions = _evaluate(sequence, policy, workers, bar.update)
+                stage = Stage(policy, returns, versions, time.monotonic() - begun)
+                if folder is not None:
+                    write_stage(folder, i, stage, sequence.key)
+            stages.append(stage)
+    report = _report(sequence, stages)
+    if folder is not None:
+        report.save(folder)
+    return report
 
 
-@dataclass(frozen=True)
-class ContinualLearning:
-    """One run of :func:`learn_continually`, with its arguments."""
+def _train(sequence: TaskSequence, stage: int, policy: Policy) -> Policy:
+    """Return the policy after a stage that starts from ``policy``; the references start anew."""
+    sets = sequence.sets(stage)
+    if sequence.strategy in ("joint", "single"):
+        return clone(sets, students=sequence.students, protocol=sequence.protocol, seed=sequence.seed)
+    # The first stage draws its minibatches as `clone` does, and each later one its own.
+    seed = Stream.STAGES.seed(sequence.seed, stage) if stage else sequence.seed
+    return clone(sets, protocol=sequence.protocol, seed=seed, start=policy)
 
-    tasks: tuple[DistilledDataset, ...]
-    strategy: Strategy
-    memory: tuple[DistilledDataset, ...] | None
-    protocol: StudentProtocol
-    normaliser: NormaliserChoice = "joint"
-    students: int = 10
-    episodes: int = 10
-    seed: int = 0
-    label: str = "continual"
 
-    def run(
-        self, out: str | Path | None = None, *, workers: int | None = None, progress: bool = True
-    ) -> ContinualReport:
-        """Check everything that can be checked, do what is missing, save the result."""
-        folder = None if out is None else Path(out)
-        if folder is not None:
-            check_new(folder / "report.json")
-        self.check()
-        if folder is not None:
-            check_writable(folder / "report.json")
-        stages: list[_Stage] = []
-        rounds = len({_judged_by(self._policy_for(task, self._start)) for task in self.tasks})
-        with progress_bar(len(self.tasks) * rounds, self.label, unit="evaluation", show=progress) as bar:
-            for i in range(len(self.tasks)):
-                stage = None if folder is None else self._read_stage(folder, i)
-                if stage is None:
-                    stage = self._run_stage(i, stages[-1].policy if stages else None, workers, bar.update)
-                    if folder is not None:
-                        self._write_stage(folder, i, stage)
-                else:
-                    bar.update(rounds)
-                stages.append(stage)
-        report = self._report(stages)
-        if folder is not None:
-            report.save(folder)
-        return report
+def _evaluate(
+    sequence: TaskSequence, policy: Policy, workers: int | None, evaluated: Callable[[], object]
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Return the returns on each task, shape (K, students, episodes), and the versions that decide them."""
+    found, versions = {}, {}
+    judged = [sequence.policy_for(task, policy) for task in sequence.tasks]
+    for each in judged:
+        if _judged_by(each) not in found:  # tasks of one environment may need the same evaluation
+            report = evaluate(each, episodes=sequence.episodes, seed=sequence.seed, workers=workers)
+            found[_judged_by(each)] = report.returns
+            versions |= report.versions
+            evaluated()
+    return np.stack([found[_judged_by(each)] for each in judged]), versions
 
-    def check(self) -> None:
-        """Make sure, before any work, that everything fits together.
 
-        Raises:
-            DataError, SettingError, NotFoundError: as :func:`learn_continually`.
-        """
-        if len(self.tasks) < 2:
-            raise DataError(f"{len(self.tasks)} task(s) make no sequence; give two distilled datasets or more.")
-        for name, choices in (("strategy", get_args(Strategy)), ("normaliser", get_args(NormaliserChoice))):
-            if (choice := getattr(self, name)) not in choices:
-                raise SettingError(f"There is no {name} '{choice}'; {did_you_mean(str(choice), choices)}")
-        check_positive("continual", students=self.students, episodes=self.episodes)
-        if self.seed < 0:
-            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
-        check_joinable([*self.tasks, *(self.memory or ())])
-        self._check_memory()
-        for i, task in enumerate(self.tasks):
-            if task.env_id is None:
-                raise SettingError(
-                    f"Task {i + 1}, {task!r}, names no environment to be evaluated in; "
-                    "dataclasses.replace(task, env_id='Hopper-v5'), say, gives it one."
-                )
-            environment = make_environment(task.env_id)
-            check_fit(self._start, environment)
-            environment.close()
-
-    def _check_memory(self) -> None:
-        if self.memory is None:
-            return
-        if self.strategy != "rehearsal":
-            raise SettingError(
-                f"Strategy '{self.strategy}' rehearses nothing; leave the memory out, or use 'rehearsal'."
-            )
-        theirs, ours = ([each.env_id for each in sets] for sets in (self.memory, self.tasks))
-        if theirs != ours:
-            raise SettingError(f"The memory is of {theirs} and the tasks of {ours}; give one dataset for each task.")
-
-    @cached_property
-    def key(self) -> str:
-        """Name of the run after everything that decides its result, so that only the same run resumes from it."""
-        identity: list[Any] = [self.strategy, self.normaliser, asdict(self.protocol)]
-        identity += [self.students, self.episodes, self.seed]
-        identity += [[_identity(each) for each in sets] for sets in (self.tasks, self.memory or ())]
-        identity += [{name: version(name) for name in _PACKAGES}, __version__]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-
-    @cached_property
-    def _start(self) -> Policy:
-        """The students before the first stage; a normaliser of all tasks is their fixed first layer."""
-        sets = [self._as_seen(each) for each in self.tasks]
-        return new_policy(sets, students=self.students, protocol=self.protocol, seed=self.seed)
-
-    def _sets(self, stage: int) -> list[DistilledDataset]:
-        """What a stage learns from."""
-        if self.strategy in ("none", "single"):
-            return [self._as_seen(self.tasks[stage])]
-        old = self.tasks if self.memory is None else self.memory
-        return [self._as_seen(each) for each in (*old[:stage], self.tasks[stage])]
-
-    def _as_seen(self, pairs: DistilledDataset) -> DistilledDataset:
-        """Return pairs to be normalised together; with own normalisers they are normalised already."""
-        if self.normaliser == "joint":
-            return pairs
-        size = pairs.observations.shape[1]
-        identity = Normaliser(np.zeros(size), np.ones(size))
-        return replace(pairs, observations=pairs.normaliser.normalise(pairs.observations), normaliser=identity)
-
-    def _policy_for(self, task: DistilledDataset, policy: Policy) -> Policy:
-        """Return a policy as it acts in a task, on raw observations."""
-        normaliser = policy.normaliser if self.normaliser == "joint" else task.normaliser
-        return replace(policy, normaliser=normaliser, env_id=task.env_id, reference=task.reference)
-
-    def _train(self, stage: int, policy: Policy | None) -> Policy:
-        sets = self._sets(stage)
-        if self.strategy in ("joint", "single"):
-            return clone(sets, students=self.students, protocol=self.protocol, seed=self.seed)
-        # The first stage draws its minibatches as `clone` does, and each later one its own.
-        seed = Stream.STAGES.seed(self.seed, stage) if stage else self.seed
-        return clone(sets, protocol=self.protocol, seed=seed, start=policy or self._start)
-
-    def _run_stage(
-        self, stage: int, policy: Policy | None, workers: int | None, evaluated: Callable[[], object]
-    ) -> _Stage:
-        begun = time.monotonic()
-        policy, found, versions = self._train(stage, policy), {}, {}
-        judged = [self._policy_for(task, policy) for task in self.tasks]
-        for each in judged:
-            if _judged_by(each) not in found:  # tasks of one environment may be the same to be evaluated on
-                report = evaluate(each, episodes=self.episodes, seed=self.seed, workers=workers)
-                found[_judged_by(each)] = report.returns
-                versions |= report.versions
-                evaluated()
-        returns = np.stack([found[_judged_by(each)] for each in judged])
-        return _Stage(policy, returns, versions, time.monotonic() - begun)
-
-    def _write_stage(self, folder: Path, stage: int, done: _Stage) -> None:
-        """Write the policy and, last, the returns: a stage with returns is whole."""
-        done.policy.save(folder / f"stage-{stage + 1}.safetensors")
-        values = {"key": self.key, "returns": done.returns.tolist(), "versions": done.versions, "seconds": done.seconds}
-        write_text(folder / f"stage-{stage + 1}.json", json.dumps(values) + "\n")
-
-    def _read_stage(self, folder: Path, stage: int) -> _Stage | None:
-        path = folder / f"stage-{stage + 1}.json"
-        if not path.is_file():
-            return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            key, returns = values["key"], np.array(values["returns"], dtype=np.float64)
-            found = {"versions": dict(values["versions"]), "seconds": float(values["seconds"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"'{path}' is damaged ({error}); delete it, and the stage is run again.") from error
-        if key != self.key:
-            raise SettingError(f"'{folder}' holds stages of another run; give another folder, or delete them.")
-        if returns.shape != (len(self.tasks), self.students, self.episodes):
-            raise FormatError(f"'{path}' has returns of shape {returns.shape}; delete it, and the stage is run again.")
-        try:
-            policy = load_policy(folder / f"stage-{stage + 1}.safetensors")
-        except NotFoundError:
-            return None
-        return _Stage(policy, returns, **found)
-
-    def _report(self, stages: Sequence[_Stage]) -> ContinualReport:
-        last = [stage.policy if self.strategy == "single" else stages[-1].policy for stage in stages]
-        policies = tuple(self._policy_for(*each) for each in zip(self.tasks, last, strict=True))
-        references = [known_reference(each.env_id or "", each) for each in policies]
-        return ContinualReport(
-            tasks=tuple(
-                ContinualTask(task.provenance.source, task.env_id or "", len(task), reference)
-                for task, reference in zip(self.tasks, references, strict=True)
-            ),
-            strategy=self.strategy,
-            normaliser=self.normaliser,
-            returns=np.stack([stage.returns for stage in stages]),
-            seed=self.seed,
-            stage_pairs=tuple(sum(map(len, self._sets(i))) for i in range(len(stages))),
-            protocol=self.protocol,
-            label=self.label,
-            seconds=sum(stage.seconds for stage in stages),
-            versions={key: value for stage in stages for key, value in stage.versions.items()},
-            policies=policies,
-        )
+def _report(sequence: TaskSequence, stages: Sequence[Stage]) -> ContinualReport:
+    last = [stage.policy if sequence.strategy == "single" else stages[-1].policy for stage in stages]
+    policies = tuple(sequence.policy_for(*each) for each in zip(sequence.tasks, last, strict=True))
+    references = [known_reference(each.env_id or "", each) for each in policies]
+    return ContinualReport(
+        tasks=tuple(
+            ContinualTask(task.provenance.source, task.env_id or "", len(task), reference)
+            for task, reference in zip(sequence.tasks, references, strict=True)
+        ),
+        strategy=sequence.strategy,
+        normaliser=sequence.normaliser,
+        returns=np.stack([stage.returns for stage in stages]),
+        seed=sequence.seed,
+        stage_pairs=tuple(sum(map(len, sequence.sets(i))) for i in range(len(stages))),
+        protocol=sequence.protocol,
+        label=sequence.label,
+        seconds=sum(stage.seconds for stage in stages),
+        versions={key: value for stage in stages for key, value in stage.versions.items()},
+        policies=policies,
+    )
 
 
 def _judged_by(policy: Policy) -> tuple[str | None, bytes, bytes]:
-    """What tells evaluations of the same students apart."""
+    """Return what tells evaluations of the same students apart."""
     return policy.env_id, policy.normaliser.mean.tobytes(), policy.normaliser.scale.tobytes()
-
-
-def _identity(pairs: DistilledDataset) -> list[Any]:
-    bounds = [pairs.normaliser.mean, pairs.normaliser.scale, pairs.action_low, pairs.action_high]
-    reference = None if pairs.reference is None else asdict(pairs.reference)
-    return [pairs.content_sha256, pairs.env_id, reference, [each.tolist() for each in bounds]]

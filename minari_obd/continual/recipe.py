@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from minari_obd.continual.learning import ContinualLearning, NormaliserChoice, Strategy
+from minari_obd.continual.learning import learn_sequence
 from minari_obd.continual.report import ContinualReport, continual_table
+from minari_obd.continual.sequence import NormaliserChoice, Strategy, TaskSequence
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import FormatError, SettingError
@@ -149,7 +150,7 @@ def run_continual(
         for run in runs:
             place = folder / "runs" / run.key
             if not (place / "report.json").is_file():
-                run.run(place, workers=workers, progress=progress)
+                learn_sequence(run, place, workers=workers, progress=progress)
             reports.append(replace(ContinualReport.read(place), label=run.label))
     write_text(folder / "table.md", continual_table(reports))
     write_text(folder / "report.json", json.dumps([each.to_json() for each in reports], indent=1) + "\n")
@@ -158,9 +159,9 @@ def run_continual(
 
 def _run_of(
     recipe: ContinualRecipe, arm: str, tasks: tuple[DistilledDataset, ...], memory: tuple[DistilledDataset, ...] | None
-) -> ContinualLearning:
+) -> TaskSequence:
     strategy, label = _ARMS[arm]
-    return ContinualLearning(
+    return TaskSequence(
         tasks=tasks,
         strategy=strategy,
         memory=memory if arm == "random rehearsal" else None,

@@ -5,19 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minari_obd.cloning.policy import Policy
 from minari_obd.errors import DataError, FormatError, NotFoundError, printable
 from minari_obd.scores.estimates import Estimate, estimate_mean
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.storage.files import check_new, write_text
 from minari_obd.support.tables import markdown_table
-
-if TYPE_CHECKING:
-    from minari_obd.cloning.policy import Policy
 
 __all__ = ["ContinualReport", "ContinualTask", "backward_transfer", "continual_table", "forgetting"]
 
@@ -94,7 +92,7 @@ class ContinualReport:
     """Wall time of all stages, evaluations included."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that decide a return."""
-    policies: "tuple[Policy, ...]" = field(default=(), compare=False, repr=False)
+    policies: tuple[Policy, ...] = field(default=(), compare=False, repr=False)
     """The students in the end as they act in each task, K policies of the same parameters (for `single`, of their own);
     none in a report that was read from a file."""
 
