@@ -167,10 +167,10 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     checkpoint = tmp_path / "deep" / "run.safetensors"
     original = OuterLoop._step
 
-    def interrupted(self, state, work) -> None:
+    def interrupted(self, state, *rest) -> None:
         if state.step == stop_at:
             os.kill(os.getpid(), number)
-        original(self, state, work)  # the step is finished all the same
+        original(self, state, *rest)  # the step is finished all the same
 
     monkeypatch.setattr(OuterLoop, "_step", interrupted)
     before = signal.getsignal(number)
@@ -192,8 +192,8 @@ def test_interrupted_during_the_last_look_it_resumes_to_the_same_result(
     whole = run(targets)
     original = OuterLoop._look
 
-    def interrupted(self, state, work) -> None:
-        original(self, state, work)
+    def interrupted(self, state, *rest) -> None:
+        original(self, state, *rest)
         if state.step == SETTINGS.steps:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -213,8 +213,8 @@ def test_killed_without_warning_it_resumes_from_the_last_checkpoint(
     monkeypatch.setattr(outer_loop, "_CHECKPOINT_SECONDS", 0.0)
     original = OuterLoop._step
 
-    def killed(self, state, work) -> None:
-        original(self, state, work)
+    def killed(self, state, *rest) -> None:
+        original(self, state, *rest)
         if state.step == 13:
             raise MemoryError  # as good as a kill: nothing after the last checkpoint is kept
 

@@ -11,7 +11,7 @@ from minari_obd.continual.sequence import NormaliserChoice, Strategy, TaskSequen
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import FormatError, SettingError
-from minari_obd.experiments.cell import kept_pairs
+from minari_obd.experiments.kept import kept_pairs
 from minari_obd.settings.checks import STRICT, check_positive
 from minari_obd.settings.parsing import parse_settings, read_toml
 from minari_obd.settings.protocols import protocol_by_name

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minari_obd.distiller.graphs import StepGraphs
 from minari_obd.distiller.step import OuterTensors
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
@@ -41,8 +40,6 @@ class OuterState:
     step: int = 0
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
-    graphs: StepGraphs | None = None
-    """Captured outer steps, on CUDA; not part of a checkpoint."""
 
 
 def write_checkpoint(path: Path, state: OuterState) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,11 @@ __all__ = ["OuterLoop"]
 
 _HELD_OUT_STUDENTS = 2
 _HELD_OUT_DRAWS = 4
-
-
 _CHECKPOINT_SECONDS = 60.0
-
-
 _MOST_SKIPPED = 20
-
-
 _DRIFT = 1.25
+
+_MakeStep = Callable[[StepInputs, OuterPlan], None]
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,7 @@ class OuterLoop:
             torch.set_num_threads(state.threads)  # bits depend on it
         else:
             state = self._start(work, size)
+        make = self._make_step(state.tensors)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
         saved = time.monotonic()
         on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -142,7 +140,7 @@ class OuterLoop:
                     bar.set_postfix(best=" ".join(f"{r.best_loss:.4f}@{r.best_step}" for r in state.records))
                     if all(record.reason for record in state.records):
                         break
-                self._step(state, work)
+                self._step(state, work, make)
                 bar.update()
                 is_due = time.monotonic() - saved > _CHECKPOINT_SECONDS
                 if checkpoint is not None and (is_due or is_interrupted()):
@@ -175,13 +173,14 @@ class OuterLoop:
         start = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
         tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
         state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
+        make = self._make_step(tensors)
         count, begun = 4, 0.0  # steps differ in length
         for _ in range(2 if self.device.type == "cuda" else 1):  # a graph is captured in the first lap
-            self._step(state, work)
+            self._step(state, work, make)
             begun = time.perf_counter()
             for i in range(count):
                 state.step = (2 * i + 1) * self.settings.steps // (2 * count)
-                self._step(state, work)
+                self._step(state, work, make)
             float(state.tensors.pairs[0].sum())  # waits for the device
         return (time.perf_counter() - begun) / count
 
@@ -204,7 +203,11 @@ class OuterLoop:
             protocol = replace(protocol, steps=end)
         return OuterPlan(self.settings, protocol, window, self._products)
 
-    def _step(self, state: OuterState, work: Sequence[OuterData]) -> None:
+    def _make_step(self, tensors: OuterTensors) -> _MakeStep:
+        """Return what makes outer steps of these tensors; on CUDA it keeps the steps that it captured."""
+        return StepGraphs(tensors).step if self.device.type == "cuda" else partial(outer_step, tensors)
+
+    def _step(self, state: OuterState, work: Sequence[OuterData], make: _MakeStep) -> None:
         plan = self.plan(work[0].seed, state.step)
         batches = [each.batch(self.settings.batch_size, state.step) for each in work]
         sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
@@ -217,11 +220,7 @@ class OuterLoop:
             rates=self._tensor([0.0 if r.reason else rate * r.rate_factor for r in state.records]),
             corrections=self._tensor([1.0 / (1.0 - beta**state.step) for beta in (0.9, 0.999)]),
         )
-        if self.device.type == "cuda":
-            state.graphs = state.graphs or StepGraphs(state.tensors)
-            state.graphs.step(inputs, plan)
-        else:
-            outer_step(state.tensors, inputs, plan)
+        make(inputs, plan)
 
     def _rate(self, step: int) -> float:
         rate = self.settings.learning_rate

@@ -9,25 +9,22 @@ from typing import Any
 from minari_obd.distillation.distillation import run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.distillation.preparation import prepare
-from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import evaluation_protocol_by_name
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.devices import cpu_threads
-from minari_obd.teachers.frozen import FrozenTeacher
-from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
 
-__all__ = ["CellResult", "Task", "kept_pairs", "kept_teacher", "load_results", "run_task"]
+__all__ = ["CellResult", "Task", "load_results", "run_task"]
 
 
 @dataclass(frozen=True)
@@ -110,25 +107,6 @@ def load_results(folder: Path) -> list[CellResult]:
     return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
 
 
-def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
-    """Return the teacher that a bench's folder keeps for a set's recipe, or that the recipe names by its folder.
-
-    None if there is none, or not that one.
-
-    Raises:
-        FormatError: the recipe in the provenance, or the teacher, cannot be read.
-    """
-    provenance = pairs.provenance
-    recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
-    kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
-    if not kept.is_dir():
-        kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
-        if not (kept / "teacher.safetensors").is_file():
-            return None
-    teacher = load_teacher(kept)
-    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
-
-
 def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
     """Run a cell and write its result, whole or not at all.
 
@@ -197,11 +175,3 @@ def _judge_again(task: Task, folder: Path, workers: int | None) -> CellResult:
     protocol = evaluation_protocol_by_name(task.cell.protocol)
     report = evaluate(pairs, protocol=protocol, seed=task.cell.recipe.seed, workers=workers)
     return _result(task, report, offline_loss=pairs.provenance.offline_loss, set_key=task.set_key)
-
-
-def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
-    """Return the pairs that a recipe makes of data, from ``sets/*`` of a folder if it made them there before."""
-    place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
-    if (place / "obd.json").is_file():
-        return load_dataset(place)
-    return run(prepare(recipe, data, out=place, progress=progress)).dataset

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import FormatError, NotFoundError
-from minari_obd.experiments.cell import CellResult, kept_teacher, load_results
+from minari_obd.experiments.cell import CellResult, load_results
+from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.density_errors import DECILES, ErrorByDensity, errors_over_sets
 from minari_obd.inspection.diagnosis import error_by_density
 from minari_obd.storage.files import write_text

@@ -7,7 +7,8 @@ from typing import Any
 
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import FormatError
-from minari_obd.experiments.cell import CellResult, kept_teacher
+from minari_obd.experiments.cell import CellResult
+from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.diagnosis import diagnose
 from minari_obd.support.progress import progress_bar
 

@@ -8,7 +8,8 @@ from minari_obd.distillation.distillation import build_targets, fit_density
 from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.experiments.cell import CellResult, kept_teacher
+from minari_obd.experiments.cell import CellResult
+from minari_obd.experiments.kept import kept_teacher
 from minari_obd.experiments.page import figure_of
 from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.recipe import parse_recipe

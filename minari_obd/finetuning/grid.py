@@ -10,8 +10,8 @@ import numpy as np
 
 from minari_obd.errors import SettingError
 from minari_obd.evaluation.evaluation import evaluate
-from minari_obd.experiments.cell import kept_pairs
 from minari_obd.experiments.grid import Cell
+from minari_obd.experiments.kept import kept_pairs
 from minari_obd.finetuning.arguments import Arguments
 from minari_obd.finetuning.reminder import check_reminder_data
 from minari_obd.finetuning.report import FinetuneReport, draw_reports, mean_curve
