@@ -44,8 +44,8 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     """
     app = tyro.extras.SubcommandApp()
     app.command(datasets.distill)
-    app.command(partial(datasets.run, settings=recipe), name="run")
-    app.command(datasets.load, aliases=["show"])
+    app.command(name="run")(partial(datasets.run, settings=recipe))
+    app.command(aliases=["show"])(datasets.load)
     app.command(datasets.verify)
     app.command(datasets.push)
     app.command(policies.clone)
@@ -57,7 +57,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     app.command(experiments.bench)
     app.command(experiments.report)
     app.command(datasets.collect)
-    app.command(datasets.list_choices, name="list")
+    app.command(name="list")(datasets.list_choices)
     return app
 
 

@@ -82,10 +82,15 @@ def _drawn_by(backend: str, task: dict[str, Any]) -> np.ndarray:
     """
     with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
         file = Path(name) / "frames.npy"
-        child = child_of("minari_obd.experiments.drawing", str(file), variables={"MUJOCO_GL": backend})
+        arguments, environment = child_of("minari_obd.experiments.drawing", str(file), variables={"MUJOCO_GL": backend})
         try:
             done = subprocess.run(
-                **child, input=json.dumps(task).encode(), capture_output=True, timeout=_WAIT, check=False
+                arguments,
+                env=environment,
+                input=json.dumps(task).encode(),
+                capture_output=True,
+                timeout=_WAIT,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise MinariObdError(f"no picture after {_WAIT} s") from error

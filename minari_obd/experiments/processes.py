@@ -60,8 +60,8 @@ class ProcessRunner:
 
 def start_process(task: Task, folder: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Start a process that runs a cell and writes its result; ``log`` takes its output and its errors."""
-    child = child_of("minari_obd.experiments.processes")
-    process = subprocess.Popen(**child, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    arguments, environment = child_of("minari_obd.experiments.processes")
+    process = subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert process.stdin is not None
     process.stdin.write(json.dumps({"task": task.to_json(), "folder": str(folder.resolve())}).encode())
     process.stdin.close()

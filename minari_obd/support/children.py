@@ -3,12 +3,13 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 __all__ = ["child_of"]
 
 
-def child_of(module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+def child_of(
+    module: str, *arguments: str, variables: Mapping[str, str] | None = None
+) -> tuple[list[str], dict[str, str]]:
     """Return what ``subprocess`` needs to run ``module`` in this interpreter, with this process's import path.
 
     Args:
@@ -17,10 +18,7 @@ def child_of(module: str, *arguments: str, variables: Mapping[str, str] | None =
         variables: environment variables to set besides those of this process.
 
     Returns:
-        Keyword arguments ``args`` and ``env``.
+        The arguments of the process, and its environment variables.
     """
     path = os.pathsep.join(each for each in sys.path if each)
-    return {
-        "args": [sys.executable, "-m", module, *arguments],
-        "env": {**os.environ, "PYTHONPATH": path, **(variables or {})},
-    }
+    return [sys.executable, "-m", module, *arguments], {**os.environ, "PYTHONPATH": path, **(variables or {})}
