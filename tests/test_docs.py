@@ -41,12 +41,19 @@ from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol
 from minari_obd.settings.recipe import load_recipe
 from minari_obd.settings.sections import DistillationRecipe
-from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.benchmark import BenchmarkDataset
 from minari_obd.sources.collecting import collect
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "recipes/README.md",
+]
 LANGUAGES = {"python", "sh", "toml", "json", "text"}
+FARAMA = "mujoco/hopper/medium-v0"
+"""A dataset of Farama's server, which a small one stands for."""
 SMALLER = 500
 """Whole numbers from 1,000 up in a block, which are budgets of steps, are divided by this."""
 
@@ -139,24 +146,17 @@ def small(monkeypatch: pytest.MonkeyPatch, hub: HubServer, tmp_path: Path) -> It
     shrink(monkeypatch, FinetuningRecipe, warmup=50, batch_size=16, evaluate_every=100, episodes=2)
     for name in TEACHERS.builtin:
         monkeypatch.setitem(vars(TEACHERS.get(name)), "steps", 5)
+    monkeypatch.setitem(BenchmarkDataset.build.__kwdefaults__, "steps", 700)
     monkeypatch.syspath_prepend(str(tmp_path))
     with patch.dict(os.environ):
         yield
 
 
-def make_datasets(text: str) -> None:
-    """Make the datasets that a page names, with 700 steps each."""
-    for name, dataset in BENCHMARK.items():
-        if name in text:
-            dataset.build(steps=700, progress=False)
-    if "mujoco/hopper/medium-v0" in text:
-        collect("mujoco/hopper/medium-v0", "Hopper-v5", "random", steps=700, license="mit", progress=False)
-
-
 @pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if b.language == "python"}))
 def test_python_blocks_run(page: str, small: None) -> None:
     blocks = [block for block in BLOCKS if block.page == page]
-    make_datasets("".join(block.text for block in blocks if block.language == "python"))
+    if any(FARAMA in block.text for block in blocks):
+        collect(FARAMA, "Hopper-v5", "random", steps=700, progress=False)
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks:
         if block.language == "python":
@@ -241,9 +241,9 @@ def command_lines(text: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The commands that the command line would have run; none is."""
-    names: list[str] = []
+    found: list[Any] = []
     real = tyro.extras.SubcommandApp.command
 
     def command(self: Any, function: Any = None, **options: Any) -> Any:
@@ -252,19 +252,19 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         @functools.wraps(function)
         def only_parsed(*_: Any, **__: Any) -> None:
-            names.append(function.__name__)
+            found.append(function)
 
         return real(self, only_parsed, **options)
 
     monkeypatch.setattr(tyro.extras.SubcommandApp, "command", command)
-    return names
+    return found
 
 
 SHELL = [(b, words) for b in BLOCKS if b.language == "sh" for words in command_lines(b.text)]
 
 
 @pytest.mark.parametrize(("block", "words"), SHELL, ids=[f"{b.page}:{b.line}-{' '.join(w[:2])}" for b, w in SHELL])
-def test_command_lines_parse(block: Block, words: list[str], parsed: list[str]) -> None:
+def test_command_lines_parse(block: Block, words: list[str], parsed: list[Any]) -> None:
     Path("recipes").symlink_to(ROOT / "recipes")
     for made in re.findall(r" > (\S+\.toml)", block.text):  # a recipe that an earlier command writes
         Path(made).write_text('source = "obd-bench/hopper/medium-v0"\n')
@@ -285,11 +285,7 @@ def test_command_lines_parse(block: Block, words: list[str], parsed: list[str]) 
 
 
 INLINE = sorted(
-    {
-        " ".join(found.split())
-        for page in PAGES
-        for found in re.findall(r"`minari-obd ([a-z][^`|]*)`", page.read_text())
-    }
+    {" ".join(found.split()) for page in PAGES for found in re.findall(r"`minari-obd ([a-z][^`|]*)`", page.read_text())}
 )
 
 
@@ -311,7 +307,7 @@ def test_commands_within_sentences_have_the_options_that_are_named(line: str) ->
         assert not word.startswith("recipes/") or (ROOT / word).is_file(), word
 
 
-def test_a_command_line_that_is_wrong_fails(parsed: list[str]) -> None:
+def test_a_command_line_that_is_wrong_fails(parsed: list[Any]) -> None:
     for wrong in ("evaluate out --episode 3", "evaluate", "destill x", "run --distillation.step 3"):
         with pytest.raises(SystemExit) as stop:
             main(shlex.split(wrong))
