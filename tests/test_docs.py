@@ -45,12 +45,8 @@ from minari_obd.sources.benchmark import BenchmarkDataset
 from minari_obd.sources.collecting import collect
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "recipes/README.md",
-]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "recipes/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 LANGUAGES = {"python", "sh", "toml", "json", "text"}
 FARAMA = "mujoco/hopper/medium-v0"
 """A dataset of Farama's server, which a small one stands for."""
@@ -89,7 +85,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page.read_text(), str(p
 class Smaller(ast.NodeTransformer):
     """The same program with budgets that a test can afford, on the CPU."""
 
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # noqa: N802  # the base class wants this name
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
         value = node.value
         if type(value) is int and value >= 1_000:
             value = max(value // SMALLER, 2)
