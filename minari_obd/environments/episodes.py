@@ -1,4 +1,4 @@
-"""Episodes: run in lockstep, with one policy call a step."""
+"""Episodes: run in lockstep, with one policy call per step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ __all__ = ["BatchPolicy", "Episodes", "Step", "run_episodes"]
 
 
 class Step(NamedTuple):
-    """What one environment answered to one action; observations are raw, before and after it."""
+    """One environment's response to one action. The observations before and after it are raw."""
 
     observation: np.ndarray
     action: np.ndarray
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What became of B episodes."""
+    """Results of B episodes."""
 
     returns: np.ndarray
     """Undiscounted returns, shape (B,), float64."""
@@ -32,7 +32,7 @@ class Episodes(NamedTuple):
 
 
 BatchPolicy = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``; ``episodes`` says whose rows they are."""
+"""``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``; ``episodes`` holds each row's episode."""
 
 
 def run_episodes(
@@ -41,17 +41,16 @@ def run_episodes(
     policy: BatchPolicy,
     record: Callable[[int, Step], None] | None = None,
 ) -> Episodes:
-    """Run one episode in each environment, all of them in lockstep.
+    """Run one episode in each environment, all in lockstep.
 
-    An environment that has finished drops out of the batch; nothing is reset or masked, so an episode
-    is the same whatever the others do.
+    An environment that has finished drops out of the batch. Nothing is reset or masked, so no episode depends on the
+    others.
 
     Args:
-        environments: B environments of one kind.
+        environments: B environments of the same kind.
         seeds: a reset seed for each.
-        policy: called once a step with the rows still running.
+        policy: called once per step with the rows that are still running.
         record: called with the episode's number and each of its steps.
-
     """
     flatten = _flattener(environments[0])
     observations = [flatten(env.reset(seed=int(seed))[0]) for env, seed in zip(environments, seeds, strict=True)]

@@ -1,4 +1,4 @@
-"""Making environments: from plain registered ids only."""
+"""Making environments, from plain registered ids only."""
 
 import re
 import warnings
@@ -16,17 +16,17 @@ _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}-v\d{1,4}")
 def check_environment_id(env_id: str) -> str:
     """Return ``env_id`` if it is a plain id of Gymnasium's registry.
 
-    An id may come from downloaded metadata. Gymnasium imports whatever module stands before a colon,
-    so an id with one is refused: nothing that was read is ever executed.
+    An id may come from downloaded metadata. Gymnasium imports the module named before a colon, so ids with a colon are
+    refused: nothing that was read is ever executed.
 
     Raises:
-        NotFoundError: malformed, or not registered.
+        NotFoundError: the id is malformed or not registered.
     """
     if not isinstance(env_id, str) or not _PLAIN_ID.fullmatch(env_id):
         raise NotFoundError(f"{env_id!r} is not a plain environment id such as 'Hopper-v5'.")
     if env_id not in gym.registry:
         raise NotFoundError(
-            f"The environment '{env_id}' is not registered with Gymnasium; import the package that brings it first, or "
+            f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it, or "
             + did_you_mean(env_id, [name for name in gym.registry if name.split("-")[0][:3] == env_id[:3]])
         )
     return env_id
@@ -37,27 +37,28 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
 
     Args:
         env_id: the id.
-        picture_size: width and height of what its ``render`` returns; if not given, it does not render.
+        picture_size: width and height of the pictures from its ``render``; if not given, it does not render.
 
     Raises:
-        NotFoundError: the id is not registered.
-        DataError: its actions are discrete.
+        NotFoundError: the id is malformed or not registered.
+        MinariObdError: its constructor fails.
+        DataError: its actions are not continuous vectors.
     """
     check_environment_id(env_id)
     _quieten_mujoco()
     try:
         rendered = {"render_mode": "rgb_array", "width": picture_size, "height": picture_size}
         environment = gym.make(env_id, **(rendered if picture_size else {}))
-    except Exception as error:  # a constructor may raise anything, a missing simulator's ImportError above all
+    except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise DataError(f"'{env_id}' has {space} for actions; only continuous vectors (a Box of one axis) work yet.")
+        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of one axis.")
     return environment
 
 
 def _quieten_mujoco() -> None:
-    """Turn MuJoCo's warnings into Python's: by default it writes them to a file in the working directory."""
+    """Turn MuJoCo's warnings into Python warnings; by default it writes them to a file in the working directory."""
     try:
         import mujoco
     except ImportError:
@@ -65,7 +66,7 @@ def _quieten_mujoco() -> None:
 
     def warn(message: Any) -> None:
         text = message.decode() if isinstance(message, bytes) else str(message)
-        # MuJoCo 4 says this of Gymnasium's own half_cheetah.xml at every start; a user can do nothing about it.
+        # MuJoCo 4 warns of this in Gymnasium's own half_cheetah.xml at every start; users cannot do anything about it.
         if "settotalmass" not in text:
             warnings.warn(f"MuJoCo: {text}", RuntimeWarning, stacklevel=2)
 
@@ -73,5 +74,5 @@ def _quieten_mujoco() -> None:
 
 
 def is_flat(space: gym.Space) -> bool:
-    """Whether observations are vectors already."""
+    """Whether observations are already vectors."""
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 1

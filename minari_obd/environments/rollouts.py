@@ -1,4 +1,4 @@
-"""Rollouts: many episodes in lockstep, one policy call a step, over the cores that are there."""
+"""Rollouts: many episodes in lockstep, with one policy call per step, spread over the available cores."""
 
 import json
 import multiprocessing
@@ -22,18 +22,18 @@ from minari_obd.support.devices import cpu_threads
 __all__ = ["Batch", "Visits", "roll_out", "visit", "worker_count"]
 
 _WORTH_A_PROCESS = 4
-"""Batches a process that pay for starting it."""
+"""Batches per process that make up for the time it takes to start."""
 
 
 _QUEUE = 10_000
-"""Batches whose numbers fit into a pipe at once."""
+"""Maximum number of batches whose numbers fit into a pipe at once."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Episodes that run in lockstep, with one call of their policy a step.
+    """Episodes that run in lockstep, with one policy call per step.
 
-    Ten or twenty of them are better than a hundred: the simulators' memory and the policy's weights stay in the cache.
+    Ten or twenty are better than a hundred: the simulators' memory and the policy's weights then stay in the cache.
     """
 
     seeds: Sequence[int]
@@ -43,10 +43,10 @@ class Batch:
 
 
 def worker_count(batches: int, workers: int | None = None) -> int:
-    """Return how many processes run the batches: as many as cores are at hand, and one where there is little to do.
+    """Return how many processes run the batches: one per available core, or a single one for little work.
 
-    Processes are forked, as torch's data loaders are, since only so does starting one cost less than it gains. That is
-    safe on Linux alone, so elsewhere it is always one.
+    Processes are forked, like torch's data loaders, because any other start costs more time than it saves. Forking is
+    safe only on Linux, so other systems use a single process.
     """
     if sys.platform != "linux" or batches > _QUEUE:
         return 1
@@ -62,22 +62,22 @@ def roll_out(
     workers: int | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> list[Episodes]:
-    """Run batches of episodes, and return what became of each.
+    """Run batches of episodes and return the results of each batch.
 
-    A batch runs in one process from start to end, and torch on one thread, so every number of processes gives the
+    A batch runs in one process from start to end, with torch on one thread. Any number of processes therefore gives the
     same bytes.
 
     Args:
         env_id: a plain registered id.
         batches: the episodes.
-        workers: processes; see :func:`worker_count` if not given.
-        progress: called with a number of episodes when these have ended.
+        workers: number of processes; if not given, see :func:`worker_count`.
+        progress: called with the number of episodes of each batch that ends.
 
     Raises:
-        NotFoundError, DataError: as :func:`make_environment`.
+        NotFoundError, DataError: as in :func:`make_environment`.
         MinariObdError: an environment or a policy failed in another process.
     """
-    make_environment(env_id).close()  # what is wrong with the environment is said here
+    make_environment(env_id).close()  # raises here if the environment cannot be used
     report = progress or (lambda _: None)
     count = worker_count(len(batches), workers)
     found: dict[int, Episodes] = {}
@@ -99,7 +99,7 @@ def roll_out(
 
 @dataclass(frozen=True)
 class Visits:
-    """What a policy saw and did in some episodes, T steps in all."""
+    """What a policy saw and did in B episodes, T steps in total."""
 
     observations: np.ndarray
     """Shape (T, S), float32, raw units."""
@@ -110,15 +110,15 @@ class Visits:
 
 
 def visit(env_id: str, seeds: Sequence[int], act: Callable[[np.ndarray], np.ndarray]) -> Visits:
-    """Run an episode for each reset seed, in lockstep and in this process, and keep every step.
+    """Run one episode per reset seed, in lockstep and in this process, and keep every step.
 
     Args:
         env_id: a plain registered id.
         seeds: a reset seed for each episode.
-        act: raw observations (B, S), float32, to raw actions (B, A).
+        act: maps raw observations (B, S), float32, to raw actions (B, A).
 
     Raises:
-        NotFoundError, DataError: as :func:`make_environment`.
+        NotFoundError, DataError: as in :func:`make_environment`.
     """
     environments = [make_environment(env_id) for _ in seeds]
     steps: list[Step] = []
@@ -136,7 +136,7 @@ def visit(env_id: str, seeds: Sequence[int], act: Callable[[np.ndarray], np.ndar
 
 
 def _run(env_id: str, batches: Sequence[Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Episodes]]:
-    """Run some of the batches one after the other, in the same environments."""
+    """Run the batches with these numbers one after the other, in the same environments."""
     environments = []
     for number in numbers:
         batch = batches[number]
@@ -148,7 +148,7 @@ def _run(env_id: str, batches: Sequence[Batch], numbers: Iterator[int]) -> Itera
 
 @contextmanager
 def _forked(env_id: str, batches: Sequence[Batch], count: int) -> Iterator[list[Connection]]:
-    """Start processes that take batches from one queue; none outlives the block."""
+    """Start processes that take batches from one queue. None outlives the block."""
     context = multiprocessing.get_context("fork")
     queue, filling = os.pipe()
     os.write(filling, b"".join(number.to_bytes(4, "little") for number in range(len(batches))))
@@ -159,7 +159,7 @@ def _forked(env_id: str, batches: Sequence[Batch], count: int) -> Iterator[list[
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_serve, args=(env_id, batches, queue, theirs), daemon=True)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; see worker_count
+                warnings.simplefilter("ignore", DeprecationWarning)  # about forking with threads; see worker_count
                 process.start()
             theirs.close()
             processes.append(process)
@@ -175,8 +175,8 @@ def _forked(env_id: str, batches: Sequence[Batch], count: int) -> Iterator[list[
 
 
 def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connection) -> None:
-    """What a process does: run batches until the queue is empty, and send numbers as bytes, nothing pickled."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
+    """Body of a process: run batches until the queue is empty. Results are sent as bytes; nothing is pickled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     try:
         with cpu_threads(1):
             numbers = (int.from_bytes(word, "little") for word in iter(lambda: os.read(queue, 4), b""))
@@ -185,18 +185,18 @@ def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connectio
                 results.send_bytes(np.stack([episodes.returns, episodes.lengths.astype(np.float64)]).tobytes())
     except Exception as error:
         results.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
-    signal.pause()  # until it is ended: an end of its own would look like a failure
+    signal.pause()  # until the parent kills it: exiting here would look like a failure
 
 
 def _receive(connection: Connection, env_id: str) -> tuple[int, Episodes]:
     try:
         said = json.loads(connection.recv_bytes())
         if "error" in said:
-            raise MinariObdError(f"Running episodes of '{env_id}' failed: {said['error']}.")
+            raise MinariObdError(f"Running episodes in '{env_id}' failed: {said['error']}.")
         values = np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(2, -1)
     except (EOFError, OSError) as error:
         raise MinariObdError(
-            f"A process that ran episodes of '{env_id}' ended before they did, for want of memory perhaps; "
+            f"A process that ran episodes in '{env_id}' ended before they did, perhaps because memory ran out; "
             "try again with workers=1."
         ) from error
     return said["batch"], Episodes(values[0].copy(), values[1].astype(np.int64))

@@ -1,4 +1,4 @@
-"""Estimates: means with the interval that belongs to them."""
+"""Estimates: means with their 95% intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Estimate:
 def estimate_mean(values: np.ndarray, *, seed: int = 0) -> Estimate:
     """Mean over a (students, episodes) matrix with a 95% bootstrap interval.
 
-    Episodes of one student are not independent samples of the method, so whole students are resampled:
-    their means already hold the spread of their episodes. With a single student (a teacher, say) its
-    episodes are all there is, and they are resampled instead.
+    Episodes of one student are not independent samples of the method, so whole students are resampled.
+    Their means already contain the spread of their episodes. A single student (or a teacher) has only its
+    episodes, so these are resampled instead.
 
     Args:
         values: returns or scores, shape (students, episodes).
@@ -62,10 +62,10 @@ def estimate_interquartile_mean(values: np.ndarray, *, seed: int = 0) -> Estimat
 def estimate_mean_over_tasks(tasks: Sequence[np.ndarray], *, seed: int = 0) -> Estimate:
     """Mean over tasks of the mean over runs, with a 95% stratified bootstrap interval (Agarwal et al. 2021).
 
-    Runs are resampled within each task, so that every resample holds every task.
+    Runs are resampled within each task, so every resample contains every task.
 
     Args:
-        tasks: a score for each run, shape (runs,), for each task.
+        tasks: for each task, the scores of its runs, shape (runs,).
         seed: seed of the 10,000 resamples.
     """
     groups = tuple(np.asarray(task, dtype=np.float64) for task in tasks)
@@ -78,13 +78,13 @@ def estimate_mean_over_tasks(tasks: Sequence[np.ndarray], *, seed: int = 0) -> E
 
 
 def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) -> Estimate:
-    """Probability that one of our students beats one of theirs, ties as half (Agarwal et al. 2021, section 4.3).
+    """Probability that one of our students beats one of theirs; a tie counts half (Agarwal et al. 2021, section 4.3).
 
-    It is the Mann-Whitney U statistic over the product of the counts. The interval resamples both sides.
+    It is the Mann-Whitney U statistic divided by the product of the counts. The interval resamples both sides.
 
     Args:
         ours: returns or scores, shape (students, episodes).
-        theirs: the same, of another method in the same environment.
+        theirs: the same for another method in the same environment.
         seed: seed of the 10,000 resamples.
     """
     first, second = (np.asarray(values, dtype=np.float64).mean(axis=1) for values in (ours, theirs))
@@ -97,13 +97,13 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, *, seed: in
 
 
 def estimate_auc(members: np.ndarray, others: np.ndarray) -> Estimate:
-    """Probability that a member scores higher than another, ties as half: the area under the ROC curve.
+    """Probability that a member scores higher than another; a tie counts half. It is the area under the ROC curve.
 
-    The 95% interval is DeLong's (DeLong et al. 1988): the variance of each entry's own share of wins on either side.
+    The 95% interval is DeLong's (DeLong et al. 1988), from the variance of each entry's share of wins on either side.
 
     Args:
-        members: scores, shape (m,), two or more.
-        others: scores, shape (n,), two or more.
+        members: scores, shape (m,), at least two.
+        others: scores, shape (n,), at least two.
     """
     m, n = len(members), len(others)
     ranks = scipy.stats.rankdata(np.concatenate([members, others]))
@@ -119,16 +119,16 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """The quartiles of all entries: a quarter, a half and three quarters of them lie below."""
+    """First quartile, median and third quartile of all entries."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     return low, middle, high
 
 
 def _interval(value: float, samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int) -> Estimate:
-    """A 95% percentile bootstrap interval; of no width where there is nothing to resample."""
+    """A 95% percentile bootstrap interval, of zero width if there is nothing to resample."""
     if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, value, value)
-    # SciPy asks for two observations; one alone, a teacher beside students say, is resampled to itself.
+    # SciPy needs two observations; a single one (a teacher beside students) is repeated, which resamples to itself.
     samples = tuple(np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples)
     interval = scipy.stats.bootstrap(
         samples, statistic, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(seed)

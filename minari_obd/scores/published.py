@@ -1,4 +1,4 @@
-"""Published results to stand beside: normalised returns on D4RL's MuJoCo v2 data, not on that of ``obd-bench``."""
+"""Published results for comparison: normalised returns on D4RL's MuJoCo v2 data, not on that of ``obd-bench``."""
 
 __all__ = ["PUBLISHED", "published_score"]
 

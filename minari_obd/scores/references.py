@@ -1,4 +1,4 @@
-"""Reference scores: the returns that count as 0 and 100."""
+"""Reference scores: the returns that count as scores of 0 and 100."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ __all__ = ["REFERENCE_SCORES", "ReferenceScores", "reference_scores"]
 
 @dataclass(frozen=True)
 class ReferenceScores:
-    """The two returns that a normalised score is measured between."""
+    """The two returns that define the scale of a normalised score."""
 
     random: float
     """Mean undiscounted return of uniformly random actions."""
     expert: float
     """Mean undiscounted return of the reference expert."""
     source: str
-    """Where the two numbers come from."""
+    """Origin of the two numbers."""
 
     def __post_init__(self) -> None:
         if not self.random < self.expert:
             raise DataError(
-                f"Reference scores need an expert's return above that of random actions; got {self.expert} and "
-                f"{self.random}."
+                f"In reference scores, the expert's return must be above that of random actions; got {self.expert} "
+                f"and {self.random}."
             )
 
     def normalise(self, returns: np.ndarray) -> np.ndarray:
@@ -35,8 +35,8 @@ class ReferenceScores:
 _D4RL = "D4RL infos.py (Fu et al. 2020), MuJoCo v2 tasks with a horizon of 1,000 steps"
 
 
-# Minari's mujoco/* datasets carry no reference scores, so the package brings D4RL's.
-# They were measured in the -v2 environments and are used for their successors by convention.
+# Minari's mujoco/* datasets have no reference scores, so the package includes D4RL's.
+# They were measured in the -v2 environments and are by convention used for their successors.
 REFERENCE_SCORES = {
     "HalfCheetah": ReferenceScores(-280.178953, 12135.0, _D4RL),
     "Hopper": ReferenceScores(-20.272305, 3234.3, _D4RL),
@@ -49,12 +49,12 @@ def reference_scores(env_id: str) -> ReferenceScores:
     """Return the reference scores of a Gymnasium id such as ``Hopper-v5``.
 
     Raises:
-        NotFoundError: the table has none for this environment.
+        NotFoundError: the table has no scores for this environment.
     """
     name = env_id.rsplit("-v", 1)[0]
     if name not in REFERENCE_SCORES:
         raise NotFoundError(
             f"There are no reference scores for '{env_id}' (known: {', '.join(REFERENCE_SCORES)}); "
-            "use the returns themselves, or give reference scores with the dataset."
+            "use the returns, or give reference scores with the dataset."
         )
     return REFERENCE_SCORES[name]

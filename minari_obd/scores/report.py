@@ -1,4 +1,4 @@
-"""The report of an evaluation, which keeps every return; whatever else it says follows from them."""
+"""The evaluation report. It keeps every return and derives everything else from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,26 +57,26 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What came out of one evaluation; every aggregate is derived from the whole matrix of returns."""
+    """Result of one evaluation. Every aggregate is derived from the whole matrix of returns."""
 
     returns: np.ndarray
     """Undiscounted returns, shape (students, episodes)."""
     env_id: str
     seed: int
     reference: ReferenceScores | None = None
-    """Reference scores that :attr:`scores` are measured between, if there are any."""
+    """Reference scores that define the scale of :attr:`scores`, if there are any."""
     seconds: float = 0.0
     """Wall time of the rollouts."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages that decide a return."""
+    """Versions of the packages that affect returns."""
     environment_steps: int = 0
-    """Steps of all episodes together."""
+    """Total steps of all episodes."""
     protocol: StudentProtocol | None = None
     """How the students were trained; None for a teacher."""
     ensemble: int = 1
-    """Students that acted together as one; a row of returns is such an ensemble's."""
+    """Students that acted together as one. Each row of returns belongs to one such ensemble."""
     comparisons: tuple[Comparison, ...] = ()
-    """What else was judged in the same run, for the results table of a distilled dataset's card."""
+    """What else was evaluated in the same run, for the results table of a distilled dataset's card."""
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 2 or self.returns.size == 0:
@@ -103,17 +103,20 @@ class EvaluationReport:
 
     @cached_property
     def interquartile_mean(self) -> Estimate:
-        """Interquartile mean of the scores (of the returns, without reference scores) and its 95% interval."""
+        """Interquartile mean and its 95% interval: of scores, or of returns if there are no reference scores."""
         return estimate_interquartile_mean(self.returns if self.reference is None else self.scores)
 
     def probability_of_improvement(self, other: "EvaluationReport") -> Estimate:
-        """Probability that one of these students returns more than one of another report's, with its 95% interval.
+        """Probability that a student of this report gets a higher return than one of the other, with its 95% interval.
 
         Raises:
-            DataError: the reports are of different environments.
+            DataError: the reports are from different environments.
         """
         if self.env_id != other.env_id:
-            raise DataError(f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared.")
+            raise DataError(
+                f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared; use two reports from the same "
+                "environment."
+            )
         return probability_of_improvement(self.returns, other.returns)
 
     @cached_property
@@ -122,7 +125,7 @@ class EvaluationReport:
         return estimate_mean(self.returns)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, every return among them."""
+        """Return the whole report as JSON values, including every return."""
         students, episodes = self.returns.shape
         return {
             "env_id": self.env_id,
@@ -144,10 +147,10 @@ class EvaluationReport:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EvaluationReport":
-        """Read what :meth:`to_json` gave; the aggregates are derived anew.
+        """Read the values of :meth:`to_json`. The aggregates are computed again.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the values are not a report.
         """
         reference, protocol = values["reference_scores"], values.get("protocol")
         return cls(
@@ -164,7 +167,7 @@ class EvaluationReport:
         )
 
     def to_markdown(self) -> str:
-        """The aggregates as a Markdown table."""
+        """Return the aggregates as a Markdown table."""
         students, episodes = self.returns.shape
         rows = {
             **({} if self.reference is None else {"score": self.score}),
