@@ -105,11 +105,11 @@ def test_interrupted_and_called_again_it_goes_on(small_data: OfflineData, monkey
     original = OuterLoop._step
     steps = []
 
-    def interrupted(self, state, batch) -> None:
+    def interrupted(self, state, *others) -> None:
         steps.append(state.step)
         if len(steps) == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        original(self, state, batch)
+        original(self, state, *others)
 
     monkeypatch.setattr(OuterLoop, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):

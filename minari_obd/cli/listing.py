@@ -7,7 +7,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from minari_obd.distilled.card import dataset_card
-from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.contents import Contents
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.sources.behaviours import bundled_names
 from minari_obd.sources.benchmark import BENCHMARK
@@ -36,7 +36,7 @@ def print_listing(console: Console | None = None) -> None:
     (console or Console(highlight=False)).print(table)
 
 
-def print_card(dataset: DistilledDataset, console: Console | None = None) -> None:
+def print_card(dataset: Contents, console: Console | None = None) -> None:
     """Print a dataset's card, made anew from its checked metadata, and where the dataset was loaded from."""
     origin = dataset.origin or "ORG/pairs"
     published = re.fullmatch(r"([^/@]+/[^/@]+)@[0-9a-f]{40}", origin)

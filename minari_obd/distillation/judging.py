@@ -41,8 +41,8 @@ def judge_pairs(
     begun = time.perf_counter()
     policy = clone(pairs, students=settings.students, protocol=protocol, seed=recipe.seed, progress=progress)
     cloned = (time.perf_counter() - begun) / settings.students
-    judged = {"students": settings.students, "episodes": settings.episodes, "seed": recipe.seed}
-    return Judged(evaluate(policy, **judged, workers=workers, progress=progress), cloned)
+    report = evaluate(policy, episodes=settings.episodes, seed=recipe.seed, workers=workers, progress=progress)
+    return Judged(report, cloned)
 
 
 def judge_teacher(
@@ -50,5 +50,4 @@ def judge_teacher(
 ) -> EvaluationReport:
     """Evaluate a teacher over as many episodes as all students have together, so that its interval compares."""
     episodes = recipe.evaluation.students * recipe.evaluation.episodes
-    judged = {"students": 1, "episodes": episodes, "seed": recipe.seed}
-    return evaluate(teacher, env=env_id, **judged, workers=workers, progress=progress)
+    return evaluate(teacher, env=env_id, episodes=episodes, seed=recipe.seed, workers=workers, progress=progress)

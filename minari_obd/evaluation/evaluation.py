@@ -106,12 +106,6 @@ def _simulator(environment: Any) -> Sequence[str]:
     return ("mujoco",) if "mujoco" in type(environment.unwrapped).__module__ else ()
 
 
-_ROWS = 10
-
-
-_Part = tuple[slice, slice]
-
-
 def _parts(students: int, episodes: int) -> list[_Part]:
     """Cut the (students, episodes) matrix into batches of about ten rows: whole students, or some episodes of one.
 

@@ -7,6 +7,7 @@ from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.experiments.grid import Cell
+from minari_obd.inspection.origins import if_its_own
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -43,5 +44,4 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
         kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
         if not (kept / "teacher.safetensors").is_file():
             return None
-    teacher = load_teacher(kept)
-    return teacher if (provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
+    return if_its_own(pairs, load_teacher(kept))

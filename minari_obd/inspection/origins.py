@@ -9,12 +9,12 @@ from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import has_local_dataset
-from minari_obd.support.devices import choose_device
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["cached_teacher", "load_source"]
+__all__ = ["cached_teacher", "if_its_own", "load_source"]
 
 
 def load_source(dataset: DistilledDataset, source: Any = None, *, progress: bool = False) -> OfflineData:
@@ -61,14 +61,15 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeache
     recipe = parse_recipe(dataset.provenance.recipe, "the recipe in the provenance")
     if recipe.teacher.algorithm not in TEACHERS.names():  # a path from a downloaded file is never opened
         return None
-    settings = recipe.teacher
-    chosen = settings.options, settings.average, settings.precision
     try:
-        device = choose_device(recipe.device)
-        run = TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
-    except (SettingError, MissingExtraError):  # of a device that is not here, or of another version; no d3rlpy
+        planned = plan_teacher(recipe, data)
+    except (SettingError, MissingExtraError):  # a device that is not here, settings of another version, or no d3rlpy
         return None
-    if not run.is_cached:
-        return None
-    teacher = load_teacher(run.cache_folder)
-    return teacher if (dataset.provenance.teacher or {}).get("sha256", teacher.sha256) == teacher.sha256 else None
+    assert isinstance(planned, TeacherRun)  # of a name that is an algorithm's
+    return if_its_own(dataset, load_teacher(planned.cache_folder)) if planned.is_cached else None
+
+
+def if_its_own(dataset: DistilledDataset, teacher: FrozenTeacher) -> FrozenTeacher | None:
+    """Return the teacher unless the dataset's provenance holds the hash of another one."""
+    stated = (dataset.provenance.teacher or {}).get("sha256", teacher.sha256)
+    return teacher if stated == teacher.sha256 else None
