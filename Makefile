@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test light docs clean
+.PHONY: quickstart test wheel light docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/minari-obd run recipes/quickstart.toml
@@ -15,12 +15,16 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
 
-# The light install: no extras, no d3rlpy, whatever Gymnasium is newest. It reads what the full install has written.
-light: $(VENV)/.installed
-	rm -rf $(VENV)-light
+# An sdist, a wheel built from it, and proof that the wheel alone does its work: it is installed in a new environment,
+# without extras and without d3rlpy, and reads there what the full install has written.
+wheel: $(VENV)/.installed-dev
+	rm -rf dist $(VENV)-light
+	$(BIN)/python -m build
 	$(PYTHON) -m venv $(VENV)-light
-	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	BIN=$(BIN) LIGHT=$(VENV)-light/bin sh tests/light/run.sh
+
+light: wheel
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build

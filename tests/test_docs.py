@@ -106,9 +106,10 @@ def run_block(block: Block, namespace: dict[str, Any]) -> None:
     """Compile a Python block, check its names, and run it unless it is marked."""
     tree = ast.increment_lineno(ast.parse(block.text, block.page), block.line - 1)
     check_names(tree)
-    code = compile(ast.fix_missing_locations(Smaller().visit(tree)), block.page, "exec")
+    small = ast.fix_missing_locations(Smaller().visit(tree))
+    code = compile(small, block.page, "exec")
     if block.is_run and (file := re.match(r"# (\w+\.py)\n", block.text)):
-        Path(file[1]).write_text(block.text)
+        Path(file[1]).write_text(ast.unparse(small))
     elif block.is_run:
         exec(code, namespace)
 
@@ -202,9 +203,9 @@ def test_the_language_of_every_block_is_known() -> None:
         text = page.read_text()
         here = [b for b in BLOCKS if b.page == str(page.relative_to(ROOT))]
         marks = len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE))
-        comments = len(re.findall(r"<!--\s*setup", text))
+        comments = len(re.findall(r"^\s*<!--\s*setup", text, re.MULTILINE))
         assert marks == 2 * (len(here) - comments), page
-        assert len(re.findall(r"<!--\s*not.run", text)) == sum(not b.is_run for b in here), page
+        assert len(re.findall(r"^\s*<!--\s*not.run", text, re.MULTILINE)) == sum(not b.is_run for b in here), page
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "toml"], ids=lambda b: f"{b.page}:{b.line}")
