@@ -1,39 +1,26 @@
-"""The documentation runs: every Python block is executed, every command line parsed, every TOML block read.
+"""The documentation runs: every Python block is executed, every TOML block read.
 
-A page's Python blocks share one namespace and run in order, in an empty folder. Two HTML comments, which readers do
-not see, help where a page alone is not enough::
-
-    <!-- setup
-    ds = ...            # Python that runs here, before the blocks that follow
-    -->
-
-    <!-- not run: it takes hours -->      (the next block is compiled and its names checked, no more)
-
-A Python block that begins with a comment ``# name.py`` is written to that file, and entry points in a TOML block are
-installed, as a package of a reader's own would have them.
+A page's Python blocks share one namespace and run in order, in an empty folder, after what :mod:`doc_blocks` calls
+their setup. A block that begins with a comment ``# name.py`` is written to that file, and entry points in a TOML block
+are installed, as a package of a reader's own would have them.
 """
 
 import ast
-import functools
-import io
 import os
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import pytest
-import tyro
+from doc_blocks import BLOCKS, PAGES, ROOT, Block, blocks_of
 from hub_server import HubServer
 
 import minari_obd
-from minari_obd.cli.application import main
 from minari_obd.continual.recipe import load_continual
 from minari_obd.experiments.grid import load_grid
 from minari_obd.registry import TEACHERS
@@ -44,42 +31,11 @@ from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.sources.benchmark import BenchmarkDataset
 from minari_obd.sources.collecting import collect
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "recipes/README.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
 LANGUAGES = {"python", "sh", "toml", "json", "text"}
 FARAMA = "mujoco/hopper/medium-v0"
 """A dataset of Farama's server, which a small one stands for."""
 SMALLER = 500
 """Whole numbers from 1,000 up in a block, which are budgets of steps, are divided by this."""
-
-
-class Block(NamedTuple):
-    """A fenced block, or the Python in a setup comment."""
-
-    page: str
-    line: int
-    """Of its first line of content, from 1."""
-    language: str
-    text: str
-    is_run: bool = True
-
-
-BLOCK = re.compile(
-    r"^<!-- setup\n(?P<setup>.*?)^-->"
-    r"|(?P<mark><!-- not run: [^\n]+ -->\n+)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-def blocks_of(text: str, page: str) -> Iterator[Block]:
-    for found in BLOCK.finditer(text):
-        name = "text" if found["setup"] is None else "setup"
-        line = text.count("\n", 0, found.start(name)) + 1
-        yield Block(page, line, found["language"] or "python", found[name], found["mark"] is None)
-
-
-BLOCKS = [block for page in PAGES for block in blocks_of(page.read_text(), str(page.relative_to(ROOT)))]
 
 
 class Smaller(ast.NodeTransformer):
@@ -222,91 +178,3 @@ def test_toml_blocks_are_recipes_grids_or_entry_points(block: Block) -> None:
     else:
         path.write_text(block.text if "source" in keys else f'source = "obd-bench/hopper/medium-v0"\n{block.text}')
         load_recipe(path)
-
-
-def command_lines(text: str) -> list[list[str]]:
-    """The commands of a shell block, split into words; redirections are left out."""
-    lines = text.replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines]
-    commands: list[list[str]] = []
-    for line in words:
-        commands.append([])
-        for word in line:
-            commands[-1].append(word) if word not in ("&&", "|", ";") else commands.append([])
-    plain = [command[: command.index(">")] if ">" in command else command for command in commands]
-    return [command for command in plain if command]
-
-
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The commands that the command line would have run; none is."""
-    found: list[Any] = []
-    real = tyro.extras.SubcommandApp.command
-
-    def command(self: Any, function: Any = None, **options: Any) -> Any:
-        if function is None:
-            return lambda each: command(self, each, **options)
-
-        @functools.wraps(function)
-        def only_parsed(*_: Any, **__: Any) -> None:
-            found.append(function)
-
-        return real(self, only_parsed, **options)
-
-    monkeypatch.setattr(tyro.extras.SubcommandApp, "command", command)
-    return found
-
-
-SHELL = [(b, words) for b in BLOCKS if b.language == "sh" for words in command_lines(b.text)]
-
-
-@pytest.mark.parametrize(("block", "words"), SHELL, ids=[f"{b.page}:{b.line}-{' '.join(w[:2])}" for b, w in SHELL])
-def test_command_lines_parse(block: Block, words: list[str], parsed: list[Any]) -> None:
-    Path("recipes").symlink_to(ROOT / "recipes")
-    for made in re.findall(r" > (\S+\.toml)", block.text):  # a recipe that an earlier command writes
-        Path(made).write_text('source = "obd-bench/hopper/medium-v0"\n')
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    match words:
-        case ["minari-obd", *arguments]:
-            main(arguments)
-            assert len(parsed) == 1
-        case ["make", target]:
-            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        case ["pip", "install", *_, what]:
-            extra = re.search(r"\[(.*)\]", what)
-            assert not extra or set(extra[1].split(",")) <= set(project["optional-dependencies"])
-        case [python, file, *_] if python.endswith("python") and file.endswith(".py"):
-            assert (ROOT / file).is_file()
-        case _:
-            assert block.page == "CONTRIBUTING.md", f"{block.page}:{block.line}: what is {words}?"
-
-
-INLINE = sorted(
-    {" ".join(found.split()) for page in PAGES for found in re.findall(r"`minari-obd ([a-z][^`|]*)`", page.read_text())}
-)
-
-
-@functools.cache
-def help_of(command: str) -> str:
-    text = io.StringIO()
-    with redirect_stdout(text), patch.dict(os.environ, COLUMNS="200"), pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0, command
-    return text.getvalue()
-
-
-@pytest.mark.parametrize("line", INLINE)
-def test_commands_within_sentences_have_the_options_that_are_named(line: str) -> None:
-    command, *words = shlex.split(line)
-    known = help_of(command)
-    for word in words:
-        assert not word.startswith("--") or re.search(rf"{re.escape(word)}\b", known), f"{command} has no {word}"
-        assert not word.startswith("recipes/") or (ROOT / word).is_file(), word
-
-
-def test_a_command_line_that_is_wrong_fails(parsed: list[Any]) -> None:
-    for wrong in ("evaluate out --episode 3", "evaluate", "destill x", "run --distillation.step 3"):
-        with pytest.raises(SystemExit) as stop:
-            main(shlex.split(wrong))
-        assert stop.value.code == 2
-    assert not parsed
