@@ -86,7 +86,7 @@ def test_unknown_and_existing_ids_leave_nothing_behind(tmp_path: Path) -> None:
         collect("lab/x-v0", "Hoper-v5", "random", steps=10, progress=False)
     with pytest.raises(NotFoundError, match="did you mean 'hopper-20000'"):
         collect("lab/x-v0", "Hopper-v5", "hopper-2000", steps=10, progress=False)
-    with pytest.raises(DataError, match="only continuous"):
+    with pytest.raises(DataError, match="use an environment with a Box of one axis"):
         collect("lab/x-v0", "CartPole-v1", "random", steps=10, progress=False)
     with pytest.raises(SettingError, match="maps 11 observations to 3 actions, but 'HalfCheetah-v5' has 17 and 6"):
         collect("lab/x-v0", "HalfCheetah-v5", "hopper-240000", steps=10, progress=False)
