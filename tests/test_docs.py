@@ -84,7 +84,7 @@ def install_entry_points(text: str) -> None:
 def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: int) -> None:
     """Give fields of a dataclass other defaults."""
     names = [each.name for each in fields(settings) if each.init]
-    defaults = list(settings.__init__.__defaults__ or ())
+    defaults: list[Any] = list(settings.__init__.__defaults__)
     for name, value in smaller.items():
         defaults[names.index(name) - len(names)] = value
     monkeypatch.setattr(settings.__init__, "__defaults__", tuple(defaults))
@@ -99,7 +99,7 @@ def small(monkeypatch: pytest.MonkeyPatch, hub: HubServer, tmp_path: Path) -> It
     shrink(monkeypatch, FinetuningRecipe, warmup=50, batch_size=16, evaluate_every=100, episodes=2)
     for name in TEACHERS.builtin:
         monkeypatch.setitem(vars(TEACHERS.get(name)), "steps", 5)
-    monkeypatch.setitem(BenchmarkDataset.build.__kwdefaults__, "steps", 700)
+    monkeypatch.setattr(BenchmarkDataset.build, "__kwdefaults__", {"steps": 700, "seed": 0, "progress": False})
     monkeypatch.syspath_prepend(str(tmp_path))
     with patch.dict(os.environ):
         yield
