@@ -293,7 +293,7 @@ def test_the_weights_are_drawn() -> None:
     assert picture != draw_weights(states, np.ones(len(states)))
     for odd in (np.zeros((5, 3)), np.arange(6.0)[:, None], np.ones((1, 2))):
         assert draw_weights(odd, np.ones(len(odd))).startswith(b"\x89PNG")
-    with pytest.raises(DataError, match="one weight a state"):
+    with pytest.raises(DataError, match="one weight per state"):
         draw_weights(states, np.ones(3))
     with pytest.raises(DataError, match="finite"):
         draw_weights(states, -weights)

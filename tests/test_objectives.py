@@ -181,7 +181,7 @@ def test_kmeans_covers_what_random_misses(small_data: OfflineData) -> None:
 @pytest.mark.parametrize(
     ("states", "actions", "weights", "message"),
     [
-        (np.zeros((3, 2)), np.zeros((2, 1)), np.ones(3), "one action and one weight a state"),
+        (np.zeros((3, 2)), np.zeros((2, 1)), np.ones(3), "one action and one weight per state"),
         (np.zeros((3, 2)), np.zeros((3, 1)), np.full(3, 2.0), "mean 1"),
         (np.zeros((3, 2)), np.zeros((3, 1)), np.zeros(3), "mean 1"),
         (np.zeros((3, 2)), np.zeros((3, 1)), np.array([3.0, 1.0, -1.0]), "must not be negative"),

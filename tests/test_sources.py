@@ -137,7 +137,7 @@ def test_discrete_actions_are_refused() -> None:
         ({"rewards": 3.0}, "for rewards; expected arrays of numbers"),
         ({"env_id": 5}, "expected a Gymnasium id"),
         ({"action_low": -np.ones(2), "action_high": np.full(2, np.inf)}, "must be finite"),
-        ({"action_low": np.ones(2), "action_high": np.zeros(2)}, "the lower below the higher"),
+        ({"action_low": np.ones(2), "action_high": np.zeros(2)}, "with each lower bound below the higher one"),
     ],
 )
 def test_unusable_arrays_are_named(change: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What density estimators have in common: the protocol, a held-out part, and the blur that keeps densities finite."""
+"""Base of the density estimators: the protocol, the held-out part, and the blur that keeps densities finite."""
 
 from collections.abc import Callable
 from copy import copy
@@ -20,11 +20,11 @@ class Density(Protocol):
 
     @property
     def held_out_log_likelihood(self) -> float | None:
-        """Mean log-density in nats of states that were kept apart from the fit; None before it."""
+        """Mean log-density, in nats, of states held out from the fit; None before the fit."""
         ...
 
     def fit(self, states: np.ndarray, *, seed: int = 0) -> Self:
-        """Return an estimate that is fitted to states (N, S)."""
+        """Return an estimate fitted to states (N, S)."""
         ...
 
     def log_prob(self, states: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ class Density(Protocol):
 
 
 def describe_density(density: Density) -> dict[str, Any]:
-    """Return the estimator with its settings, its held-out log-likelihood and what its fit chose, as JSON values."""
+    """Return the estimator's settings, its held-out log-likelihood and the choices of its fit, as JSON values."""
     chosen = getattr(density, "chosen", {})
     return {
         "density_estimator": repr(density) if is_dataclass(density) else type(density).__name__,
@@ -54,35 +54,35 @@ class Parts:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit gives."""
+    """Result of a fit."""
 
     log_density: Callable[[np.ndarray], np.ndarray]
-    """States (B, S), float64, to nats (B,)."""
+    """Maps states (B, S), float64, to nats (B,)."""
     chosen: dict[str, int | float] = field(default_factory=dict)
-    """What was settled on the held-out part."""
+    """Settings chosen by the held-out part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
-    """Base of the estimators here: :meth:`fit` returns a fitted copy, and the settings stay as they are.
+    """Base of the estimators in this package: :meth:`fit` returns a fitted copy and changes no settings.
 
     Real states lie on atoms: dimensions that never change, contact flags, positions at a limit. Their density is
-    infinite, and a flexible estimator would spend itself on rising towards it. So what is estimated is the density of
-    the state *plus Gaussian noise* of standard deviation ``resolution`` in every dimension. It is at most
-    S log(1 / (resolution √(2π))) nats, and where the density changes little over that distance, it is the density.
+    infinite, and a flexible estimator would spend its capacity on approaching it. The estimators therefore fit the
+    density of the state *plus Gaussian noise* of standard deviation ``resolution`` in every dimension. It is at most
+    S log(1 / (resolution √(2π))) nats. Where the density changes little over that distance, it equals the density.
 
-    A tenth of the states (10,000 at the most), drawn at random, is held out from the fit. It is the same tenth with the
-    same noise for every estimator, so that their held-out log-likelihoods can be compared. In data of trajectories
-    these states have training states just before and after them: the number says how well this data is described, not
-    how well other trajectories would be. What a fit chooses, it chooses by the same states.
+    A random tenth of the states (at most 10,000) is held out from the fit. The tenth and its noise are the same for
+    every estimator, so their held-out log-likelihoods can be compared. In trajectory data, the neighbours in time of
+    these states are training states: the number says how well this data is described, not how well other trajectories
+    would be. The fit makes its own choices by the same states.
     """
 
     resolution: float = 0.01
-    """Standard deviation of the noise, in z-scores: a hundredth of a dimension's spread is no rarity."""
+    """Standard deviation of the noise, in z-scores: a hundredth of a dimension's spread does not make a state rare."""
     held_out_log_likelihood: float | None = field(default=None, init=False, repr=False)
     """Mean log-density of the held-out states in nats; None before the fit."""
     chosen: dict[str, int | float] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What the fit settled on the held-out states."""
+    """Settings that the fit chose by the held-out states."""
     _log_density: Callable[[np.ndarray], np.ndarray] | None = field(default=None, init=False, repr=False, compare=False)
     _dimensions: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -91,10 +91,10 @@ class Estimator:
             raise SettingError(f"The resolution is {self.resolution}; it must be above 0, such as 0.01.")
 
     def fit(self, states: np.ndarray, *, seed: int = 0) -> Self:
-        """Return a copy that is fitted to normalised states (N, S).
+        """Return a copy fitted to normalised states (N, S).
 
         Raises:
-            DataError: too few states, states of another shape, or not finite.
+            DataError: the states are too few, have another shape, or are not finite; or the fit diverged.
         """
         states = np.asarray(states)
         if states.ndim != 2 or not np.isfinite(states).all():
@@ -105,7 +105,7 @@ class Estimator:
         if len(training) < self._least:
             raise DataError(
                 f"{len(states)} states are too few for a density: {len(training)} are left for the fit by "
-                f"{type(self).__name__}, which needs {self._least}; bring more data or use a method without density."
+                f"{type(self).__name__}, which needs {self._least}; use more data or a method without density."
             )
         noise = self.resolution * Stream.DENSITY.generator(seed, 1).standard_normal((apart, states.shape[1]))
         parts = Parts(states[training].astype(np.float64), states[held_out] + noise)
@@ -123,13 +123,13 @@ class Estimator:
         """Return log-densities of states (B, S) in nats, shape (B,), float64.
 
         Raises:
-            SettingError: before the fit.
-            DataError: states of another size.
+            SettingError: the estimator is not fitted.
+            DataError: the states have another size.
         """
         if self._log_density is None:
             raise SettingError(f"This {type(self).__name__} is not fitted; use what its fit(states) returns.")
         if states.ndim != 2 or states.shape[1] != self._dimensions:
-            raise DataError(f"This density is of states of size {self._dimensions}; got shape {states.shape}.")
+            raise DataError(f"This density was fitted to states of size {self._dimensions}; got shape {states.shape}.")
         made = np.empty(len(states))
         for start in range(0, len(states), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -138,12 +138,12 @@ class Estimator:
 
     @property
     def _most(self) -> int:
-        """States that the fit uses at the most."""
+        """Maximum number of states that the fit uses."""
         raise NotImplementedError
 
     @property
     def _least(self) -> int:
-        """States that the fit needs."""
+        """Minimum number of states that the fit needs."""
         return 2
 
     def _fit(self, parts: Parts, seed: int) -> Fitted:

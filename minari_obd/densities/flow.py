@@ -17,31 +17,30 @@ __all__ = ["MaskedAutoregressiveFlow"]
 
 @dataclass(frozen=True)
 class MaskedAutoregressiveFlow(Estimator):
-    """Masked autoregressive flow (Papamakarios et al. 2017; what SDW, 2512.06692, uses), by zuko, on the CPU.
+    """Masked autoregressive flow (Papamakarios et al. 2017), as in SDW (2512.06692), by zuko, on the CPU.
 
     log d(s) = log N(f(s); 0, I) + log abs det ∂f/∂s, where f whitens by the Cholesky factor of the states' covariance
-    and then applies autoregressive affine maps. These start as the identity, so d starts as the best Gaussian; Adam
-    trains their networks to maximise the likelihood of states with fresh noise (the blur). The learning rate falls by a
-    cosine; the parameters with the best held-out log-likelihood are kept, and training ends when that has not risen for
-    a while.
+    and then applies autoregressive affine maps. These start as the identity, so d starts as the best Gaussian. Adam
+    trains their networks to maximise the likelihood of states with fresh noise (the blur), with a cosine schedule. The
+    parameters with the best held-out log-likelihood are kept. Training stops when it has not risen for a while.
     """
 
     transforms: int = 5
-    """Autoregressive maps, in turns in rising and falling order of the dimensions."""
+    """Autoregressive maps. They alternate between the ascending and the descending order of dimensions."""
     width: int = 128
     """Units in each of the two hidden layers of a map's network."""
     rows: int = 100_000
-    """States used at the most."""
+    """Maximum number of states used."""
     steps: int = 5_000
-    """Optimiser steps at the most."""
+    """Maximum number of optimiser steps."""
     batch_size: int = 512
-    """States a step."""
+    """States per step."""
     learning_rate: float = 5e-3
-    """Adam's, at the start."""
+    """Initial step size of Adam."""
     evaluate_every: int = 250
-    """Steps between two looks at the held-out states."""
+    """Steps between evaluations of the held-out states."""
     patience: int = 6
-    """Looks without a rise after which training ends."""
+    """Evaluations without improvement after which training stops."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +68,7 @@ class MaskedAutoregressiveFlow(Estimator):
             schedule.step()
             if step % self.evaluate_every == 0 or step == self.steps:
                 likelihood, waited = _mean_log_prob(flow, held_out), waited + 1
-                if likelihood > reached:  # never true of one that is not a number, so that a diverged flow ends here
+                if likelihood > reached:  # never true for NaN, so a diverged flow stops here
                     best, reached, kept, waited = step, likelihood, deepcopy(flow), 0
                 if waited == self.patience:
                     break
@@ -83,7 +82,7 @@ class MaskedAutoregressiveFlow(Estimator):
     def _new(self, dimensions: int, seed: int) -> nn.Module:
         from zuko.flows import MAF
 
-        with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
+        with torch.random.fork_rng(devices=[]):  # modules are initialised from the global generator
             torch.manual_seed(Stream.DENSITY.seed(seed, 3))
             flow: Any = MAF(dimensions, transforms=self.transforms, hidden_features=(self.width, self.width))
         for transform in flow.transform.transforms:  # zero last layers: the maps start as the identity

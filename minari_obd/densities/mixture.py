@@ -17,23 +17,23 @@ __all__ = ["GaussianMixture"]
 class GaussianMixture(Estimator):
     """Gaussian mixture with full covariances: d(s) = Σ_k π_k N(s; μ_k, Σ_k + resolution² I).
 
-    Fitted by expectation-maximisation. The number of components grows along the candidates for as long as the held-out
-    log-likelihood does, by more than the standard error of its rise. The blur is exact here: noise adds its variance to
+    It is fitted by expectation-maximisation. The number of components grows along the candidates while the held-out
+    log-likelihood rises by more than the standard error of its rise. The blur is exact here: noise adds its variance to
     a Gaussian's covariance (scikit-learn's ``reg_covar``).
     """
 
     candidates: tuple[int, ...] = (1, 4, 16, 64)
-    """Numbers of components to try, rising; one that would leave a component fewer than S + 1 states is not tried."""
+    """Ascending numbers of components to try. Numbers that would leave fewer than S + 1 states each are skipped."""
     rows: int = 50_000
-    """States used at the most."""
+    """Maximum number of states used."""
     iterations: int = 100
-    """Rounds of expectation-maximisation at the most; one that has not converged by then is judged like the others."""
+    """Maximum rounds of expectation-maximisation. A fit that has not converged by then is treated like the others."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_installed("sklearn", "distill")
         if not self.candidates or self.candidates[0] < 1 or list(self.candidates) != sorted(set(self.candidates)):
-            raise SettingError(f"The candidates are {self.candidates}; give rising numbers from 1 up.")
+            raise SettingError(f"The candidates are {self.candidates}; give ascending numbers of 1 or more.")
 
     @property
     def _most(self) -> int:
@@ -57,7 +57,7 @@ class GaussianMixture(Estimator):
             model = mixture.GaussianMixture(
                 components, reg_covar=self.resolution**2, max_iter=self.iterations, random_state=state
             )
-            # k-means, where it begins, adds up in the order in which its threads finish.
+            # One thread: the initial k-means adds up in the order in which its threads finish.
             with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(parts.training)

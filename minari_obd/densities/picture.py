@@ -1,4 +1,4 @@
-"""A picture of where the weights of a dataset's states are large."""
+"""A picture that shows where the weights of a dataset's states are large."""
 
 import numpy as np
 
@@ -10,26 +10,26 @@ __all__ = ["draw_weights"]
 _COMMON, _RARE = "#1f4e79", "#d1495b"
 
 
-_LIMIT = 10.0  # mean weights beyond it, or below its reciprocal, have one colour
+_LIMIT = 10.0  # mean weights above it share one colour, as do those below its reciprocal
 
 
 @default_style
 def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
-    """Draw how many states there are, and their mean weight, over their first two principal components, as a PNG.
+    """Draw the number of states and their mean weight over their first two principal components, as a PNG.
 
     The same states and weights give the same bytes with the same version of matplotlib.
 
     Args:
         states: normalised states, shape (N, S), such as :attr:`Targets.states`.
-        weights: not negative, with mean 1, shape (N,), such as :attr:`Targets.weights`.
+        weights: non-negative weights with mean 1, shape (N,), such as :attr:`Targets.weights`.
 
     Raises:
-        DataError: other shapes, numbers that are not finite, or negative weights.
+        DataError: shapes do not match, numbers are not finite, or weights are negative.
     """
     if states.ndim != 2 or not len(states) or weights.shape != (len(states),):
-        raise DataError(f"A picture needs one weight a state; got {states.shape} and {weights.shape}.")
+        raise DataError(f"A picture needs one weight per state; got shapes {states.shape} and {weights.shape}.")
     if not (np.isfinite(states).all() and np.isfinite(weights).all() and (weights >= 0).all()):
-        raise DataError("A picture needs finite states, and finite weights that are not negative.")
+        raise DataError("A picture needs finite states and finite, non-negative weights; got other values.")
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     places, shares = _principal_components(states)
@@ -57,13 +57,13 @@ def draw_weights(states: np.ndarray, weights: np.ndarray) -> bytes:
 
 
 def _principal_components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of states (N, S) on the first two axes, shape (N, 2), and the two shares of the variance."""
+    """Return the coordinates of states (N, S) on the first two axes, shape (N, 2), and their shares of the variance."""
     centred = states - states.mean(axis=0, dtype=np.float64)
     variances, axes = np.linalg.eigh(centred.T @ centred / len(states))
     variances, axes = np.maximum(variances[::-1], 0.0), axes[:, ::-1]
     if len(variances) == 1:
         variances, axes = np.array([variances[0], 0.0]), np.array([[1.0, 0.0]])
     first = axes[:, :2]
-    # An axis has no sign of its own: its largest entry is to be positive.
+    # The sign of an axis is arbitrary; make its largest entry positive.
     first = first * np.sign(first[np.abs(first).argmax(axis=0), [0, 1]] + 1e-300)
     return centred @ first, variances[:2] / max(variances.sum(), 1e-300)

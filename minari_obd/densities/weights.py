@@ -1,4 +1,4 @@
-"""Tempered weights, which favour rare states or good ones, with a stated effective sample fraction."""
+"""Tempered weights, which favour rare or good states, with a given effective sample fraction."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -17,41 +17,44 @@ __all__ = [
 ]
 
 CLIP_PERCENTILES = (0.1, 99.9)
-"""Log-densities, or values, beyond these percentiles of their own count as lying on them."""
+"""Log-densities or values beyond these percentiles of their own distribution are clipped to them."""
 
 
 @dataclass(frozen=True)
 class TemperedWeights:
-    """Weights that were tempered to an effective sample fraction."""
+    """Weights tempered to an effective sample fraction."""
 
     weights: np.ndarray
     """Shape (N,), mean 1."""
     alpha: float
-    """The temper: weights are proportional to density^-alpha, or to exp(alpha value)."""
+    """Exponent of the tempering: weights are proportional to density^-alpha or exp(alpha value)."""
     effective_fraction: float
-    """(sum w)^2 / (N sum w^2) that was reached."""
+    """Achieved (sum w)^2 / (N sum w^2)."""
     clip: tuple[float, float]
-    """The log-densities, in nats, or values at the clip percentiles."""
+    """Log-densities in nats, or values, at the clip percentiles."""
 
 
 def effective_sample_fraction(weights: np.ndarray) -> float:
-    """Effective sample fraction (sum w)^2 / (N sum w^2) of weights (N,): 1 if all are equal, 1 / N if one has all."""
+    """Return the effective sample fraction (sum w)^2 / (N sum w^2) of weights (N,).
+
+    It is 1 if all weights are equal, and 1 / N if one has all the weight.
+    """
     return float(weights.mean(dtype=np.float64) ** 2 / np.mean(np.square(weights, dtype=np.float64)))
 
 
 def tempered_reciprocal(log_density: np.ndarray, effective_fraction: float) -> TemperedWeights:
-    """Weights d^-alpha with mean 1 and a stated effective sample fraction.
+    """Return weights d^-alpha with mean 1 and a given effective sample fraction.
 
-    The plain reciprocal (alpha = 1) is unusable: log-densities of MuJoCo states spread over tens of nats, so that a
-    handful of states would take all the weight. Log-densities are clipped to their 0.1 and 99.9 percentiles, then
-    alpha in [0, 1] is solved for. If even alpha = 1 leaves more than the fraction asked for, it stays 1.
+    The plain reciprocal (alpha = 1) is unusable: log-densities of MuJoCo states spread over tens of nats, so a handful
+    of states would take all the weight. Log-densities are clipped to their 0.1 and 99.9 percentiles, then the equation
+    is solved for alpha in [0, 1]. If even alpha = 1 leaves a larger fraction than requested, alpha is 1.
 
     Args:
         log_density: shape (N,), nats.
         effective_fraction: (sum w)^2 / (N sum w^2) to reach, between 0 and 1.
 
     Raises:
-        DataError: log-densities that are not finite.
+        DataError: a log-density is not finite.
     """
     if not np.isfinite(log_density).all():
         raise DataError("The density estimate is not finite for some states; try another estimator.")
@@ -60,11 +63,11 @@ def tempered_reciprocal(log_density: np.ndarray, effective_fraction: float) -> T
 
 
 def tempered_exponential(values: np.ndarray, effective_fraction: float) -> TemperedWeights:
-    """Weights exp(alpha v) with mean 1 and a stated effective sample fraction.
+    """Return weights exp(alpha v) with mean 1 and a given effective sample fraction.
 
-    Values are clipped to their 0.1 and 99.9 percentiles, then alpha is solved for. Values that are shifted or scaled
-    give the same weights, and values that are all alike equal weights. If more states than the fraction share the
-    highest value, these share all the weight.
+    Values are clipped to their 0.1 and 99.9 percentiles, then the equation is solved for alpha. Shifted or scaled
+    values give the same weights, and equal values give equal weights. If a larger share of states than the fraction has
+    the highest value, these states share all the weight.
 
     Args:
         values: v, shape (N,), finite.
@@ -74,7 +77,7 @@ def tempered_exponential(values: np.ndarray, effective_fraction: float) -> Tempe
     if clip[0] == clip[1]:
         return TemperedWeights(np.ones(len(values)), 0.0, 1.0, clip)
     most = 1.0 / (clip[1] - clip[0])
-    for _ in range(40):  # doublings: the lowest values may be far from all others
+    for _ in range(40):  # doubles, because the lowest values may be far from all others
         if _fraction(clipped, most) < effective_fraction:
             break
         most *= 2.0
@@ -96,8 +99,8 @@ def _fraction(logits: np.ndarray, alpha: float) -> float:
 
 
 def _tempered(logits: np.ndarray, clip: tuple[float, float], effective_fraction: float, most: float) -> TemperedWeights:
-    """Weights exp(alpha logits), alpha from 0 to ``most``."""
-    # More temper, fewer effective states: the fraction falls monotonically from 1 at alpha = 0.
+    """Return weights exp(alpha logits), with alpha from 0 to ``most``."""
+    # The fraction falls monotonically with alpha, from 1 at alpha = 0.
     alpha = most
     if _fraction(logits, alpha) < effective_fraction:
         alpha = float(cast(float, brentq(lambda a: _fraction(logits, a) - effective_fraction, 0.0, most)))

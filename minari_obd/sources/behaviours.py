@@ -32,10 +32,10 @@ _BUNDLED = ("halfcheetah", "hopper")
 
 
 class Behaviour(Protocol):
-    """A policy that produces data; every random number comes from the generators it is handed."""
+    """A policy that produces data. All its random numbers come from the generators passed to it."""
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Sample actions (B, A) for raw observations (B, S), row b with the randomness of ``generators[b]``."""
+        """Sample actions (B, A) for raw observations (B, S). Row b draws from ``generators[b]``."""
         ...
 
 
@@ -53,7 +53,7 @@ class RandomBehaviour:
 
 @dataclass(frozen=True)
 class CallableBehaviour:
-    """A Python callable, one raw observation (S,) to one action (A,), called row by row."""
+    """A Python callable that maps one raw observation (S,) to one action (A,). It is called row by row."""
 
     function: Callable[[np.ndarray], np.ndarray]
 
@@ -71,18 +71,18 @@ class GaussianMLP:
     mean: tuple[np.ndarray, np.ndarray]
     """Weight (H, A) and bias (A,) of the mean."""
     log_std: tuple[np.ndarray, np.ndarray] | np.ndarray | None
-    """Weight and bias of the log standard deviation, or its value (A,), or None for a deterministic policy."""
+    """Weight and bias of the log standard deviation, its constant value (A,), or None for a deterministic policy."""
     low: np.ndarray
     """Lowest action, shape (A,)."""
     high: np.ndarray
     """Highest action, shape (A,)."""
     activation: Callable[[np.ndarray], np.ndarray]
     squashed: bool
-    """True: tanh, then stretched from [-1, 1] to the bounds. False: clipped at the bounds."""
+    """True: tanh, then scaled from [-1, 1] to the bounds. False: clipped at the bounds."""
 
     @property
     def inputs(self) -> int:
-        """How many numbers an observation has."""
+        """Size of an observation."""
         return len((*self.hidden, self.mean)[0][0])
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
@@ -111,7 +111,7 @@ def _bundled_tensors(environment: str) -> dict[str, np.ndarray]:
 
 
 def bundled_names() -> list[str]:
-    """Return the bundled behaviour policies, ``environment-steps`` of training, in order of training."""
+    """Return the names of the bundled policies, ``environment-steps``, in order of training steps."""
     steps = [
         (environment, int(name.split("/")[0]))
         for environment in _BUNDLED
@@ -125,7 +125,7 @@ def load_bundled(name: str) -> GaussianMLP:
     """Load a bundled soft actor-critic checkpoint, such as ``hopper-240000``.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is no bundled policy of that name.
     """
     if name not in bundled_names():
         raise NotFoundError(f"There is no bundled policy '{name}'; {did_you_mean(name, bundled_names())}")
@@ -148,10 +148,10 @@ _SAC_PARTS = ("hidden_0", "hidden_1", "mean", "log_std")
 
 
 def import_policy(name: str) -> Any:
-    """Return the object that ``module:function`` names on the user's own Python path, or another name as it is.
+    """Import the object that ``module:function`` names on the user's Python path. Return any other name unchanged.
 
     Raises:
-        SettingError: it cannot be imported.
+        SettingError: the object cannot be imported.
     """
     module, separator, attribute = name.partition(":")
     if not separator or Path(name).exists():
@@ -160,17 +160,20 @@ def import_policy(name: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise SettingError(f"The policy '{name}' cannot be imported: {error}.") from error
+        raise SettingError(
+            f"The policy '{name}' cannot be imported: {error}; name it as module:function, with the module on Python's "
+            "path."
+        ) from error
 
 
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
-    """Read the actor of a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy): its weights alone.
+    """Read only the actor's weights from a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy).
 
-    The zip's settings are not used, so the network is taken to have the activation of its
-    algorithm's MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
+    The zip's settings are not used. The network is assumed to have the default activation of its algorithm's
+    MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
 
     Raises:
-        FormatError: not such a zip, or weights of another kind of network.
+        FormatError: the file is not such a zip, or has weights of another kind of network.
     """
     state = read_stable_baselines3(path).weights
 
@@ -188,4 +191,4 @@ def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> Ga
     if "action_net.weight" in state and "log_std" in state:  # PPO, A2C
         hidden = tuple(layers("mlp_extractor.policy_net."))
         return GaussianMLP(hidden, layers("action_net")[0], state["log_std"].numpy(), low, high, np.tanh, False)
-    raise FormatError(f"'{path}' holds no actor that can be read: an MlpPolicy of SAC, TD3, DDPG, PPO or A2C is.")
+    raise FormatError(f"'{path}' holds no actor that can be read; use an MlpPolicy of SAC, TD3, DDPG, PPO or A2C.")

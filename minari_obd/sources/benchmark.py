@@ -1,4 +1,4 @@
-"""The obd-bench datasets: real Minari datasets, built on first use from bundled policies, with no network."""
+"""The obd-bench datasets: real Minari datasets, built from bundled policies on first use, without network access."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class BenchmarkDataset:
     dataset_id: str
     env_id: str
     policies: tuple[str, ...]
-    """Behaviour policies in order, each for an equal share of the steps."""
+    """Behaviour policies in order. Each makes an equal share of the steps."""
     description: str
 
     def build(self, *, steps: int = 200_000, seed: int = 0, progress: bool = True) -> str:
-        """Roll the policies out and store the dataset in the user's Minari folder; return its id."""
+        """Roll out the policies, store the dataset in the user's Minari folder, and return its id."""
         return collect_chain(
             self.dataset_id,
             self.env_id,

@@ -1,4 +1,4 @@
-"""Collection: rolling behaviour policies out in an environment, into a real Minari dataset."""
+"""Collection: rolls out behaviour policies in an environment and stores the steps as a Minari dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,21 +29,21 @@ from minari_obd.support.progress import progress_bar
 
 __all__ = ["collect", "collect_chain", "resolve_behaviour"]
 
-_LOCKSTEP = 20  # environments stepped together: the policy's cost a step is then small beside the simulator's
+_LOCKSTEP = 20  # environments stepped together, so that the policy costs little per step compared with the simulator
 
 
 @dataclass
 class _Episode:
-    """Steps of one episode while it runs."""
+    """Steps of a running episode."""
 
     steps: list[Step] = field(default_factory=list)
 
     def buffer(self, length: int) -> EpisodeBuffer:
-        """Return the first ``length`` steps as Minari wants them: T+1 observations, and a truncation where cut."""
+        """Return the first ``length`` steps in Minari's form: T+1 observations, and a truncation where it is cut."""
         kept = self.steps[:length]
         terminations = np.array([step.terminated for step in kept])
         truncations = np.array([step.truncated for step in kept])
-        # Gymnasium may set both at the horizon; d3rlpy refuses that, and termination is the stronger word.
+        # Gymnasium may set both flags at the horizon. d3rlpy refuses that, so termination wins.
         truncations &= ~terminations
         truncations[-1] |= not terminations[-1]
         return episode_buffer(
@@ -56,10 +56,11 @@ class _Episode:
 
 
 def resolve_behaviour(policy: object, action_space: gym.spaces.Box) -> Behaviour:
-    """Turn what a user calls a policy into one: a bundled name, ``random``, a zip's path, a callable, a Behaviour.
+    """Make a behaviour from a bundled name, ``random``, the path of a zip, a callable or a Behaviour.
 
     Raises:
-        NotFoundError: a name that is neither bundled nor a file.
+        NotFoundError: the name is neither bundled nor a file.
+        SettingError: ``policy`` is none of these.
     """
     if policy == "random":
         return RandomBehaviour(action_space)
@@ -69,14 +70,14 @@ def resolve_behaviour(policy: object, action_space: gym.spaces.Box) -> Behaviour
         if Path(policy).is_file():
             return load_stable_baselines3(policy, action_space)
         raise NotFoundError(
-            f"There is no policy '{policy}': it is neither a file nor a bundled name; "
+            f"There is no policy '{policy}', as a file or as a bundled name; "
             + did_you_mean(str(policy), [*bundled_names(), "random"])
         )
     if hasattr(policy, "act"):
         return policy  # pyright: ignore[reportReturnType]  # structural: Behaviour is a protocol
     if callable(policy):
         return CallableBehaviour(cast(Any, policy))
-    raise SettingError(f"A policy is a bundled name, a Stable-Baselines3 zip or a callable, not {type(policy)}.")
+    raise SettingError(f"The policy is a {type(policy)}; give a bundled name, a Stable-Baselines3 zip or a callable.")
 
 
 def collect(
@@ -90,25 +91,26 @@ def collect(
     license: str | None = None,
     progress: bool = True,
 ) -> str:
-    """Roll a policy out and store what happened as a Minari dataset.
+    """Roll out a policy and store its steps as a Minari dataset.
 
     Args:
-        dataset_id: ``(namespace/)name-vN``, new.
+        dataset_id: a new id, ``(namespace/)name-vN``.
         env_id: a plain registered Gymnasium id with continuous actions.
         policy: a bundled name (``minari-obd list``), ``"random"``, the path of a Stable-Baselines3 zip, a callable
             from one raw observation to one action, or a :class:`~minari_obd.sources.behaviours.Behaviour`.
-        steps: how many environment steps; the last episode is truncated there.
-        seed: of environments and actions. Same seed and machine, same bytes.
+        steps: number of environment steps; the last episode is truncated there.
+        seed: seed of environments and actions. The same seed on the same machine gives the same bytes.
         description: a sentence for the dataset's metadata.
-        license: the Hub's id of the data's licence, such as ``cc-by-4.0``; distilled sets inherit it.
+        license: the Hub's id of the data's licence, such as ``cc-by-4.0``. Distilled sets inherit it.
         progress: show a bar.
 
     Returns:
         ``dataset_id``, for :func:`minari.load_dataset`.
 
     Raises:
-        DataError: a bad or existing id, an unsupported environment.
-        NotFoundError: an unknown environment or policy.
+        DataError: the id is malformed or taken, or the environment is not supported.
+        NotFoundError: the environment or the policy is unknown.
+        SettingError: the policy does not fit the environment, or steps or seed make no sense.
     """
     given = {"description": description, "license": license, "progress": progress}
     return collect_chain(dataset_id, env_id, [policy], steps=steps, seed=seed, **given)
@@ -126,18 +128,18 @@ def collect_chain(
     license: str | None = None,
     progress: bool = True,
 ) -> str:
-    """Roll several policies out one after the other, each for an equal share of the steps, as :func:`collect` does."""
+    """Roll out several policies in turn, each for an equal share of the steps, as :func:`collect` does for one."""
     check_dataset_id(dataset_id)
     check_license(license)
     if has_local_dataset(dataset_id):
         raise DataError(
-            f"The Minari dataset '{dataset_id}' exists already; `minari delete {dataset_id}` removes it, "
-            "or collect into another version."
+            f"The Minari dataset '{dataset_id}' already exists; remove it with `minari delete {dataset_id}` "
+            "or collect another version."
         )
     if steps < len(policies) or seed < 0:
         raise SettingError(
-            f"{steps} steps with seed {seed} for {len(policies)} policies: at least one step each is needed, "
-            "and a seed from 0 up."
+            f"Got {steps} steps with seed {seed} for {len(policies)} policies; use at least one step per policy and a "
+            "seed of 0 or more."
         )
     environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
     space = environments[0].action_space
@@ -161,7 +163,7 @@ def collect_chain(
     write_dataset(
         dataset_id,
         buffers,
-        # Steps are recorded as policies see them, so the space of what is stored is the flat one.
+        # Steps are recorded as policies see them, so the stored observation space is the flat one.
         observation_space=observed if is_flat(observed) else gym.spaces.flatten_space(observed),
         action_space=space,
         algorithm=algorithm or names,
@@ -179,14 +181,16 @@ def collect_chain(
 
 
 def _check_fit(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, int]) -> None:
-    """Find a policy of another environment, or random actions without bounds, before the first step."""
+    """Refuse policies of another environment, and random actions without bounds, before the first step."""
     if isinstance(behaviour, GaussianMLP) and (behaviour.inputs, behaviour.mean[1].size) != sizes:
         raise SettingError(
             f"The policy '{name}' maps {behaviour.inputs} observations to {behaviour.mean[1].size} actions, but "
             f"'{env_id}' has {sizes[0]} and {sizes[1]}; choose a policy that was trained there."
         )
     if isinstance(behaviour, RandomBehaviour) and not behaviour.action_space.is_bounded():
-        raise SettingError(f"The actions of '{env_id}' have no bounds, so none can be drawn uniformly.")
+        raise SettingError(
+            f"The actions of '{env_id}' have no bounds, so they cannot be drawn uniformly; use another policy."
+        )
 
 
 def _mujoco_requirement(environment: gym.Env) -> list[str]:
@@ -194,15 +198,15 @@ def _mujoco_requirement(environment: gym.Env) -> list[str]:
 
 
 def _roll_out(environments, behaviour: Behaviour, steps: int, key: tuple[int, int], bar) -> list[EpisodeBuffer]:
-    """Run whole episodes, numbered from 0, until they hold ``steps`` steps; cut the last one there.
+    """Run whole episodes, numbered from 0, until they contain ``steps`` steps, and cut the last one there.
 
-    Episode i draws its start and its noise from (seed, part, i) alone.
+    Episode i draws its start and its noise only from (seed, part, i).
     """
     buffers: list[EpisodeBuffer] = []
     missing = steps
     number = 0
     while missing > 0:
-        # No more environments than the steps still missing could fill, were every episode to reach its horizon.
+        # Use no more environments than the missing steps would fill if every episode reached its horizon.
         width = min(len(environments), -(-missing // (environments[0].spec.max_episode_steps or 1)))
         generators = [np.random.default_rng([*key, number + i]) for i in range(width)]
         episodes = [_Episode() for _ in range(width)]

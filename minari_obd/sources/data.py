@@ -1,4 +1,4 @@
-"""Offline data: what is distilled from, as flat, aligned, validated arrays."""
+"""Offline data: the source of a distillation, as flat, aligned, validated arrays."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ _ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
 
 @dataclass(frozen=True)
 class OfflineData:
-    """An offline dataset of N steps in E episodes; row i holds what was seen, done and received at step i."""
+    """An offline dataset of N steps in E episodes. Row i holds the observation, action and reward of step i."""
 
     dataset_id: str
-    """What the data is called: a Minari id, a file's name, or ``arrays``."""
+    """Name of the data: a Minari id, a file name, or ``arrays``."""
     observations: np.ndarray
     """Observation before each step, shape (N, S), float32, raw units."""
     actions: np.ndarray
@@ -35,20 +35,20 @@ class OfflineData:
     terminations: np.ndarray
     """True where the step ended its episode in a terminal state, shape (N,)."""
     truncations: np.ndarray
-    """True where the episode was cut after the step, shape (N,); never together with a termination."""
+    """True where the episode was cut after the step, shape (N,). Never true together with a termination."""
     final_observations: np.ndarray
-    """Observation after each episode's last step, shape (E, S); NaN where the source does not hold it."""
+    """Observation after each episode's last step, shape (E, S); NaN where the source does not contain it."""
     action_low: np.ndarray
     """Lowest action, shape (A,)."""
     action_high: np.ndarray
     """Highest action, shape (A,)."""
     env_id: str | None = None
-    """Plain Gymnasium id of the environment, if known. Only the id: nothing else of an environment's specification
-    that was read from a file is ever used to make one."""
+    """Plain Gymnasium id of the environment, if known. Nothing else of a specification read from a file is ever used to
+    make an environment."""
     reference: ReferenceScores | None = None
     """Reference scores, if there are any."""
     flattened_from: str | None = None
-    """The observation space before Gymnasium flattened it, in words; None if it was flat."""
+    """Description of the observation space before Gymnasium flattened it; None if it was flat."""
     license: str | None = None
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     episode_starts: np.ndarray = field(init=False)
@@ -95,10 +95,13 @@ class OfflineData:
             raise DataError(f"final_observations has shape {self.final_observations.shape}; expected {shape}.")
         size = self.actions.shape[1]
         if self.action_low.shape != (size,) or self.action_high.shape != (size,):
-            raise DataError(f"Actions have {size} dimensions but their bounds {self.action_low.shape[0]}.")
+            raise DataError(
+                f"Actions have {size} dimensions, but their bounds have shapes {self.action_low.shape} and "
+                f"{self.action_high.shape}; give one bound per dimension."
+            )
         bounds = np.stack([self.action_low, self.action_high])
         if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
-            raise DataError("Action bounds must be finite, the lower below the higher.")
+            raise DataError("Action bounds must be finite, with each lower bound below the higher one.")
 
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
         if value.ndim != dimensions:
@@ -119,7 +122,7 @@ class OfflineData:
 
     @cached_property
     def normaliser(self) -> Normaliser:
-        """The normaliser of these observations."""
+        """Normaliser fitted to these observations."""
         return Normaliser.fit(self.observations)
 
     @cached_property
@@ -134,7 +137,7 @@ class OfflineData:
 
     @cached_property
     def content_sha256(self) -> str:
-        """Hash of every array, the same on every machine."""
+        """Hash of all arrays. It is the same on every machine."""
         digest = hashlib.sha256()
         for name in (*_ARRAYS, "final_observations", "action_low", "action_high"):
             value = np.ascontiguousarray(getattr(self, name))
@@ -144,9 +147,9 @@ class OfflineData:
 
     @property
     def action_scale(self) -> ActionScale:
-        """Between raw actions and those on [-1, 1]."""
+        """Conversion between raw actions and actions on [-1, 1]."""
         return ActionScale(self.action_low, self.action_high)
 
     def scaled_actions(self) -> np.ndarray:
-        """Actions on [-1, 1], shape (N, A): what students and teachers work with."""
+        """Return the actions on [-1, 1], as students and teachers use them, shape (N, A)."""
         return self.action_scale.scale(self.actions)

@@ -1,4 +1,4 @@
-"""Loading: one verb for every kind of offline data."""
+"""Loading: one function for every kind of offline data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +15,18 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
     """Load an offline dataset.
 
     Args:
-        source: a Minari id (a local one; else an ``obd-bench/*`` id, which is built; else Minari downloads it),
+        source: a Minari id (a local one is read, an ``obd-bench/*`` one is built, any other is downloaded by Minari),
             a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
             ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
             ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``), or an
             :class:`OfflineData`. Arrays and files without bounds get -1 and 1 if all actions lie within.
         download: let Minari download an id that is not local.
-        progress: show bars where it takes long.
+        progress: show bars for long operations.
 
     Raises:
-        NotFoundError: no such dataset; the sentence names the ids that exist.
+        NotFoundError: there is no such dataset. The message names the ids that exist.
         DataError: the data cannot be used (lengths, non-finite values, discrete actions).
-        FormatError: a file that cannot be read.
+        FormatError: a file cannot be read.
     """
     if isinstance(source, OfflineData):
         return source

@@ -1,4 +1,4 @@
-"""Readers of offline data: Minari datasets, D4RL-style HDF5 files, plain arrays; each gives aligned rows."""
+"""Readers of Minari datasets, D4RL-style HDF5 files and plain arrays. Each returns aligned rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +21,10 @@ __all__ = ["from_arrays", "from_d4rl_file", "from_minari", "open_dataset"]
 
 
 def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariDataset":
-    """Open a Minari id: from the user's folder, by building an obd-bench dataset, or by Minari's download.
+    """Open a Minari dataset: read it from the user's folder, build an obd-bench one, or let Minari download it.
 
     Raises:
-        NotFoundError: there is no such dataset, here or where Minari looks.
+        NotFoundError: the dataset is neither on this machine nor where Minari looks.
     """
     import minari
 
@@ -38,7 +38,7 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
         raise NotFoundError(f"There is no dataset '{dataset_id}'; {did_you_mean(dataset_id, known)}")
     try:
         minari.download_dataset(dataset_id)
-    except Exception as error:  # whatever the network, the remote or Minari raise
+    except Exception as error:  # anything that the network, the remote or Minari may raise
         raise NotFoundError(
             f"There is no dataset '{dataset_id}' here, and Minari could not download it ({_first_line(error)}); "
             + did_you_mean(dataset_id, known)
@@ -51,20 +51,22 @@ def _first_line(error: Exception) -> str:
 
 
 def from_minari(dataset: "MinariDataset") -> OfflineData:
-    """Flatten a Minari dataset: row t of an episode is (o_t, a_t, r_t); o_T goes to ``final_observations``.
+    """Flatten a Minari dataset. Row t of an episode is (o_t, a_t, r_t), and o_T goes to ``final_observations``.
 
     Raises:
-        DataError: discrete actions, spaces that cannot be flattened, episodes without T+1 observations.
+        DataError: actions are discrete, a space cannot be flattened, or an episode lacks T+1 observations.
     """
     dataset_id = dataset.spec.dataset_id
     observation_space, action_space = dataset.observation_space, dataset.action_space
     if not isinstance(action_space, gym.spaces.Box):
         raise DataError(
             f"'{dataset_id}' has {action_space} for actions; discrete actions are not supported yet, "
-            "only continuous (Box) ones."
+            "so use a dataset with continuous (Box) actions."
         )
     if not observation_space.is_np_flattenable:
-        raise DataError(f"The observations of '{dataset_id}' cannot be flattened to vectors: {observation_space}.")
+        raise DataError(
+            f"The observations of '{dataset_id}' cannot be flattened to vectors; their space is {observation_space}."
+        )
     flat = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == 1
     rows: dict[str, list[np.ndarray]] = {name: [] for name in _ROWS}
     finals = []
@@ -77,7 +79,7 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         if len(observations) != length + 1 or len(actions) != length:
             raise DataError(
                 f"Episode {episode.id} of '{dataset_id}' has {len(observations)} observations and {len(actions)} "
-                f"actions for {length} rewards; Minari's standard is T+1, T and T."
+                f"actions for {length} rewards; expected T+1, T and T, which is Minari's standard."
             )
         terminations = np.asarray(episode.terminations, dtype=bool)
         truncations = np.asarray(episode.truncations, dtype=bool) & ~terminations
@@ -111,7 +113,7 @@ _ROWS = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
 def _flatten(space: gym.Space, observations: Any, count: int) -> np.ndarray:
-    """Flatten a batched observation of any flattenable space with Gymnasium's own utilities, row by row."""
+    """Flatten a batch of observations of any flattenable space with Gymnasium's own utilities, row by row."""
 
     def row(value: Any, i: int) -> Any:
         if isinstance(value, dict):
@@ -127,14 +129,14 @@ def _flatten(space: gym.Space, observations: Any, count: int) -> np.ndarray:
 
 
 def _bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the actions; where the space has none, those of the data."""
+    """Return the bounds of the actions. Where the space has none, they are the data's."""
     low = np.where(np.isfinite(low), low, actions.min(axis=0))
     high = np.where(np.isfinite(high), high, actions.max(axis=0))
     return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
 
 
 def _license(stated: Any) -> str | None:
-    """What a dataset's metadata says of its licence, if that is an id; free text cannot be inherited."""
+    """Return the licence in a dataset's metadata if it is an id. Free text cannot be inherited."""
     try:
         return check_license(stated.lower()) if isinstance(stated, str) else None
     except SettingError:
@@ -142,7 +144,7 @@ def _license(stated: Any) -> str | None:
 
 
 def _reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
-    """Reference scores of the environment's table, else of the dataset itself."""
+    """Return the environment's reference scores from the table, otherwise those of the dataset itself."""
     if env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
         return reference_scores(env_id)
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
@@ -155,13 +157,13 @@ def from_d4rl_file(path: Path) -> OfflineData:
     """Read a D4RL-style HDF5 file: flat ``observations``, ``actions``, ``rewards``, ``terminals`` and ``timeouts``.
 
     Raises:
-        NotFoundError: no such file.
-        FormatError: not HDF5, or an array is missing.
+        NotFoundError: the file does not exist.
+        FormatError: the file is not HDF5, or an array is missing.
     """
     import h5py
 
     if not path.is_file():
-        raise NotFoundError(f"There is no file '{path}'.")
+        raise NotFoundError(f"There is no file '{path}'; give the path of a D4RL-style HDF5 file.")
     try:
         with h5py.File(path, "r") as file:
             arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in _D4RL if name in file}
@@ -179,7 +181,7 @@ _D4RL = ("observations", "actions", "rewards", "terminals", "timeouts", "next_ob
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
-    """Take flat arrays; a last episode that does not end is truncated, and termination wins over truncation.
+    """Take flat arrays. A last episode without an end is truncated, and termination wins over truncation.
 
     Raises:
         DataError: an array is missing or does not fit the others.
@@ -193,7 +195,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         if value.ndim == 0 or value.dtype.kind not in "biuf":
             raise DataError(f"'{name}' has {value.dtype} of shape {value.shape} for {key}; expected arrays of numbers.")
     if np.issubdtype(rows["actions"].dtype, np.integer):
-        raise DataError(f"'{name}' has integer actions; discrete actions are not supported yet, only continuous ones.")
+        raise DataError(f"'{name}' has integer actions; discrete actions are not supported yet, so give floats.")
     count = len(rows["observations"])
     if count == 0 or rows["observations"].ndim != 2 or rows["actions"].ndim != 2:
         raise DataError(
@@ -209,7 +211,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     ends = np.flatnonzero(terminations | truncations)
     following = arrays.get("next_observations")
     if following is not None and np.shape(following) != rows["observations"].shape:
-        raise DataError(f"'{name}' has next_observations of shape {np.shape(following)}, not one for each observation.")
+        raise DataError(f"'{name}' has next_observations of shape {np.shape(following)}; expected one per observation.")
     finals = (
         np.full((len(ends), rows["observations"].shape[1]), np.nan)
         if following is None

@@ -1,4 +1,4 @@
-"""Scaling: observations as z-scores, and actions on [-1, 1]."""
+"""Scaling: observations to z-scores, and actions to [-1, 1]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ class Normaliser:
     mean: np.ndarray
     """Mean observation, shape (S,), float32, in the environment's units."""
     scale: np.ndarray
-    """Standard deviation + 1e-3, shape (S,), float32; the constant keeps dimensions that never change at zero."""
+    """Standard deviation + 1e-3, shape (S,), float32. The constant keeps dimensions that never change at zero."""
 
     @classmethod
     def fit(cls, observations: np.ndarray) -> "Normaliser":
-        """Measure mean and scale over observations (N, S)."""
+        """Compute mean and scale of observations (N, S)."""
         rows = observations.astype(np.float64)
         return cls(rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-3).astype(np.float32))
 
     @classmethod
     def join(cls, parts: "Sequence[Normaliser]", sizes: Sequence[int]) -> "Normaliser":
-        """Return the normaliser of several datasets' union, each taken to have so many rows.
+        """Return the normaliser of the union of several datasets with these numbers of rows.
 
-        mean = sum_i p_i m_i and std^2 = sum_i p_i (std_i^2 + (m_i - mean)^2), with p_i the shares of the rows: exact up
-        to rounding, without a look at the rows. Equal normalisers give themselves.
+        mean = sum_i p_i m_i and std^2 = sum_i p_i (std_i^2 + (m_i - mean)^2), with p_i the shares of the rows. This is
+        exact up to rounding and does not need the rows. Equal normalisers are returned unchanged.
         """
         first = parts[0]
         if all(np.array_equal(p.mean, first.mean) and np.array_equal(p.scale, first.scale) for p in parts):
@@ -49,25 +49,26 @@ class Normaliser:
             object.__setattr__(self, name, value)
         if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
             raise DataError(
-                f"A normaliser has one mean and scale a dimension; got {self.mean.shape}, {self.scale.shape}."
+                f"A normaliser needs one mean and one scale per dimension; got shapes {self.mean.shape} and "
+                f"{self.scale.shape}."
             )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
-            raise DataError("A normaliser has finite means and finite, positive scales; these are not.")
+            raise DataError("A normaliser needs finite means and finite, positive scales; got other values.")
 
     def normalise(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations (..., S) to normalised states."""
+        """Convert raw observations (..., S) to normalised states."""
         return ((observations - self.mean) / self.scale).astype(np.float32)
 
     def denormalise(self, states: np.ndarray) -> np.ndarray:
-        """Normalised states (..., S) to raw observations."""
+        """Convert normalised states (..., S) to raw observations."""
         return (states * self.scale + self.mean).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class ActionScale:
-    """Between raw actions and those on [-1, 1], which students and teachers work with.
+    """Conversion between raw actions and actions on [-1, 1], as students and teachers use them.
 
-    Both ways keep NumPy's type of the result: float32 if actions and bounds are.
+    Both directions follow NumPy's type promotion: the result is float32 if actions and bounds are.
     """
 
     low: np.ndarray
@@ -76,9 +77,9 @@ class ActionScale:
     """Highest raw action, shape (A,)."""
 
     def scale(self, actions: np.ndarray) -> np.ndarray:
-        """Raw actions (..., A) to [-1, 1]."""
+        """Convert raw actions (..., A) to [-1, 1]."""
         return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
 
     def unscale(self, scaled: np.ndarray) -> np.ndarray:
-        """Actions (..., A) on [-1, 1] to raw ones."""
+        """Convert actions (..., A) on [-1, 1] to raw ones."""
         return self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)

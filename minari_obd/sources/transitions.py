@@ -1,4 +1,4 @@
-"""Transitions: offline data as a learner takes it, every step beside its successor."""
+"""Transitions: offline data in the form that learners need, with the successor of every step."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ __all__ = ["discounted_returns", "transitions"]
 
 
 def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
-    """Discounted sum of the rewards from each step to its episode's end, shape (N,), float64."""
+    """Return the discounted sum of rewards from each step to the end of its episode, shape (N,), float64."""
     ends = data.terminations | data.truncations
     rewards = data.rewards.astype(np.float64)
     returns, running = np.zeros(len(data)), 0.0
@@ -20,10 +20,13 @@ def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
 
 
 def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
-    """Aligned transitions in normalised units, every column float32 with rows first.
+    """Return aligned transitions in normalised units. Every column is float32 with rows first.
 
     The observation after a step is the next row's, except at an episode's end, where it is the recorded final one.
-    Truncated steps whose final observation is unknown have no successor and are left out. Terminated ones need none.
+    Truncated steps without a known final observation have no successor and are left out. Terminated steps need none.
+
+    Raises:
+        DataError: no step has a known successor.
     """
     observations = data.normaliser.normalise(data.observations)
     actions = data.scaled_actions()
@@ -38,7 +41,10 @@ def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
     keep = np.ones(len(data), dtype=bool)
     keep[ends[unknown & data.truncations[ends]]] = False
     if not keep.any():
-        raise DataError(f"'{data.dataset_id}' has no step with a known successor; a teacher cannot be trained on it.")
+        raise DataError(
+            f"'{data.dataset_id}' has no step with a known successor, so a teacher cannot be trained on it; give "
+            "next_observations or longer episodes."
+        )
     columns = {
         "observations": observations,
         "actions": actions,

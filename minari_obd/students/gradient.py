@@ -1,8 +1,9 @@
-r"""The gradient of one inner step, and its reverse: what the unroll of the inner loop is made of.
+r"""The gradient of one inner step and its reverse, from which the inner loop's unroll is built.
 
 The reverse of g = grad_theta L(theta, X, Y, w) in a direction V is the derivative of <g, V> with respect to theta and
-to the pairs. As g is itself a gradient, these are the derivatives R{.} of grad_theta L, grad_X L and grad_Y L when
-theta moves along V: one pass forward and one backward (Pearlmutter 1994, Fast Exact Multiplication by the Hessian).
+to the pairs. Since g is itself a gradient, these are the derivatives R{.} of grad_theta L, grad_X L and grad_Y L as
+theta moves along V. They take one forward and one backward pass (Pearlmutter 1994, Fast Exact Multiplication by the
+Hessian).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,21 +20,21 @@ __all__ = ["AutogradGradient", "Pairs", "StepGradient", "weighted_loss"]
 
 @dataclass
 class Pairs:
-    """What students are trained on in one step, or the derivatives of an outer loss with respect to it."""
+    """Training pairs of one step, or the derivatives of an outer loss with respect to them."""
 
     states: Tensor
-    """Shape (B, S), or (E, B, S) where every student has its own."""
+    """Shape (B, S), or (E, B, S) if every student has its own."""
     actions: Tensor
     """Shape (B, A) or (E, B, A)."""
     weights: Tensor | None
-    """Weight of each pair in the loss, shape (B,) or (E, B); 1 where not given."""
+    """Weight of each pair in the loss, shape (B,) or (E, B); 1 if not given."""
 
     def tensors(self) -> list[Tensor]:
-        """Return those that are there."""
+        """Return the tensors that are given."""
         return [tensor for tensor in (self.states, self.actions, self.weights) if tensor is not None]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Pairs":
-        """Apply a function to each of them."""
+        """Apply a function to each tensor."""
         weights = None if self.weights is None else function(self.weights)
         return Pairs(function(self.states), function(self.actions), weights)
 
@@ -43,7 +44,7 @@ class Pairs:
         return Pairs(self.states[..., rows, :], self.actions[..., rows, :], weights)
 
     def add(self, other: "Pairs", rows: Tensor | None) -> None:
-        """Add derivatives with respect to the pairs in ``rows``, which may occur more than once."""
+        """Add derivatives with respect to the pairs in ``rows``. A row may occur more than once."""
         for mine, theirs, dimension in ((self.states, other.states, -2), (self.actions, other.actions, -2)):
             mine.add_(theirs) if rows is None else mine.index_add_(dimension, rows, theirs)
         if self.weights is not None and other.weights is not None:
@@ -51,37 +52,37 @@ class Pairs:
 
 
 class StepGradient(Protocol):
-    """The gradient of a student's training loss, which can be reversed."""
+    """The gradient of a student's training loss, and its reverse."""
 
     def gradient(self, parameters: Sequence[Tensor], pairs: Pairs, keep: bool) -> tuple[list[Tensor], Any]:
-        """Return each of E students' gradient of its own loss, and, with ``keep``, what the reverse needs."""
+        """Return the gradient of each of E students' own loss and, with ``keep``, what the reverse needs."""
         ...
 
     def descend(self, parameters: Sequence[Tensor], pairs: Pairs, keep: bool, rate: float) -> tuple[list[Tensor], Any]:
-        """The same with ``parameters - rate * gradient`` in place of the gradient."""
+        """Do the same, but return ``parameters - rate * gradient`` instead of the gradient."""
         ...
 
     def reverse(self, kept: Any, direction: Sequence[Tensor], adjoint: Sequence[Tensor], scale: float = 1.0) -> Pairs:
-        """Add ``scale`` d<gradient, direction>/d parameters to ``adjoint`` in place, and return that by the pairs.
+        """Add ``scale`` d<gradient, direction>/d parameters to ``adjoint`` in place, and return the pairs' derivatives.
 
         ``direction`` may be ``adjoint`` itself.
         """
         ...
 
     def bytes_kept(self, parameters: Sequence[Tensor], count: int) -> int:
-        """Return how much memory the reverse of one step on ``count`` pairs needs."""
+        """Return the bytes that the reverse of one step on ``count`` pairs needs."""
         ...
 
 
 def weighted_loss(errors: Tensor, weights: Tensor | None) -> Tensor:
-    """Average squared errors (E, B, A) over action dimensions and pairs, weighted: one loss a student, shape (E,)."""
+    """Average squared errors (E, B, A) over action dimensions and weighted pairs: one loss per student, shape (E,)."""
     errors = errors.mean(dim=-1)
     return (errors if weights is None else errors * weights).mean(dim=-1)
 
 
 @dataclass(frozen=True)
 class AutogradGradient:
-    """The gradient of any student, by torch's own autograd, step by step."""
+    """The gradient of any student, by torch's autograd, step by step."""
 
     student: Student
 
@@ -91,7 +92,7 @@ class AutogradGradient:
             leaves = [p.detach().requires_grad_() for p in parameters]
             inputs = pairs.map(lambda t: t.detach().requires_grad_(keep))
             errors = (self.student.apply(leaves, inputs.states) - inputs.actions).square()
-            # A sum over students: each one's gradient is that of its own loss.
+            # In a sum over students, each student's gradient is that of its own loss.
             loss = weighted_loss(errors, inputs.weights).sum()
             gradients = list(torch.autograd.grad(loss, leaves, create_graph=keep))
         return [g.detach() for g in gradients], (gradients, leaves, inputs) if keep else None
@@ -115,6 +116,6 @@ class AutogradGradient:
         return Pairs(states, actions, weights[0] if weights else None)
 
     def bytes_kept(self, parameters: Sequence[Tensor], count: int) -> int:
-        """See :class:`StepGradient`; a guess from the sizes of the layers, as the network is not known."""
+        """See :class:`StepGradient`. This is a guess from the layer sizes, because the network is unknown."""
         units = sum(p.shape[0] * p.shape[-1] for p in parameters)
         return sum(p.numel() * p.element_size() for p in parameters) + 8 * units * count * parameters[0].element_size()

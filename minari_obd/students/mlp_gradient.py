@@ -1,4 +1,4 @@
-"""The gradient of one inner step of an MLP student, and its reverse, written out in matrix products."""
+"""The gradient of one inner step of an MLP student and its reverse, written out as matrix products."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ __all__ = ["MLPGradient", "gradient_of"]
 @dataclass
 class _Kept:
     weights: list[Tensor]
-    """W_1 ... W_{L+1}, in the type of the products."""
+    """W_1 ... W_{L+1}, in the products' type."""
     features: list[Tensor]
-    """h_0 ... h_L; h_0 are the states."""
+    """h_0 ... h_L, where h_0 are the states."""
     deltas: list[Tensor]
     """dL/dz_1 ... dL/dz_{L+1}."""
     output: Tensor
@@ -33,7 +33,7 @@ class _Kept:
 class MLPGradient:
     r"""The gradient of an MLP student, with its reverse written out.
 
-    With z_l = h_{l-1} W_l + b_l, h_l = relu(z_l), y = phi(z_{L+1}), c = 2 w / (B A), the step needs
+    With z_l = h_{l-1} W_l + b_l, h_l = relu(z_l), y = phi(z_{L+1}) and c = 2 w / (B A), the step needs
 
         delta_{L+1} = c (y - Y) phi'          delta_l = 1[h_l > 0] (delta_{l+1} W_{l+1}^T)
         dL/dW_l = h_{l-1}^T delta_l           dL/db_l = sum_B delta_l
@@ -47,13 +47,13 @@ class MLPGradient:
         R{dL/dX} = R{delta_1} W_1^T + delta_1 V_1^T        R{dL/dY} = -c R{y}
         R{dL/dw} = 2 / (B A) sum_A (y - Y) R{y}
 
-    that is three products a layer for the step and six for its reverse. The derivative of relu at 0 is 0, as in torch.
+    These are three products per layer for the step and six for its reverse. As in torch, relu's derivative at 0 is 0.
     """
 
     is_tanh: bool = True
-    """phi is tanh, or else the identity."""
+    """Whether phi is tanh; otherwise it is the identity."""
     products: torch.dtype | None = None
-    """Type that the products are made in; the parameters' own if not given."""
+    """Type of the matrix products; the parameters' type if not given."""
 
     def gradient(self, parameters: Sequence[Tensor], pairs: Pairs, keep: bool) -> tuple[list[Tensor], _Kept | None]:
         """See :class:`StepGradient`."""
@@ -137,7 +137,7 @@ class MLPGradient:
         turned.reverse()
         states = torch.matmul(turned[0], weights[0].mT)
         states = _add_product(states, deltas[0], moves[0].mT).to(own) * scale
-        # From here on the adjoint changes, which may be the direction itself.
+        # From here on the adjoint changes, and it may be the direction itself.
         narrow = torch.matmul(deltas[-1].mT, moved[-1]) + torch.matmul(turned[-1].mT, features[-1])
         adjoint[-2].add_(narrow.mT, alpha=scale)
         for layer, change in enumerate(turned):
@@ -161,11 +161,11 @@ class MLPGradient:
 
 
 def gradient_of(student: Student, products: torch.dtype | None = None) -> StepGradient:
-    """Return the fastest gradient there is for a student.
+    """Return the fastest available gradient for a student.
 
     Args:
         student: the network.
-        products: type of an MLP's matrix products; other networks compute in their parameters' type.
+        products: type of an MLP's matrix products. Other networks compute in their parameters' type.
     """
     if type(student) is MLP:
         return MLPGradient(student.output == "tanh", products)
@@ -173,12 +173,12 @@ def gradient_of(student: Student, products: torch.dtype | None = None) -> StepGr
 
 
 def _narrow(features: Tensor, weight: Tensor) -> Tensor:
-    # An action has few dimensions; the CPU's products with few columns are four times slower than with few rows.
+    # Actions have few dimensions, and CPU products with few columns are four times slower than with few rows.
     return torch.matmul(weight.mT, features.mT).mT
 
 
 def _mask(values: Tensor, features: Tensor) -> Tensor:
-    """Multiply ``values`` by features > 0, in place and in one pass, with what relu's own backward calls."""
+    """Multiply ``values`` by features > 0, in place and in one pass, by the kernel that relu's backward calls."""
     return torch.ops.aten.threshold_backward.grad_input(values, features, 0, grad_input=values)
 
 
@@ -201,5 +201,5 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> Non
 
 
 def _like(derivatives: Tensor, given: Tensor) -> Tensor:
-    """Sum over students if they share what the derivatives are by."""
+    """Sum derivatives over students if the students share ``given``."""
     return derivatives if derivatives.dim() == given.dim() else derivatives.sum(0)

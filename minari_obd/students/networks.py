@@ -1,4 +1,4 @@
-"""Students: policy networks as pure functions of batched parameters, E students at once."""
+"""Students: policy networks as pure functions of batched parameters, for E students at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ __all__ = ["MLP", "ModuleStudent", "ResidualMLP", "Student", "make_student", "st
 
 
 class Student(Protocol):
-    """A policy network without state: parameters in, actions out."""
+    """A stateless policy network, which maps parameters and states to actions."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Draw parameters for E students, one generator each; every tensor has E rows."""
+        """Draw parameters for E students from one generator each. Every tensor has E rows."""
         ...
 
     def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
@@ -32,22 +32,22 @@ class Student(Protocol):
 class MLP:
     r"""Multi-layer perceptron: h_l = relu(h_{l-1} W_l + b_l), action = tanh(h_L W_{L+1} + b_{L+1}).
 
-    Weights are orthogonal with gain sqrt 2 in every layer, the last one included, and biases zero, as in the
-    code of Offline Behavior Distillation (arXiv 2410.22728).
+    Weights are orthogonal with gain sqrt 2 in every layer, including the last one, and biases are zero, as in the code
+    of Offline Behavior Distillation (arXiv 2410.22728).
     """
 
     depth: int = 3
     """Hidden layers."""
     width: int = 256
-    """Units in each."""
+    """Units in each hidden layer."""
     output: str = "tanh"
-    """``tanh``, or ``identity`` for actions without bounds."""
+    """``tanh``, or ``identity`` for unbounded actions."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the CPU.
 
-        Each student draws from its own generator: orthogonal initialisation consumes random numbers in layer
-        order, so a shared one would make a student depend on those before it.
+        Each student draws from its own generator. Orthogonal initialisation consumes random numbers in layer order, so
+        with a shared generator a student would depend on those before it.
         """
         sizes = [state_size, *[self.width] * self.depth, action_size]
         weights = [
@@ -61,7 +61,7 @@ class MLP:
 
     def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
         """Return actions, shape (E, B, A)."""
-        # Batched products by name: matmul of (B, S) and (E, S, H) returns a transposed view, slow to read from then on.
+        # baddbmm, because matmul of (B, S) and (E, S, H) returns a transposed view, which is slow to read afterwards.
         features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             features = torch.relu(torch.baddbmm(bias, features, weight))
@@ -71,7 +71,7 @@ class MLP:
 
 @dataclass(frozen=True)
 class ResidualMLP(MLP):
-    r"""The same with h_l = h_{l-1} + relu(h_{l-1} W_l + b_l) from the second hidden layer on (arXiv 2410.22728)."""
+    r"""An MLP with h_l = h_{l-1} + relu(h_{l-1} W_l + b_l) from the second hidden layer on (arXiv 2410.22728)."""
 
     def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
         """Return actions, shape (E, B, A)."""
@@ -88,21 +88,24 @@ class ModuleStudent:
     """Any torch module as a student. It must be a function of its parameters alone: no buffers, no dropout."""
 
     make: Callable[[int, int], torch.nn.Module]
-    """From state and action size to a new module that maps (B, S) to (B, A)."""
+    """Takes the state and action sizes and returns a new module that maps (B, S) to (B, A)."""
     action_size: int
-    """A, which parameters alone do not tell."""
+    """A, which cannot be derived from the parameters."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Return the parameters of E new modules, in the order of ``named_parameters``.
 
         Raises:
-            SettingError: another action size than the student's.
+            SettingError: the action size is not the student's.
         """
         if action_size != self.action_size:
-            raise SettingError(f"This student acts in {self.action_size} dimensions, but the pairs in {action_size}.")
+            raise SettingError(
+                f"This student's actions have {self.action_size} dimensions, but the pairs' have {action_size}; set "
+                f"action_size to {action_size}."
+            )
         students = []
         for generator in generators:
-            with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
+            with torch.random.fork_rng(devices=[]):  # modules are initialised from the global generator
                 torch.manual_seed(generator.initial_seed())
                 students.append([p.detach() for p in self.make(state_size, action_size).parameters()])
         return [torch.stack(each) for each in zip(*students, strict=True)]
@@ -111,7 +114,7 @@ class ModuleStudent:
         """Return actions, shape (E, B, A)."""
         count = len(parameters[0])
         states = states if states.dim() == 3 else states.expand(count, -1, -1)
-        with torch.device("meta"):  # the shape of the network only; its numbers are the parameters
+        with torch.device("meta"):  # only the network's structure; its values are the parameters
             module = self.make(states.shape[-1], self.action_size)
         names = [name for name, _ in module.named_parameters()]
         actions = [
@@ -124,7 +127,7 @@ class ModuleStudent:
 
 
 def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:
-    # torch's convention is (out, in); the transpose of an orthogonal matrix is orthogonal.
+    # torch's convention is (out, in), and the transpose of an orthogonal matrix is orthogonal.
     weight = torch.empty(outputs, inputs)
     return torch.nn.init.orthogonal_(weight, gain=sqrt(2.0), generator=generator).T.contiguous()
 
@@ -135,7 +138,7 @@ def make_student(protocol: StudentProtocol) -> Student:
 
 
 def student_generators(count: int, *key: int) -> list[torch.Generator]:
-    """Return a generator for each of ``count`` students, independent for every ``key`` (seed, step, ...)."""
+    """Return one generator for each of ``count`` students, independent for every ``key`` (seed, step, ...)."""
     import numpy as np
 
     seeds = np.random.SeedSequence(list(key)).generate_state(count, np.uint64)

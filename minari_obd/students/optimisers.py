@@ -1,8 +1,9 @@
-r"""Inner optimisers: SGD with momentum, Adam and AdamW, each with its own reverse.
+r"""Inner optimisers: SGD with momentum, Adam and AdamW, each with its reverse.
 
-A step takes parameters theta_t, its memory and the gradient g_t, and gives theta_{t+1} and the next memory. Its reverse
-takes the derivatives of an outer loss by theta_{t+1} and by that memory, and gives those by g_t and by the memory
-before; theta_t's own is theta_{t+1}'s, shrunk by the decay if there is one, plus what the gradient's reverse adds.
+A step takes the parameters theta_t, its memory and the gradient g_t, and returns theta_{t+1} and the next memory. Its
+reverse takes the derivatives of an outer loss by theta_{t+1} and by the next memory, and returns those by g_t and by
+the previous memory. The derivative by theta_t is that by theta_{t+1}, shrunk by any decay, plus what the gradient's
+reverse adds.
 """
 
 from collections.abc import Sequence
@@ -27,17 +28,17 @@ class InnerOptimiser(Protocol):
 
     @property
     def decay(self) -> float:
-        """Each step multiplies the parameters by 1 - lr decay, besides its update."""
+        """Weight decay: besides its update, each step multiplies the parameters by 1 - lr decay."""
         ...
 
     def start(self, parameters: Sequence[Tensor]) -> Memory:
-        """Return the memory before the first step: lists of tensors like the parameters."""
+        """Return the memory before the first step: lists of tensors shaped like the parameters."""
         ...
 
     def step(
         self, t: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor], memory: Memory, rate: Rate
     ) -> tuple[list[Tensor], Memory]:
-        """Return the next parameters and memory; nothing is changed in place."""
+        """Return the next parameters and memory. Nothing is changed in place."""
         ...
 
     def reverse(
@@ -48,14 +49,14 @@ class InnerOptimiser(Protocol):
         Args:
             t: the step, from 0.
             gradients: g_t.
-            after: the memory that the step gave.
-            rate: its learning rate.
+            after: the memory after the step.
+            rate: the step's learning rate.
             adjoint: derivatives by theta_{t+1}.
-            carry: derivatives by the memory that the step gave.
+            carry: derivatives by the memory after the step.
 
         Returns:
-            Derivatives by g_t, by the memory before the step, and, for a rate that is a tensor, the update that it
-            multiplied.
+            Derivatives by g_t, derivatives by the memory before the step and, if the rate is a tensor, the update that
+            it multiplied.
         """
         ...
 
@@ -98,7 +99,7 @@ class Adam:
     m_{t+1} = b1 m_t + (1 - b1) g_t; s_{t+1} = b2 s_t + (1 - b2) g_t^2;
     theta_{t+1} = theta_t - lr c1 m_{t+1} / sqrt(c2 s_{t+1} + epsilon), with c = 1 / (1 - b^{t+1}).
 
-    Epsilon stands inside the root, unlike in torch.optim: the root of an exact zero has no derivative.
+    Unlike in torch.optim, epsilon is inside the root, because the root has no derivative at exactly zero.
     """
 
     beta1: float = 0.9
@@ -146,7 +147,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), torch's default of 0.01.
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), by default torch's 0.01.
 
     theta_{t+1} = (1 - lr decay) theta_t - lr c1 m_{t+1} / sqrt(c2 s_{t+1} + epsilon).
     """
@@ -154,7 +155,7 @@ class AdamW(Adam):
     decay: float = 0.01
 
     def start(self, parameters: Sequence[Tensor]) -> Memory:
-        """See :class:`InnerOptimiser`; the parameters before each step are kept, for the derivative by its rate."""
+        """See :class:`InnerOptimiser`. The memory also keeps each step's parameters, for the derivative by its rate."""
         return [*super().start(parameters), list(parameters)]
 
     def step(

@@ -19,11 +19,11 @@ from minari_obd.students.optimisers import SGD, InnerOptimiser, Memory, optimise
 __all__ = ["MEMORY_LIMIT", "mean_squared_error", "train_students"]
 
 MEMORY_LIMIT = 1 << 30
-"""Bytes that the reverse pass may keep from the forward pass; what is beyond is computed again."""
+"""Bytes that the reverse pass may keep from the forward pass. Anything beyond is recomputed."""
 
 
 def mean_squared_error(student: Student, parameters: Sequence[Tensor], states: Tensor, actions: Tensor) -> Tensor:
-    """Squared action error of E students, averaged over action dimensions and nothing else: shape (E, B)."""
+    """Return the squared action error of E students, averaged over action dimensions only, shape (E, B)."""
     return (student.apply(parameters, states) - actions).square().mean(dim=-1)
 
 
@@ -48,34 +48,33 @@ def train_students(
     theta_{t+1} = theta_t - lr * grad L(theta_t), with L averaged over pairs and action dimensions, for
     ``protocol.steps`` steps. With ``differentiable`` the result is part of torch's autograd graph: any function of it
     has the exact gradient with respect to ``states``, ``actions``, ``weights``, ``learning_rates`` and the initial
-    parameters. That reverse pass goes step by step, by hand for MLP students and by autograd for others; it
-    can itself not be differentiated.
+    parameters. The reverse pass goes step by step, by hand for MLP students and by autograd for others. It cannot be
+    differentiated itself.
 
     Args:
         student: the network.
         parameters: initial parameters of E students.
-        states: normalised states of the pairs, shape (M, S), or (E, M, S) where every student has its own.
-        actions: their actions on [-1, 1], shape (M, A) or (E, M, A).
+        states: normalised states of the pairs, shape (M, S), or (E, M, S) if every student has its own.
+        actions: actions of the pairs on [-1, 1], shape (M, A) or (E, M, A).
         protocol: steps, optimiser and its settings.
         differentiable: make the result differentiable.
         weights: weight of each pair in the loss, shape (M,) or (E, M).
-        learning_rates: in place of the protocol's, one for all steps, shape (), or one for each, shape (steps,).
-        window: differentiate through the last ``window`` steps only, as if the parameters before them were given
+        learning_rates: used instead of the protocol's; one for all steps, shape (), or one per step, shape (steps,).
+        window: differentiate only through the last ``window`` steps, as if the parameters before them were constant
             (truncated backpropagation through time); through all steps if not given.
-        products: type of the matrix products of an MLP, such as ``torch.bfloat16``; the parameters' own
-            if not given.
-        memory_limit: bytes that may be kept from the forward pass. Where that is not enough for every step, only
-            every k-th step's parameters are kept, and k steps at a time are computed again; the result is
-            the same to the bit. The parameters of every k-th step come on top.
+        products: type of an MLP's matrix products, such as ``torch.bfloat16``; the parameters' type if not given.
+        memory_limit: bytes that may be kept from the forward pass. If they do not suffice for every step, only every
+            k-th step's parameters are kept, and k steps at a time are recomputed. The result is bit-identical. The
+            parameters of every k-th step are not counted in the limit.
         batches: row indices for each step; all rows if not given.
-        after_step: called after each step, for a progress bar; also when one is computed again.
+        after_step: called after each step, for a progress bar. Recomputed steps call it as well.
 
     Returns:
         The trained parameters, in the order of ``parameters``.
     """
     if window is not None and window < 1:
-        raise SettingError(f"The window is {window}; at least the last step must be differentiated through.")
-    # One student alone goes without the students' dimension: the CPU copies transposed operands of batched products.
+        raise SettingError(f"The window is {window}; it must be 1 or more, to differentiate at least the last step.")
+    # A single student drops the students' dimension, because the CPU copies transposed operands of batched products.
     is_alone = isinstance(gradient := gradient_of(student, products), MLPGradient) and len(parameters[0]) == 1
     if is_alone:
         parameters = [p[0] for p in parameters]
@@ -116,14 +115,14 @@ class _Trace:
     step: int
     gradients: list[Tensor]
     memory: Memory
-    """After the step."""
+    """Memory after the step."""
     kept: Any
     rows: Tensor | None
 
 
 @dataclass
 class _Loop:
-    """Steps forward and back. Forward, it starts anew from any position, with the same bits."""
+    """Steps forward and back. Forward steps can restart from any position and give the same bits."""
 
     gradient: StepGradient
     optimiser: InnerOptimiser
@@ -135,7 +134,7 @@ class _Loop:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the optimiser leaves all work to the gradient, which does both in one."""
+        """Whether the optimiser is plain SGD, so that the gradient makes the update in the same pass."""
         return isinstance(self.optimiser, SGD) and not self.optimiser.momentum
 
     def advance(
@@ -146,7 +145,7 @@ class _Loop:
         stop: int | None = None,
         traces: list[_Trace] | None = None,
     ) -> _Position:
-        """Make the steps up to ``stop`` and append what their reverse needs to ``traces``, if given."""
+        """Make the steps up to ``stop``. If ``traces`` is given, append what their reverse needs to it."""
         parameters, memory = position.parameters, position.memory
         for t in range(position.step, self.steps if stop is None else stop):
             rows = None if self.rows is None else self.rows[t] if isinstance(self.rows, list) else next(self.rows)
@@ -164,14 +163,14 @@ class _Loop:
         return _Position(self.steps if stop is None else stop, parameters, memory)
 
     def segments(self, position: _Position, count: int) -> list[int]:
-        """Return the first steps of the stretches that are reversed at once, so that each fits the memory limit."""
+        """Return the first step of each segment that is reversed at once, so that each fits the memory limit."""
         parameters = position.parameters
         copies = 1 if self.is_plain else 2 + len(position.memory)  # parameters, gradients, memory
         each = self.gradient.bytes_kept(parameters, count)
         each += copies * sum(p.numel() * p.element_size() for p in parameters)
         length = max(1, self.memory_limit // each)
         if length < self.window:
-            # A position is kept for each stretch: shorter ones than this would need more memory, not less.
+            # A position is kept for each segment, so segments shorter than this would need more memory, not less.
             position_bytes = (1 + len(position.memory)) * sum(p.numel() * p.element_size() for p in parameters)
             length = max(length, math.isqrt(self.window * position_bytes // each))
         length = min(self.window, length)
@@ -220,14 +219,14 @@ class _Unroll(torch.autograd.Function):
         position = loop.advance(position, pairs, rates, traces=traces)
         ctx.loop, ctx.positions, ctx.traces = loop, positions, traces
         ctx.has_rates = isinstance(rates, Tensor)
-        # The parameters too, so that torch notices if they are changed in place before the reverse.
+        # Save the parameters too, so that torch notices if they are changed in place before the reverse.
         ctx.save_for_backward(states, actions, weights, rates if ctx.has_rates else None, *parameters)
         ctx.rates = rates
         return tuple(p.clone() if any(p is q for q in parameters) else p for p in position.parameters)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]  # so torch wants it
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # type: ignore[override]  # torch's convention
         loop: _Loop = ctx.loop
         *given, rates = ctx.saved_tensors[:4]
         rates = rates if ctx.has_rates else ctx.rates
@@ -238,7 +237,7 @@ class _Unroll(torch.autograd.Function):
         carry = [[torch.zeros_like(m) for m in part] for part in ctx.positions[-1].memory]
         traces, stop = ctx.traces, loop.steps
         if len(ctx.positions) > 1:
-            ctx.traces = None  # so that each stretch is freed before the next; a second backward computes it again
+            ctx.traces = None  # so that each segment is freed before the next; a second backward recomputes it
         for position in reversed(ctx.positions):
             if traces is None:
                 traces = []
@@ -249,7 +248,7 @@ class _Unroll(torch.autograd.Function):
                 if by_rates is not None and done.by_rate is not None:
                     by_rates[trace.step] = done.by_rate
             traces, stop, trace = None, position.step, None
-        # Before the window, nothing is differentiated; the initial parameters count only if it reaches back to them.
+        # Nothing before the window is differentiated: initial parameters count only if the window reaches them.
         first = adjoint if loop.window == loop.steps else [None] * len(adjoint)
         return (None, total.states, total.actions, total.weights, by_rates, *first)
 

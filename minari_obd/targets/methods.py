@@ -1,4 +1,4 @@
-"""Methods: the objectives of the papers, as ways to build targets."""
+"""Methods: the papers' objectives, as ways to build targets."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -27,21 +27,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DataBehaviouralCloning(Objective):
-    """DBC (2410.22728): the student does what the data did, L = E_(s,a)~D ‖pi(s) - a‖²."""
+    """DBC (2410.22728): the student imitates the data, L = E_(s,a)~D ‖pi(s) - a‖²."""
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Take the dataset's own actions, every state alike."""
+        """Take the dataset's actions, with equal weights."""
         return Targets(given.states, given.data.scaled_actions(), np.ones(len(given.data)), {})
 
 
 @dataclass(frozen=True)
 class PolicyBehaviouralCloning(Objective):
-    """PBC (2410.22728): the student does what the teacher would, L = E_s~D ‖pi(s) - pi*(s)‖²."""
+    """PBC (2410.22728): the student imitates the teacher, L = E_s~D ‖pi(s) - pi*(s)‖²."""
 
     needs_teacher: ClassVar[bool] = True
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Take the teacher's actions, every state alike."""
+        """Take the teacher's actions, with equal weights."""
         return Targets(given.states, given.scaled_teacher_actions, np.ones(len(given.data)), {})
 
 
@@ -49,8 +49,8 @@ class PolicyBehaviouralCloning(Objective):
 class ActionValuePolicyBehaviouralCloning(Objective):
     """Av-PBC (2410.22728): L = E_s~D q*(s, pi*(s)) ‖pi(s) - pi*(s)‖².
 
-    By default values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q as it is, which also
-    rescales the outer step; here methods differ in where they look and not in how fast they move.
+    By default, values are clipped at zero and scaled to mean 1. The paper's code uses 0.02 q unscaled, which also
+    rescales the outer step. Here, methods differ in where they look, not in how fast they move.
     """
 
     values: ValueRecipe = field(default_factory=ValueRecipe)
@@ -62,7 +62,7 @@ class ActionValuePolicyBehaviouralCloning(Objective):
         return cls(recipe.values)
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Take the teacher's actions, weighted by its value of them."""
+        """Take the teacher's actions, weighted by their values."""
         weights, details = _value_weights(given.teacher_values, self.values)
         is_raw = self.values.weights == "raw"
         return Targets(given.states, given.scaled_teacher_actions, weights, details, is_raw=is_raw)
@@ -72,8 +72,8 @@ class ActionValuePolicyBehaviouralCloning(Objective):
 class StateDensityWeighting(Objective):
     """SDW (2512.06692): Av-PBC with reciprocal state density, L = E_s~D q*(s, pi*(s)) d(s)^-alpha ‖pi(s) - pi*(s)‖².
 
-    Alpha is chosen so that d^-alpha alone has the effective sample fraction asked for, see
-    :func:`~minari_obd.densities.weights.tempered_reciprocal`. Without values it is PBC with reciprocal state density.
+    Alpha is chosen so that d^-alpha alone has the requested effective sample fraction, see
+    :func:`~minari_obd.densities.weights.tempered_reciprocal`. Without values, it is PBC with reciprocal state density.
     """
 
     effective_fraction: float = 0.5
@@ -88,7 +88,7 @@ class StateDensityWeighting(Objective):
         return cls(recipe.density.effective_fraction, recipe.density.with_values, recipe.values)
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Take the teacher's actions, weighted by value, if that is asked for, and rarity."""
+        """Take the teacher's actions, weighted by rarity and, with ``with_values``, by value."""
         rarity = tempered_reciprocal(given.density.log_prob(given.states), self.effective_fraction)
         details = {
             **describe_density(given.density),
@@ -100,7 +100,7 @@ class StateDensityWeighting(Objective):
         weights = rarity.weights
         if self.with_values:
             by_value, said = _value_weights(given.teacher_values, self.values)
-            # One scale for the product: the values' own, which is 1 but for raw ones.
+            # The product has the mean of the value weights, which is 1 except for raw ones.
             weights = weights * by_value
             weights = weights * (by_value.mean() / weights.mean())
             details |= said
@@ -110,7 +110,7 @@ class StateDensityWeighting(Objective):
 
 
 def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
-    """Weights (N,) of values (N,), and what the provenance says of them."""
+    """Return weights (N,) for values (N,), and their details for the provenance."""
     details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
     if recipe.weights == "tempered":
         if not np.isfinite(values).all():
@@ -119,7 +119,7 @@ def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray,
         if tempered.clip[0] == tempered.clip[1]:
             raise DataError(
                 f"The teacher values (nearly) all states at {tempered.clip[0]:.3g}, so its values cannot tell them "
-                "apart; use method 'pbc' or 'opw', which need none, or train the teacher longer."
+                "apart; use method 'pbc' or 'opw', which need no values, or train the teacher longer."
             )
         details |= {"value_alpha": tempered.alpha, "value_clip": list(tempered.clip)}
         return tempered.weights, details | {"value_effective_fraction": tempered.effective_fraction}

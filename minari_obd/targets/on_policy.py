@@ -1,4 +1,4 @@
-"""On-policy weighting: distil where the teacher would go, found by how the data's recent actions agree with it."""
+"""On-policy weighting: distil where the teacher would go, judged by how well the data's recent actions match it."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -19,13 +19,13 @@ def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> n
     r"""Measure how far the actions that led to each state were from the teacher's, shape (N,).
 
     c_0 = 0 in an episode's first state, where any policy starts, and c_{t+1} = decay c_t + (1 - decay) d_t with
-    d_t = ‖a_t - pi*(s_t)‖² / A, both actions on [-1, 1]. For a teacher with Gaussian noise, -c is the logarithm of
-    the importance ratio of a state's recent actions, up to a factor and where the data's own noise was even.
+    d_t = ‖a_t - pi*(s_t)‖² / A, both actions on [-1, 1]. For a teacher with Gaussian noise, -c is, up to a factor, the
+    logarithm of the importance ratio of a state's recent actions, provided that the data's own noise was uniform.
 
     Args:
         data: the offline dataset.
         actions: pi*(s), on [-1, 1], shape (N, A).
-        decay: what an action counts for, once a step later than another; 1 / (1 - decay) actions are a state's past.
+        decay: factor by which an action's weight falls per step; a state's past spans about 1 / (1 - decay) actions.
     """
     distances = np.square(data.scaled_actions() - actions, dtype=np.float64).mean(axis=1)
     found = np.zeros(len(data))
@@ -38,10 +38,10 @@ def past_disagreement(data: OfflineData, actions: np.ndarray, decay: float) -> n
 class OnPolicyWeighting(Objective):
     """OPW, this package's own: PBC where the teacher would be, L = E_s~D exp(-c(s) / T) ‖pi(s) - pi*(s)‖².
 
-    A cloned student will be where its teacher goes. The data is elsewhere too, and pairs that must hold the teacher's
-    actions everywhere have little left for where it matters. c is :func:`past_disagreement`. The temperature T is in
-    its units and not chosen for an effective sample fraction: data that is near the teacher everywhere stays weighted
-    more evenly, for there c tells mostly noise. It works with teachers that provide no values.
+    A cloned student goes where its teacher goes. The data is elsewhere too, and pairs that represent the teacher's
+    actions everywhere have little capacity left for where it matters. c is :func:`past_disagreement`. The temperature T
+    has its units and is not chosen for an effective sample fraction: data that is close to the teacher everywhere
+    keeps more even weights, because c is mostly noise there. The method works with teachers that provide no values.
     """
 
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
@@ -53,10 +53,10 @@ class OnPolicyWeighting(Objective):
         return cls(recipe.on_policy)
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Take the teacher's actions, weighted by how the data came to their states."""
+        """Take the teacher's actions, weighted by how the data reached their states."""
         actions = given.scaled_teacher_actions
         past = past_disagreement(given.data, actions, self.on_policy.decay)
-        # Relative to the least, so that data that is far from the teacher everywhere cannot underflow.
+        # Relative to the minimum, so that data far from the teacher everywhere cannot underflow.
         weights = np.exp((past.min() - past) / self.on_policy.temperature)
         details = {
             "decay": self.on_policy.decay,

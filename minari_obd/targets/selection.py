@@ -1,4 +1,4 @@
-"""Selection: real pairs in place of distilled ones, the baselines."""
+"""Selection: baselines that pick real pairs instead of distilling them."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Targets: what a cloned student should do, state by state."""
+"""Targets: what a cloned student should do in each state."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,18 +17,18 @@ __all__ = ["Objective", "Selection", "TargetInputs", "Targets"]
 
 @dataclass(frozen=True)
 class Targets:
-    """What a cloned student should do, state by state; all that the distiller ever sees."""
+    """What a cloned student should do in each state. The distiller sees nothing else."""
 
     states: np.ndarray
     """Normalised states, shape (N, S), float32."""
     actions: np.ndarray
     """Actions on [-1, 1], shape (N, A), float32."""
     weights: np.ndarray
-    """Weight of each state's squared error, shape (N,), float32, not negative; mean 1, but where values are raw."""
+    """Weight of each state's squared error, shape (N,), float32, non-negative. The mean is 1 unless weights are raw."""
     details: dict[str, Any]
-    """What the weights were made with, as JSON values for the provenance."""
+    """How the weights were made, as JSON values for the provenance."""
     is_raw: bool = False
-    """Whether the weights keep the scale of the values that they were made with."""
+    """Whether the weights keep the scale of the values from which they were made."""
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "weights"):
@@ -40,12 +40,12 @@ class Targets:
         count = len(self.states)
         if self.actions.shape[:1] != (count,) or self.weights.shape != (count,):
             raise DataError(
-                f"Targets need one action and one weight a state; got {self.states.shape}, {self.actions.shape} and "
-                f"{self.weights.shape}."
+                f"Targets need one action and one weight per state; got shapes {self.states.shape}, "
+                f"{self.actions.shape} and {self.weights.shape}."
             )
         mean = float(self.weights.mean(dtype=np.float64))
         if (self.weights < 0).any() or not mean > 0.0 or not (self.is_raw or abs(mean - 1.0) <= 1e-3):
-            raise DataError("Target weights must not be negative and must have mean 1, or above 0 where they are raw.")
+            raise DataError("Target weights must not be negative and must have mean 1, or, if raw, a mean above 0.")
 
     def __len__(self) -> int:
         return len(self.states)
@@ -53,7 +53,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class TargetInputs:
-    """What targets are built from. All of it is frozen before distillation starts."""
+    """Inputs from which targets are built. All of them are frozen before distillation starts."""
 
     data: OfflineData
     given_teacher: Teacher | None = None
@@ -90,12 +90,12 @@ class TargetInputs:
 
     @cached_property
     def teacher_actions(self) -> np.ndarray:
-        """The teacher's actions in every state, raw units, within the bounds, shape (N, A)."""
+        """The teacher's action in every state, in raw units and within the bounds, shape (N, A)."""
         return bounded_actions(self.teacher, self.data.observations, self.data.action_low, self.data.action_high)
 
     @cached_property
     def scaled_teacher_actions(self) -> np.ndarray:
-        """The same on [-1, 1]."""
+        """The teacher's action in every state, on [-1, 1], shape (N, A)."""
         return self.data.action_scale.scale(self.teacher_actions)
 
     @cached_property
@@ -114,7 +114,7 @@ class TargetInputs:
 
 
 class Objective:
-    """A way to build targets. What it needs besides the data is said by its flags.
+    """A way to build targets. Its flags say what it needs besides the data.
 
     Subclasses are frozen dataclasses whose fields are their settings.
     """
@@ -124,23 +124,23 @@ class Objective:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """Make the objective from those settings of a recipe that it reads; by default it reads none."""
+        """Make the objective from the settings that it reads from a recipe; by default none."""
         return cls()
 
     def targets(self, given: TargetInputs) -> Targets:
-        """Build the targets of every state of the data."""
+        """Build the targets for every state of the data."""
         raise NotImplementedError
 
 
 class Selection:
-    """A way to pick real pairs instead of distilling: a baseline. It needs neither teacher nor density."""
+    """A baseline that picks real pairs instead of distilling. It needs neither teacher nor density."""
 
     needs_teacher: ClassVar[bool] = False
     needs_density: ClassVar[bool] = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """Make the selection from those settings of a recipe that it reads; by default it reads none."""
+        """Make the selection from the settings that it reads from a recipe; by default none."""
         return cls()
 
     def select(self, data: OfflineData, size: int, seed: int) -> np.ndarray:
