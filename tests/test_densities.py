@@ -198,7 +198,7 @@ def test_states_that_cannot_be_used_are_named(estimator: Density) -> None:
         estimator.fit(np.zeros((2, 2)))
     with pytest.raises(DataError, match="finite states"):
         estimator.fit(np.full((100, 2), np.nan))
-    with pytest.raises(DataError, match="of states of size 2"):
+    with pytest.raises(DataError, match="was fitted to states of size 2"):
         estimator.fit(clusters(100, np.random.default_rng(0))).log_prob(np.zeros((3, 5)))
 
 

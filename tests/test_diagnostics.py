@@ -220,7 +220,7 @@ def test_a_report_is_json_and_a_table() -> None:
     held = json.loads(Path("report.json").read_text())
     assert held == found.to_json()
     assert held["initial_membership"]["members"] == 128
-    assert [note.split()[0] for note in found.notes] == ["No", "The"]  # teacher, environment
+    assert [note.split()[0] for note in found.notes] == ["No", "There"]  # teacher, environment
     text = found.to_markdown()
     for name in (
         "held-out states, to the data",
@@ -249,7 +249,7 @@ def test_what_is_not_at_hand_is_left_out_with_a_note() -> None:
     assert found.initial_membership is None
     assert [note.split(",")[0] for note in found.notes[1:]] == [
         "There are no rollouts: The policy takes 3 observations and gives 2 actions",
-        "The rows that the pairs began as are too few",
+        "There is no membership test of initial rows: too few of the pairs' initial rows were found.",
     ]
 
 
@@ -263,14 +263,14 @@ def test_what_cannot_be_diagnosed_is_refused() -> None:
         diagnose(pairs, data, students=0)
     with pytest.raises(DataError, match="a million standard deviations"):
         diagnose(replace(pairs, observations=pairs.observations + 1e38), data)
-    with pytest.raises(DataError, match="the set is damaged"):
+    with pytest.raises(DataError, match="the dataset is damaged"):
         diagnose(replace(pairs, actions=pairs.actions[:, :1], action_low=[-1], action_high=[1]), data)
     with pytest.raises(DataError, match="another task"):
         diagnose(pairs, data, teacher=PolicyTeacher(minari_obd.clone(make_pairs(shape=(3, 1)))))
     for change, error, message in (
-        ({"seed": 4}, DataError, "is not the dataset's own"),
+        ({"seed": 4}, DataError, "does not match the dataset"),
         ({"recipe": {"sauce": 1}}, FormatError, "no setting 'sauce'"),
-        ({"recipe": {**pairs.provenance.recipe, "size": 10**9}}, DataError, "that was never run"),
+        ({"recipe": {**pairs.provenance.recipe, "size": 10**9}}, DataError, "so it was never run"),
     ):
         with pytest.raises(error, match=message):
             diagnose(replace(pairs, provenance=replace(pairs.provenance, **change)), data)
@@ -308,7 +308,7 @@ def test_a_teacher_is_found_and_never_trained(
     main(["diagnose", "made", "--students", "1", "--episodes", "1"])
     said = capsys.readouterr().out
     assert "to the teacher" not in said
-    assert "No teacher was found or given" in said
+    assert "No teacher was given or found" in said
     main(["diagnose", "made", "--students", "1", "--episodes", "1", "--teacher", "mine"])
     assert "to the teacher" in capsys.readouterr().out
     assert not Path("empty").exists()

@@ -143,7 +143,7 @@ def test_all_students_face_the_same_starts() -> None:
 
 def test_unusable_requests_are_named() -> None:
     pairs = make_pairs(env_id=None)
-    with pytest.raises(SettingError, match="not known what environment"):
+    with pytest.raises(SettingError, match="environment of this subject is not known"):
         minari_obd.evaluate(pairs)
     with pytest.raises(
         SettingError, match="takes 3 observations and gives 2 actions, but the environment has 11 and 3"

@@ -1,4 +1,4 @@
-"""Evaluation: students x episodes rollouts in lockstep."""
+"""Evaluation: rolls out students x episodes in lockstep."""
 
 import time
 from collections.abc import Sequence
@@ -40,34 +40,34 @@ def evaluate(
     """Measure returns in the environment.
 
     Args:
-        subject: a distilled dataset, from which students are cloned first; a policy, whose students are judged one
+        subject: a distilled dataset, from which students are cloned first; a policy, whose students are evaluated one
             by one; or a teacher, which counts as one student.
         env: a plain registered Gymnasium id; the subject's own if not given.
-        students: how many to judge; the protocol's number if not given. Of a distilled dataset they are cloned first; a
-            policy's are those that it has.
-        episodes: of each; the protocol's number if not given. All face the same starts.
-        protocol: a name (`paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adam`, ...), a whole protocol, or only
-            how to clone. If not given, ten students x ten episodes, cloned as the dataset says.
-        seed: of students and starts.
-        workers: processes, one for each core if not given. The returns are the same to
-            the bit for every number.
+        students: number of students to clone from a distilled dataset; the protocol's number if not given. A policy is
+            evaluated with all the students that it has.
+        episodes: episodes per student; the protocol's number if not given. All students face the same starts.
+        protocol: a name (`paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adam`, ...), an evaluation protocol, or
+            a student protocol. If not given, ten students x ten episodes, cloned by the dataset's own protocol.
+        seed: seed of students and starts.
+        workers: number of processes; one per core if not given. The returns are bit-identical for every number.
         progress: show a bar.
 
     Raises:
-        SettingError: no environment is known, or it does not fit the subject.
+        SettingError: counts or seed make no sense, the environment is unknown, or it does not fit the subject.
         NotFoundError: the environment is not registered.
+        DataError: the environment returned rewards that are not finite.
     """
     given = evaluation_protocol_by_name(protocol)
     students = given.students if students is None else students
     episodes = given.episodes if episodes is None else episodes
     if min(episodes, students, 1 if workers is None else workers) < 1 or seed < 0:
         raise SettingError(
-            f"{students} students x {episodes} episodes, seed {seed}: at least one of each is needed, "
-            "and a seed from 0 up."
+            f"Got {students} students x {episodes} episodes, seed {seed}; use at least one of each, and a seed of 0 or "
+            "more."
         )
     env_id = env or getattr(subject, "env_id", None)
     if env_id is None:
-        raise SettingError("It is not known what environment this belongs to; name one with env='Hopper-v5', say.")
+        raise SettingError("The environment of this subject is not known; name it, for example with env='Hopper-v5'.")
     environment = make_environment(env_id)
     if isinstance(subject, DistilledDataset):
         subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
@@ -86,7 +86,7 @@ def evaluate(
         returns[part], lengths[part] = (values.reshape(returns[part].shape) for values in each)
     seconds = time.perf_counter() - started
     if not np.isfinite(returns).all():
-        raise DataError(f"'{env_id}' returned rewards that are not finite; nothing can be averaged.")
+        raise DataError(f"'{env_id}' returned rewards that are not finite, so there is no mean; check the environment.")
     environment.close()
     packages = ("minari-obd", "gymnasium", "torch", "numpy", *_simulator(environment))
     return EvaluationReport(
@@ -109,8 +109,8 @@ def _simulator(environment: Any) -> Sequence[str]:
 def _parts(students: int, episodes: int) -> list[_Part]:
     """Cut the (students, episodes) matrix into batches of about ten rows: whole students, or some episodes of one.
 
-    The cut depends on nothing else, so that every policy call has the same shape, and gives the same bits, whoever
-    steps the environments.
+    The cut depends on nothing else. Every policy call therefore has the same shape and gives the same bits, no matter
+    which process steps the environments.
     """
     at_once = max(1, _ROWS // episodes)
     return [
@@ -121,5 +121,5 @@ def _parts(students: int, episodes: int) -> list[_Part]:
 
 
 def _seeds(starts: np.ndarray, part: _Part) -> list[int]:
-    """All students face the same starts."""
+    """Return the reset seeds of a part. All students face the same starts."""
     return [int(start) for start in starts[part[1]]] * (part[0].stop - part[0].start)

@@ -1,4 +1,4 @@
-"""Subjects: what can be judged in an environment, students (alone or as ensembles) and teachers."""
+"""Subjects that can be evaluated in an environment: students (alone or as ensembles) and teachers."""
 
 from dataclasses import dataclass, replace
 
@@ -18,18 +18,18 @@ __all__ = ["LoneTeacher", "Students", "check_fit", "known_reference"]
 
 @dataclass(frozen=True)
 class Students:
-    """Cloned students, judged one by one, or some together as an ensemble that acts by its mean action."""
+    """Cloned students, evaluated one by one or in ensembles that act by their mean action."""
 
     policy: Policy
     ensemble: int
     """Students that act together as one."""
 
     can_be_forked = True
-    """Whether other processes can act for it."""
+    """Whether forked processes can act for the subject."""
 
     @property
     def count(self) -> int:
-        """Students, or ensembles, that are judged."""
+        """Number of students, or of ensembles, to evaluate."""
         return self.policy.students // self.ensemble
 
     @property
@@ -38,27 +38,30 @@ class Students:
         return self.policy.protocol
 
     def check(self, environment: gym.Env) -> None:
-        """Make sure that the students fit the environment, and can be divided into ensembles.
+        """Make sure that the students fit the environment and can be divided into ensembles.
 
         Raises:
-            SettingError: they do not, or cannot.
+            SettingError: they do not fit, or cannot be divided.
         """
         check_fit(self.policy, environment)
         if self.count * self.ensemble != self.policy.students:
-            raise SettingError(f"{self.policy.students} students cannot be divided into ensembles of {self.ensemble}.")
+            raise SettingError(
+                f"{self.policy.students} students cannot be divided into ensembles of {self.ensemble}; use a multiple "
+                "of it."
+            )
 
     def reference(self, env_id: str) -> ReferenceScores | None:
         """Return the reference scores of an environment, if there are any."""
         return known_reference(env_id, self.policy)
 
     def batch_policy(self, students: slice, episodes: slice) -> BatchPolicy:
-        """Return one policy call a step for all rows of a part, student (or ensemble) after student."""
+        """Return a policy that acts for all rows of a part in one call, student (or ensemble) after student."""
         count, starts = (each.stop - each.start for each in (students, episodes))
         rows = slice(students.start * self.ensemble, students.stop * self.ensemble)
         policy = replace(self.policy, parameters=[p[rows] for p in self.policy.parameters])
 
         def act(observations: np.ndarray, running: np.ndarray) -> np.ndarray:
-            # Students that have finished keep zero rows, so that the batch keeps its shape and each row its bits.
+            # Finished episodes keep zero rows, so the batch keeps its shape and each row its bits.
             if len(running) < count * starts:
                 batch = np.zeros((count * starts, observations.shape[1]), dtype=np.float32)
                 batch[running] = observations
@@ -83,25 +86,25 @@ class LoneTeacher:
 
     @property
     def can_be_forked(self) -> bool:
-        """Whether other processes can act for it. A user's own teacher may hold what they cannot use, such as a GPU."""
+        """Whether forked processes can act for it. A user's teacher may hold what they cannot use, such as a GPU."""
         return isinstance(self.teacher, FrozenTeacher)
 
     def check(self, environment: gym.Env) -> None:
-        """Accept any environment: the teacher itself refuses observations of another size."""
+        """Accept any environment. The teacher itself refuses observations of another size."""
 
     def reference(self, env_id: str) -> ReferenceScores | None:
         """Return the reference scores of an environment, if there are any."""
         return known_reference(env_id)
 
     def batch_policy(self, students: slice, episodes: slice) -> BatchPolicy:
-        """Return the teacher's actions for whatever rows are running."""
+        """Return a policy that gives the teacher's actions for the running rows."""
         return lambda observations, _: np.asarray(self.teacher.act(observations))
 
 
 def known_reference(env_id: str, policy: Policy | None = None) -> ReferenceScores | None:
-    """Return the scores that returns in an environment are measured between, if there are any.
+    """Return the reference scores of an environment, if there are any.
 
-    A policy's own scores win in its own environment.
+    In a policy's own environment, the policy's own reference scores take precedence.
     """
     own = policy.reference if policy is not None and policy.env_id == env_id else None
     if own is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
@@ -113,7 +116,7 @@ def check_fit(policy: Policy, environment: gym.Env) -> None:
     """Make sure that a policy and an environment have observations and actions of the same size.
 
     Raises:
-        SettingError: they have not.
+        SettingError: the sizes differ.
     """
     spaces = environment.observation_space, environment.action_space
     given = [gym.spaces.flatdim(space) for space in spaces]
@@ -121,5 +124,5 @@ def check_fit(policy: Policy, environment: gym.Env) -> None:
     if given != wanted:
         raise SettingError(
             f"The policy takes {wanted[0]} observations and gives {wanted[1]} actions, but the environment has "
-            f"{given[0]} and {given[1]}; name the environment that the pairs are about."
+            f"{given[0]} and {given[1]}; name the environment that the pairs were made for."
         )

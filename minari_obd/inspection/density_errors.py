@@ -1,4 +1,4 @@
-"""Errors by density: how far students are from what they were to do, at rare states and at common ones."""
+"""Errors by density: how far students are from the wanted actions at rare states and at common ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from minari_obd.scores.estimates import Estimate, estimate_mean
 __all__ = ["DECILES", "DensityDecile", "ErrorByDensity", "errors_over_sets"]
 
 DECILES = 10
-"""Parts that the states are cut into."""
+"""Number of parts into which the states are cut."""
 
 
 @dataclass(frozen=True)
 class DensityDecile:
-    """A tenth of the states, of like density."""
+    """A tenth of the states, of similar density."""
 
     log_density: float
-    """Mean over its states, nats, of states in z-scores."""
+    """Mean log-density of its states in z-scores, in nats."""
     error: Estimate
-    """Mean squared difference of actions on [-1, 1], over states and action dimensions, then over students; its 95%
+    """Mean squared difference of actions on [-1, 1], over states and action dimensions, then over students. Its 95%
     interval resamples students."""
     constant: float
-    """What the best constant action would have here: the variance of the wanted actions, averaged over dimensions."""
+    """Error of the best constant action here: the variance of the wanted actions, averaged over dimensions."""
     states: int
 
 
@@ -33,17 +33,17 @@ class DensityDecile:
 class ErrorByDensity:
     """Students' action error at held-out states, by decile of the states' density.
 
-    State density weighting (2512.06692) gives rare states more weight: if that is what helps, the error falls in the
-    first deciles. The estimator, its fit and the held-out states are the same for all sets of one source, seed and
-    held-out share, whatever their own weights were made with, so that sets compare. (A selected row is not held out.)
+    State density weighting (2512.06692) gives rare states more weight. If that is what helps, the error falls in the
+    first deciles. All sets of one source, seed and held-out share use the same estimator, fit and held-out states, no
+    matter how their own weights were made, so sets can be compared. (A selected row is not held out.)
     """
 
     estimator: str
-    """The density estimator with its settings; it was fitted to training states in z-scores."""
+    """The density estimator with its settings, fitted to training states in z-scores."""
     against: Literal["teacher", "data"]
-    """Whose actions were wanted: the teacher's, or the dataset's where no teacher is at hand."""
+    """Whose actions were wanted: the teacher's, or the dataset's if no teacher is available."""
     deciles: tuple[DensityDecile, ...]
-    """From the rarest tenth of the states to the commonest; ten."""
+    """Ten deciles, from the rarest states to the commonest."""
 
     @classmethod
     def of(
@@ -55,20 +55,20 @@ class ErrorByDensity:
         estimator: str,
         against: Literal["teacher", "data"],
     ) -> "ErrorByDensity":
-        """Cut the states into deciles and sum their errors up; states of one density are cut in their order.
+        """Cut the states into deciles and summarise their errors. States of equal density keep their order.
 
         Args:
             errors: squared errors of E students at T states, averaged over action dimensions, shape (E, T).
-            wanted: actions on [-1, 1], shape (T, A).
-            log_density: of the states, nats, shape (T,).
-            estimator: its name.
+            wanted: wanted actions on [-1, 1], shape (T, A).
+            log_density: log-densities of the states in nats, shape (T,).
+            estimator: the estimator's name.
             against: whose actions are wanted.
 
         Raises:
-            DataError: fewer than ten states, or numbers that are not finite.
+            DataError: there are fewer than ten states, or numbers are not finite.
         """
         if len(log_density) < DECILES:
-            raise DataError(f"Deciles of the density take {DECILES} held-out states; there are {len(log_density)}.")
+            raise DataError(f"Deciles of the density need {DECILES} held-out states; there are {len(log_density)}.")
         if not (np.isfinite(errors).all() and np.isfinite(log_density).all()):
             raise DataError("Some errors or densities of held-out states are not finite; a training or a fit diverged.")
         parts = np.array_split(np.argsort(log_density, kind="stable"), DECILES)
@@ -76,10 +76,10 @@ class ErrorByDensity:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ErrorByDensity":
-        """Read what ``dataclasses.asdict`` gave.
+        """Read the values of ``dataclasses.asdict``.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the values have another form.
         """
         deciles = [DensityDecile(**{**each, "error": Estimate(**each["error"])}) for each in values["deciles"]]
         numbers = [(d.log_density, d.error.mean, d.error.low, d.error.high, d.constant, d.states) for d in deciles]
@@ -89,9 +89,10 @@ class ErrorByDensity:
 
 
 def errors_over_sets(sets: Sequence[ErrorByDensity]) -> list[Estimate]:
-    """Mean error of each decile over sets, one a seed, with a 95% interval over them; a single one's is over students.
+    """Return the mean error of each decile over sets, one set per seed, with a 95% interval.
 
-    Seeds are resampled, because a seed's students share their pairs and their teacher.
+    The interval resamples seeds, because a seed's students share their pairs and teacher. With a single set, it
+    resamples its students.
     """
     if len(sets) == 1:
         return [decile.error for decile in sets[0].deciles]

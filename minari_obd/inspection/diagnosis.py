@@ -1,4 +1,4 @@
-"""Diagnostics: why a distilled dataset scores what it scores, and what its pairs tell of single rows."""
+"""Diagnostics: what explains a distilled dataset's score, and what its pairs reveal about single rows."""
 
 from pathlib import Path
 from typing import Any
@@ -26,36 +26,36 @@ def diagnose(
     out: str | Path | None = None,
     progress: bool = False,
 ) -> Diagnostics:
-    """Measure what a score leaves unsaid: where students err, and where the pairs lie in their source.
+    """Measure what a score does not show: where students err, and where the pairs lie in their source.
 
-    Nothing is trained but the students. What needs a teacher or an environment that is not at hand is None, and the
+    Only the students are trained. What needs a teacher or an environment that is not available is None, and the
     ``notes`` say why.
 
     Args:
         dataset: the distilled dataset.
-        source: the offline dataset that it was made from, whatever :func:`load_offline_data` takes. If not given, the
-            Minari dataset of the id that the provenance names, where that is on this machine.
-        teacher: whom students are compared with: a teacher, or the folder of a saved one. If not given, the one that
-            the recipe names, where this machine has trained it before.
-        students: how many to clone; those that :func:`evaluate` clones with this seed.
-        episodes: of each student, and of the teacher, from the starts of :func:`evaluate`.
-        density: the estimator that held-out states are put in order by, for the errors by density: ``knn``, ``maf``,
-            ``gmm``, or one with its settings. The default is the same for every set, whatever its own weights were
-            made with, so that sets compare.
-        seed: of students, starts and draws of rows. The split into training and held-out rows is the recipe's.
-        out: a JSON file to write; it is checked before any work.
+        source: the offline dataset that it was made from, as for :func:`load_offline_data`. If not given, the Minari
+            dataset that the provenance names, if it is on this machine.
+        teacher: the teacher to compare students with, or the folder of a saved one. If not given, the recipe's, if
+            this machine has trained it before.
+        students: number of students to clone; the same ones that :func:`evaluate` clones with this seed.
+        episodes: episodes per student, and of the teacher, from the starts of :func:`evaluate`.
+        density: the estimator that orders held-out states for the errors by density: ``knn``, ``maf``, ``gmm``, or an
+            instance with its settings. The default is the same for every set, no matter how its weights were made, so
+            sets can be compared.
+        seed: seed of students, starts and draws of rows. The split into training and held-out rows is the recipe's.
+        out: a JSON file to write. It is checked before any work.
         progress: show bars.
 
     Raises:
-        NotFoundError: the source is not on this machine, or there is no such estimator.
-        DataError: the source is not the one that the pairs were made from; or students, pairs or teacher are unusable.
+        NotFoundError: the source is not on this machine, or the estimator is unknown.
+        DataError: the pairs were made from another source, or students, pairs or teacher are unusable.
         FormatError: the recipe in the provenance cannot be read.
-        SettingError: counts or a seed that make no sense, or an output path that cannot be written.
+        SettingError: counts or seed make no sense, or the output path cannot be written.
     """
     if min(students, episodes) < 1 or seed < 0:
         raise SettingError(
-            f"{students} students x {episodes} episodes, seed {seed}: at least one of each is needed, "
-            "and a seed from 0 up."
+            f"Got {students} students x {episodes} episodes, seed {seed}; use at least one of each, and a seed of 0 or "
+            "more."
         )
     if out is not None:
         check_report(out)
@@ -76,16 +76,16 @@ def error_by_density(
     seed: int = 0,
     progress: bool = False,
 ) -> ErrorByDensity:
-    """Measure students' action error at rare and at common held-out states; of :func:`diagnose`, this part alone.
+    """Measure students' action error at rare and common held-out states. This is only that part of :func:`diagnose`.
 
-    Nothing is rolled out, so it takes seconds, and no environment. All arguments and errors are those of
-    :func:`diagnose`; where its ``notes`` would say why there are no errors by density, this raises.
+    Nothing is rolled out, so it takes seconds and needs no environment. All arguments and errors are those of
+    :func:`diagnose`, but this raises where ``notes`` would say why there are no errors by density.
 
     Raises:
-        DataError: also, fewer than ten held-out states, or too few training states for the estimator.
-        MissingExtraError: the estimator needs something that is not installed.
+        DataError: also if there are fewer than ten held-out states, or too few training states for the estimator.
+        MissingExtraError: the estimator needs a package that is not installed.
     """
     if students < 1 or seed < 0:
-        raise SettingError(f"{students} students, seed {seed}: at least one is needed, and a seed from 0 up.")
+        raise SettingError(f"Got {students} students, seed {seed}; use at least one student and a seed of 0 or more.")
     study = Study.of(dataset, source, teacher=teacher, students=students, density=density, seed=seed, progress=progress)
     return study.error_by_density()

@@ -1,4 +1,4 @@
-"""The report of a diagnosis: its quantities by definition, and a table that sets each beside what to judge it by."""
+"""The report of a diagnosis: the definitions of its quantities, and a table that compares each with a reference."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -27,21 +27,21 @@ class ActionError:
     """Squared difference of actions on [-1, 1], averaged over action dimensions, of E students at T states."""
 
     mean: Estimate
-    """Mean over states, then over students; its 95% interval resamples students."""
+    """Mean over states, then over students. Its 95% interval resamples students."""
     quartiles: tuple[float, float, float]
-    """Over all students and states."""
+    """Quartiles over all students and states."""
     constant: float
-    """What the best constant action would have: the variance of the wanted actions, averaged over dimensions."""
+    """Error of the best constant action: the variance of the wanted actions, averaged over dimensions."""
     states: int
-    """T; on students' own trajectories, of all of them together."""
+    """T. On students' own trajectories, the total over all students."""
 
 
 @dataclass(frozen=True)
 class Membership:
-    """How well somebody who holds the pairs tells rows that went into them from rows that did not.
+    """How well an observer who has the pairs can tell which rows were used to make them.
 
-    Each is the probability that a member scores higher than another row, with DeLong's 95% interval. Chance is 0.5. An
-    average: single rows may be given away where it is at chance (Carlini et al. 2022, arXiv 2112.03570).
+    Each value is the probability that a member scores higher than another row, with DeLong's 95% interval. Chance is
+    0.5. It is an average: single rows may be exposed even at chance level (Carlini et al. 2022, arXiv 2112.03570).
     """
 
     by_distance: Estimate
@@ -49,7 +49,7 @@ class Membership:
     by_loss: Estimate
     """A row scores minus the mean squared error of students on it (Yeom et al. 2018, arXiv 1709.01604)."""
     members: int
-    """Rows that went in."""
+    """Rows that were used."""
     others: int
     """Held-out rows."""
 
@@ -62,11 +62,10 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What is behind a distilled dataset's score.
+    """Measurements that explain a distilled dataset's score.
 
-    Held-out rows are those that the recipe kept from the pairs' gradient; where pairs are selected rows, the same rows
-    without the selected ones. They chose the outer step that the pairs are from, and teacher, density and normaliser
-    saw them.
+    Held-out rows are those that the recipe kept out of the pairs' gradient, without any rows that were selected as
+    pairs. They did choose the outer step of the pairs, and teacher, density and normaliser saw them.
     """
 
     source: str
@@ -78,22 +77,22 @@ class Diagnostics:
     students: int
     """Students cloned, with the dataset's own protocol."""
     episodes: int
-    """Episodes of each, and of the teacher."""
+    """Episodes per student, and of the teacher."""
     seed: int
-    """Of students, starts and draws of rows."""
+    """Seed of students, starts and draws of rows."""
     offline_error: ActionError
-    """At held-out states, against the dataset's actions. With noisy behaviour the noise is part of it."""
+    """Error at held-out states, against the dataset's actions. It includes any noise of the behaviour."""
     offline_error_to_teacher: ActionError | None
-    """At held-out states, against the teacher's actions."""
+    """Error at held-out states, against the teacher's actions."""
     error_on_teacher_trajectories: ActionError | None
-    """Against the teacher's actions, at the states that the teacher comes to."""
+    """Error at the states that the teacher visits, against its actions."""
     error_on_own_trajectories: ActionError | None
-    """Against the teacher's actions, at the states that the students come to themselves: larger where their errors
-    lead them to states that they were not taught (Ross et al. 2011, arXiv 1011.0686)."""
+    """Error at the states that the students visit, against the teacher's actions. It is larger if their errors lead
+    them to states on which they were not trained (Ross et al. 2011, arXiv 1011.0686)."""
     is_scored: bool
-    """Whether the scores are normalised; they are plain returns if the dataset has no reference scores."""
+    """Whether the scores are normalised. They are plain returns if the dataset has no reference scores."""
     student_score: Estimate | None
-    """Mean score of these students' episodes, and its 95% interval over students (a single one's: over episodes)."""
+    """Mean score of these students' episodes, and its 95% interval over students (or over a single one's episodes)."""
     teacher_score: Estimate | None
     """Mean score of the teacher's episodes, and its 95% interval over episodes."""
     coverage: Coverage | None
@@ -101,34 +100,34 @@ class Diagnostics:
     membership: Membership
     """Random training rows against held-out rows."""
     initial_membership: Membership | None
-    """The harder case: the rows that the pairs were initialised from against held-out rows. Pairs that are real rows
+    """The harder case: the rows from which the pairs were initialised against held-out rows. Pairs that are real rows
     give 1 by construction."""
     error_by_density: ErrorByDensity | None = None
-    """At held-out states, by decile of their density, against the teacher's actions; the data's without a teacher."""
+    """Error at held-out states by decile of density, against the teacher's actions, or the data's without a teacher."""
     notes: tuple[str, ...] = ()
-    """Why something is None."""
+    """Reasons why values are None."""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return the whole report as JSON values."""
         return json.loads(json.dumps(asdict(self), allow_nan=False))
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON to a file and return its path.
 
         Raises:
-            SettingError: as :func:`check_report`.
+            SettingError: as in :func:`check_report`.
         """
         path = check_report(path)
         write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
         return path
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
+        """Return the table as Markdown."""
         table = markdown_table([self._title, "", "beside"], [list(row) for row in self._rows()])
         return printable("\n\n".join([table, *self.notes])) + "\n"
 
     def table(self) -> Table:
-        """The table for the terminal."""
+        """Return the table for the terminal."""
         table = Table(box=SIMPLE_HEAD, title=Text(printable(self._title)))
         for name in ("", "", "beside"):
             table.add_column(name, overflow="fold")
@@ -192,15 +191,16 @@ class Diagnostics:
 
 
 def check_report(path: str | Path) -> Path:
-    """Make sure, before any long work, that a report may be written to ``path``.
+    """Make sure, before any long work, that a report can be written to ``path``.
 
     Raises:
-        SettingError: it is a folder, lies in a distilled dataset's folder, or cannot be written.
+        SettingError: the path is a folder, lies in a distilled dataset's folder, or cannot be written.
     """
     path = Path(path)
     if path.is_dir() or (path.parent / METADATA_FILE).exists():
         raise SettingError(
-            f"'{path}' is a folder, or lies in a distilled dataset's, which holds nothing else; name a file beside it."
+            f"'{path}' is a folder, or lies in a distilled dataset's folder, which may hold nothing else; name a file "
+            "beside it."
         )
     return check_writable(path)
 

@@ -1,4 +1,4 @@
-"""Neighbours: where pairs lie among the states of their source, and how near to single ones."""
+"""Neighbours: where pairs lie among the states of their source, and how close they are to single states."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,31 +36,31 @@ _COPY = 1e-3
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage and precision of the pairs' states, in z-scores, among as many random held-out states.
+    """Coverage and precision of the pairs' states, in z-scores, among equally many random held-out states.
 
-    Means over draws of held-out states (and, where there are more pairs than those, of pairs), each with the interval
-    that holds 95% of the draws.
+    Values are means over draws of held-out states (and of pairs, if there are more pairs), each with the interval that
+    contains 95% of the draws.
     """
 
     coverage: Estimate
     """Share of real states that have a pair nearer than their k-th nearest real neighbour (Naeem et al. 2020,
     arXiv 2002.09797)."""
     precision: Estimate
-    """Share of pairs that are nearer to some real state than that one's k-th nearest real neighbour
+    """Share of pairs that are nearer to some real state than that state's k-th nearest real neighbour
     (Kynkäänniemi et al. 2019, arXiv 1904.06991)."""
     attainable_coverage: Estimate
-    """The coverage of as many random training states in place of the pairs."""
+    """Coverage of equally many random training states instead of the pairs."""
     attainable_precision: Estimate
-    """The precision of these."""
+    """Precision of these training states."""
     neighbours: int
     """k."""
     states: int
-    """Held-out states, and pairs, a draw."""
+    """Held-out states, and pairs, per draw."""
     draws: int
 
     @classmethod
     def of(cls, pairs: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int) -> "Coverage":
-        """Measure it, for normalised states of the pairs (M, S), training rows and held-out rows.
+        """Measure normalised states of the pairs (M, S), of training rows and of held-out rows.
 
         There must be more than :data:`NEIGHBOURS` of each.
         """
@@ -79,31 +79,31 @@ class Coverage:
 class Nearness:
     """Distances from the pairs' states to training states, in z-scores.
 
-    Synthetic tables are judged by the same (Zhao et al. 2021, arXiv 2102.08369): distance to the closest record,
-    and nearest-neighbour distance ratio.
+    Synthetic tables are evaluated by the same measures (Zhao et al. 2021, arXiv 2102.08369): distance to the closest
+    record, and nearest-neighbour distance ratio.
     """
 
     distance: tuple[float, float, float]
-    """Quartiles of a pair's distance to the nearest training state."""
+    """Quartiles of the pairs' distance to the nearest training state."""
     real_distance: float
-    """Median of a held-out state's."""
+    """Median distance of held-out states to the nearest training state."""
     relative_distance: float | None
     """Median distance of the pairs over that of held-out states; None if the latter is zero."""
     ratio: float
-    """Median of a pair's distance ratio, nearest over second nearest: near 0, a pair clings to one row. 1 where both
-    are zero."""
+    """Median of the pairs' distance ratio, nearest over second nearest. Near 0, a pair sticks to one row. It is 1 if
+    both are zero."""
     ratio_low: float
-    """5% quantile of it."""
+    """5% quantile of the pairs' ratio."""
     real_ratio: float
-    """Median of a held-out state's ratio."""
+    """Median ratio of held-out states."""
     real_ratio_low: float
-    """5% quantile of it."""
+    """5% quantile of the held-out states' ratio."""
     copies: float
-    """Share of pairs whose state is a training state: within 0.001 z-scores, as float32 rounds."""
+    """Share of pairs whose state is a training state, within 0.001 z-scores because float32 rounds."""
 
     @classmethod
     def of(cls, pairs: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int) -> "Nearness":
-        """Measure it, for normalised states of the pairs (M, S), two or more training rows, and held-out rows."""
+        """Measure normalised states of the pairs (M, S), of at least two training rows, and of held-out rows."""
         some = Stream.NEARNESS.generator(seed).permutation(len(held_out))[:_MOST_MEASURED]
         ours, real = (nearest_distances(states, training, 2) for states in (pairs, held_out[some]))
         typical = float(np.median(real[:, 0]))
@@ -122,19 +122,19 @@ class Nearness:
 
 
 class Overlap(NamedTuple):
-    """How far made states cover real ones, and how far they lie among them."""
+    """How much of the real states made ones cover, and how many of the made ones lie among real ones."""
 
     coverage: float
     precision: float
 
 
 def nearest_distances(points: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:
-    """Euclidean distances from each point to its nearest references, by brute force.
+    """Return Euclidean distances from each point to its nearest references, by brute force.
 
     Args:
         points: shape (B, S).
         references: shape (N, S).
-        count: neighbours wanted, at most N.
+        count: number of neighbours, at most N.
 
     Returns:
         Distances in ascending order, shape (B, count), float64.
@@ -144,8 +144,8 @@ def nearest_distances(points: np.ndarray, references: np.ndarray, count: int) ->
     found = []
     several = min(count + _SPARE, len(known))
     for part in rows.split(max(1, _ENTRIES_AT_ONCE // (len(known) + several * known.shape[1]))):
-        # One matrix product gives squared distances, but for a constant a row, and cancels where they are small:
-        # it only proposes a few neighbours more than wanted, which are then measured.
+        # One matrix product gives squared distances up to a constant per row, but cancels if they are small.
+        # So it only proposes a few more neighbours than wanted, whose distances are then measured.
         proposed = torch.addmm(lengths, part, known.T, alpha=-2.0)
         chosen = proposed.topk(several, largest=False).indices
         measured = (known[chosen].double() - part[:, None].double()).norm(dim=-1)
@@ -156,8 +156,8 @@ def nearest_distances(points: np.ndarray, references: np.ndarray, count: int) ->
 def overlap(real: np.ndarray, made: np.ndarray, neighbours: int) -> Overlap:
     """Coverage and precision by the balls that reach from each real state to its k-th nearest real neighbour.
 
-    Coverage is the share of real states whose ball holds a made one (Naeem et al. 2020, arXiv 2002.09797); for
-    two samples of one continuous distribution its expectation is 1 - prod_{i=1..k} (N - i) / (N + M - i). Precision is
+    Coverage is the share of real states whose ball contains a made one (Naeem et al. 2020, arXiv 2002.09797). For two
+    samples of one continuous distribution its expectation is 1 - prod_{i=1..k} (N - i) / (N + M - i). Precision is
     the share of made states inside any ball (Kynkäänniemi et al. 2019, arXiv 1904.06991).
 
     Args:

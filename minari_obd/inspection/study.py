@@ -1,4 +1,4 @@
-"""One diagnosis at work: students, teacher, pairs and rows of the source, and what is measured of them."""
+"""One running diagnosis: students, teacher, pairs and rows of the source, and their measurements."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,26 +43,26 @@ _ROWS_AT_ONCE = 4_096
 
 
 class Rows(NamedTuple):
-    """Rows of the source, by what they were to the pairs."""
+    """Rows of the source, by their role in making the pairs."""
 
     split: Split
     initial: np.ndarray
     drawn: np.ndarray
-    """Training rows as every method's recipe with this seed draws them, shape (T,)."""
+    """Training rows that every method's recipe with this seed draws, shape (T,)."""
 
 
 class _HeldOut(NamedTuple):
-    """Students at held-out states."""
+    """Students' errors at held-out states."""
 
     errors: np.ndarray
-    """Squared, averaged over action dimensions, shape (E, T)."""
+    """Squared errors, averaged over action dimensions, shape (E, T)."""
     wanted: np.ndarray
-    """Actions that they are compared with, on [-1, 1], shape (T, A)."""
+    """Actions with which the students are compared, on [-1, 1], shape (T, A)."""
 
 
 @dataclass
 class Study:
-    """One diagnosis, each part a method."""
+    """One diagnosis. Each of its parts is a method."""
 
     dataset: DistilledDataset
     data: OfflineData
@@ -88,7 +88,7 @@ class Study:
         seed: int,
         progress: bool,
     ) -> "Study":
-        """Find source, teacher and rows, and clone the students; arguments and errors are those of ``diagnose``."""
+        """Find source, teacher and rows, and clone the students. Arguments and errors are those of ``diagnose``."""
         if isinstance(density, str):
             DENSITIES.check(density)
         data = load_source(dataset, source, progress=progress)
@@ -100,14 +100,14 @@ class Study:
         return cls(dataset, data, rows, pairs, teacher, policy, density, seed, progress)
 
     def report(self, episodes: int) -> Diagnostics:
-        """Measure everything that can be measured here."""
+        """Measure everything that can be measured on this machine."""
         dataset, split, notes = self.dataset, self.rows.split, []
         held_out = self.data.observations[split.held_out]
         where = self.pairs, self.states[split.training], self.states[split.held_out], self.seed
         offline = self.action_error(held_out, self.actions[split.held_out])
         to_teacher = on_teacher = on_own = student_score = teacher_score = coverage = by_density = None
         if self.teacher is None:
-            notes.append("No teacher was found or given, and none is trained: --teacher names a saved one.")
+            notes.append("No teacher was given or found, and none is trained here; name a saved one with --teacher.")
         else:
             to_teacher = _summary(list(self.held_out.errors), self.held_out.wanted)
         if self.can_roll_out(notes):
@@ -124,7 +124,7 @@ class Study:
         if min(len(dataset), len(split.held_out)) > NEIGHBOURS:
             coverage = Coverage.of(*where)
         else:
-            notes.append(f"Coverage takes more than {NEIGHBOURS} pairs and held-out states.")
+            notes.append(f"Coverage needs more than {NEIGHBOURS} pairs and held-out states.")
         try:
             by_density = self.error_by_density()
         except MinariObdError as reason:
@@ -133,7 +133,7 @@ class Study:
         if len(self.rows.initial) > 1:
             initial = self.membership(self.rows.initial, split.held_out)
         else:
-            notes.append("The rows that the pairs began as are too few, or not to be found, for a test of membership.")
+            notes.append("There is no membership test of initial rows: too few of the pairs' initial rows were found.")
         count = min(len(split.training), len(split.held_out))
         some = Stream.MEMBERSHIP.generator(self.seed).choice(split.training, count, replace=False)
         return Diagnostics(
@@ -159,8 +159,8 @@ class Study:
         )
 
     def error_by_density(self) -> ErrorByDensity:
-        """Errors at held-out states by decile of their density, against the teacher's actions or else the data's."""
-        # Always the same fit: neither the set's own method nor the seed of students has a say in it.
+        """Return errors at held-out states by decile of density, against the teacher's actions, or else the data's."""
+        # Always the same fit: neither the set's own method nor the students' seed affects it.
         density = DENSITIES.get(self.density)() if isinstance(self.density, str) else self.density
         fitted = density.fit(self.states[self.rows.drawn], seed=0)
         known = fitted.log_prob(self.states[self.rows.split.held_out])
@@ -169,7 +169,7 @@ class Study:
 
     @cached_property
     def held_out(self) -> _HeldOut:
-        """Students at held-out states, against the teacher's actions, or the data's if there is no teacher."""
+        """Students' errors at held-out states, against the teacher's actions, or the data's without a teacher."""
         rows = self.rows.split.held_out
         observations = self.data.observations[rows]
         wanted = self.actions[rows] if self.teacher is None else self.teacher_actions(observations)
@@ -186,18 +186,18 @@ class Study:
         return self.data.scaled_actions()
 
     def scaled(self, actions: np.ndarray) -> np.ndarray:
-        """Raw actions (B, A) on [-1, 1]."""
+        """Convert raw actions (B, A) to [-1, 1]."""
         return self.dataset.action_scale.scale(actions).astype(np.float32)
 
     def teacher_actions(self, observations: np.ndarray) -> np.ndarray:
-        """The teacher's actions at raw observations (B, S), on [-1, 1], shape (B, A)."""
+        """Return the teacher's actions at raw observations (B, S), on [-1, 1], shape (B, A)."""
         assert self.teacher is not None
         low, high = self.dataset.action_low, self.dataset.action_high
         return self.scaled(bounded_actions(self.teacher, observations, low, high))
 
     @torch.no_grad()
     def errors(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Students' squared errors at raw observations (B, S), against actions on [-1, 1]: shape (E, B)."""
+        """Return students' squared errors at raw observations (B, S), against actions on [-1, 1], shape (E, B)."""
         student = make_student(self.policy.protocol)
         states = torch.from_numpy(self.policy.normaliser.normalise(observations))
         parts = zip(states.split(_ROWS_AT_ONCE), torch.tensor(actions).split(_ROWS_AT_ONCE), strict=True)
@@ -205,13 +205,13 @@ class Study:
         return torch.cat(found, dim=1).numpy()
 
     def action_error(self, observations: np.ndarray, actions: np.ndarray) -> ActionError:
-        """The same, summed up."""
+        """Return a summary of :meth:`errors`."""
         return _summary(list(self.errors(observations, actions)), actions)
 
     def can_roll_out(self, notes: list[str]) -> bool:
-        """Whether there is an environment that fits; if not, a note says why."""
+        """Return whether there is an environment that fits. If not, add a note that says why."""
         if self.dataset.env_id is None:
-            notes.append("The set names no environment, so there are no rollouts.")
+            notes.append("There are no rollouts: the dataset names no environment.")
             return False
         try:
             environment = make_environment(self.dataset.env_id)
@@ -223,7 +223,7 @@ class Study:
         return True
 
     def visits(self, episodes: int) -> list[Visits]:
-        """Roll out each student, and last the teacher if there is one."""
+        """Roll out each student, and finally the teacher if there is one."""
         assert self.dataset.env_id is not None
         starts = Stream.EPISODES.seeds(episodes, self.seed)
         actors: list[Callable[[np.ndarray], np.ndarray]] = [
@@ -239,12 +239,12 @@ class Study:
         return found
 
     def score(self, visits: Sequence[Visits]) -> Estimate:
-        """Mean score of students, or of the teacher alone."""
+        """Return the mean score of students, or of the teacher alone."""
         values, reference = np.stack([each.returns for each in visits]), self.dataset.reference
         return estimate_mean(values if reference is None else reference.normalise(values))
 
     def membership(self, members: np.ndarray, others: np.ndarray) -> Membership:
-        """How well rows that went in are told from others."""
+        """Measure how well an observer can tell rows that were used from others."""
         both = [members, others]
         distances = [nearest_distances(self.states[rows], self.pairs, 1)[:, 0] for rows in both]
         losses = [self.errors(self.data.observations[rows], self.actions[rows]).mean(axis=0) for rows in both]
@@ -253,15 +253,15 @@ class Study:
 
 
 def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
-    """Draw again what the recipe drew: the rows held out, and those that the pairs began as."""
+    """Repeat the recipe's draws: the held-out rows, and the rows from which the pairs started."""
     provenance = dataset.provenance
     recipe: Recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
     if (recipe.method, recipe.seed) != (provenance.method, provenance.seed):
-        raise DataError("The recipe in the provenance is not the dataset's own; `minari-obd verify` says more.")
+        raise DataError("The recipe in the provenance does not match the dataset; check it with `minari-obd verify`.")
     split = split_rows(len(data), recipe.distillation, recipe.seed)
     drawn = split.training
     if recipe.method in OBJECTIVES.names() and issubclass(OBJECTIVES.get(recipe.method), Selection):
-        # Selected pairs are rows, and are found by their bytes; a selection holds nothing else back.
+        # Selected pairs are rows and are found by their bytes. Apart from them, a selection uses no rows.
         pairs = {s.tobytes() + a.tobytes() for s, a in zip(dataset.observations, dataset.actions, strict=True)}
         steps = zip(data.observations, data.actions, strict=True)
         initial = np.flatnonzero([s.tobytes() + a.tobytes() in pairs for s, a in steps])
@@ -270,9 +270,11 @@ def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
         states = data.normaliser.normalise(data.observations)
         initial = initial_rows(states, split.training, recipe.size, recipe.seed, recipe.distillation.initial)
     else:
-        raise DataError(f"The recipe starts {recipe.size} pairs at {len(split.training)} states; that was never run.")
+        raise DataError(f"The recipe starts {recipe.size} pairs at {len(split.training)} states, so it was never run.")
     if min(len(split.training), len(split.held_out)) < 2:
-        raise DataError(f"'{data.dataset_id}' is too small: fewer than two of its {len(data)} steps are held out.")
+        raise DataError(
+            f"'{data.dataset_id}' is too small: {len(data)} steps give under two training or held-out rows."
+        )
     return Rows(split, initial, drawn)
 
 
@@ -281,17 +283,17 @@ def _pairs(dataset: DistilledDataset, data: OfflineData) -> np.ndarray:
     ours, theirs = ((each.observations.shape[1], each.actions.shape[1]) for each in (dataset, data))
     if ours != theirs:
         raise DataError(
-            f"The pairs have (observation, action) sizes {ours}, their source {theirs}; the set is damaged."
+            f"The pairs have (observation, action) sizes {ours}, but their source has {theirs}; the dataset is damaged."
         )
     with np.errstate(over="ignore"):
         states = data.normaliser.normalise(dataset.observations)
     if not np.abs(states).max() < _FARTHEST:
-        raise DataError("Some pairs lie a million standard deviations from their source; nothing can be measured.")
+        raise DataError("Some pairs lie a million standard deviations from their source, so nothing can be measured.")
     return states
 
 
 def _summary(errors: Sequence[np.ndarray], wanted: np.ndarray) -> ActionError:
-    """Sum up errors, one array a student, against wanted actions (T, A)."""
+    """Summarise errors, one array per student, against wanted actions (T, A)."""
     each, everything = np.array([[e.mean(dtype=np.float64)] for e in errors]), np.concatenate(errors)
     if not np.isfinite(everything).all():
         raise DataError("The students' actions, or those they are compared with, are not finite; a training diverged.")
