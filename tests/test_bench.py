@@ -222,7 +222,7 @@ def test_the_command_line_prints_the_table_and_leaves_every_return(
     said = capsys.readouterr().out
     assert "| random | 8 |" in said
     assert "| (the teacher) | - |" in said
-    assert "The papers' numbers are of other data" in said
+    assert "The papers' numbers are for other data" in said
     assert Path("out/table.md").read_text() in said
     rows = pq.ParquetFile("out/results.parquet")
     assert rows.metadata.num_rows == 12 * 4
@@ -278,15 +278,15 @@ def test_published_scores_are_of_the_same_name() -> None:
         ("seeds = [0, 0]", "each once"),
         ("sizes = [0]", "size"),
         ("stray = 1", "stray"),
-        ("[recipe]\nsize = 3", "leave it out there"),
-        ('[variants.x]\nmethod = "teacher"', "names no method that distils"),
-        ("[variants.x]\ndensity = { estimator = 'gmm' }", "names no method that distils"),
+        ("[recipe]\nsize = 3", "which the grid itself lists; remove it there"),
+        ('[variants.x]\nmethod = "teacher"', "needs a method that distils"),
+        ("[variants.x]\ndensity = { estimator = 'gmm' }", "needs a method that distils"),
         ('[variants.x]\nmethod = "sdv"', "did you mean 'sdw'"),
-        ('[variants.x]\nmethod = "sdw"\nseed = 3', "has 'seed'; a variant may have method, values, density"),
+        ('[variants.x]\nmethod = "sdw"\nseed = 3', "has 'seed'; a variant may only have method, values, density"),
         ('[variants.x]\nmethod = "sdw"\ndensity = { fraction = 0.2 }', r"variant 'x'.*density\.fraction"),
         ('[variants.x]\nmethod = "sdw"\ndensity = { effective_fraction = 2.0 }', "variant 'x'.*between 0 and 1"),
         ('[variants.x]\nmethod = "random"', r"'random' and 'random \(x\)' are the same"),
-        ('[variants."a|b"]\nmethod = "sdw"', "The name of a variant"),
+        ('[variants."a|b"]\nmethod = "sdw"', "A variant is named"),
         ("[recipe.teecher]\nsteps = 3", "teecher"),
         ("not toml", "is not TOML"),
     ],

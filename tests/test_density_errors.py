@@ -38,7 +38,7 @@ def test_deciles_are_those_of_the_density() -> None:
 
 
 def test_what_are_no_deciles_is_refused() -> None:
-    with pytest.raises(DataError, match="take 10 held-out states; there are 9"):
+    with pytest.raises(DataError, match="need 10 held-out states; there are 9"):
         ErrorByDensity.of(np.ones((2, 9)), np.ones((9, 1)), np.arange(9.0), estimator="", against="data")
     with pytest.raises(DataError, match="not finite"):
         ErrorByDensity.of(np.full((2, 10), np.nan), np.ones((10, 1)), np.arange(10.0), estimator="", against="data")
@@ -128,7 +128,7 @@ def test_where_there_are_none_a_note_says_why(monkeypatch: pytest.MonkeyPatch) -
     few = made_data(100)
     found = diagnose(pairs_of(few, few.observations[:8], few.actions[:8]), few, students=1)
     assert found.error_by_density is None
-    assert any("take 10 held-out states; there are 5" in note for note in found.notes)
+    assert any("need 10 held-out states; there are 5" in note for note in found.notes)
 
     def absent(module: str, extra: str) -> None:
         raise MissingExtraError(f"This needs {module}, of {extra}.")

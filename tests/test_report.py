@@ -66,7 +66,7 @@ def test_the_page_holds_every_section_and_needs_nothing_else(
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     for word in ("random", "dbc", "behavioural cloning, whole data", "fast", "seconds to clone", "mujoco"):
         assert word in page
-    assert "What is behind the scores" in page
+    assert "What explains the scores" in page
     assert "<th>random, 16</th>" in page
     assert "100%" in page  # copies: random pairs are real rows
     assert "How the teachers were trained" not in page
@@ -94,7 +94,7 @@ def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch:
     page = write_report(results, progress=False).read_text()
     assert "<th>random, 16</th>" in page
     assert "deciles" not in images(page)
-    assert "Errors at rare states" not in page
+    assert "Errors at rare and common states" not in page
     found = errors_by_density(results, progress=False)
     assert [(each.method, each.size, each.seed) for each in found] == [
         (method, size, seed) for method in ("dbc", "random") for size in (8, 16) for seed in (0, 1)
@@ -103,7 +103,7 @@ def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch:
     assert errors_by_density(results, progress=False) == found
     assert len(density_table(found).splitlines()) == 2 + 4
     next((results / "error_by_density").glob("*.json")).write_text("{}")
-    with pytest.raises(FormatError, match="delete it, and they are measured again"):
+    with pytest.raises(FormatError, match="delete it to measure them again"):
         errors_by_density(results, progress=False)
 
 

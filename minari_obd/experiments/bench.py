@@ -1,4 +1,4 @@
-"""Bench: run the cells of a grid that have no result yet, here, in processes, or on a Ray cluster."""
+"""Bench: runs the cells of a grid that have no result yet, in this process, in others, or on a Ray cluster."""
 
 import json
 from collections.abc import Iterable
@@ -24,29 +24,29 @@ __all__ = ["Runner", "run_grid"]
 def run_grid(
     grid: Grid | str | Path, out: str | Path, *, jobs: int = 1, ray: bool = False, progress: bool = True
 ) -> list[CellResult]:
-    """Run every cell that has no result in ``out``, and return the results of all, in the grid's order.
+    """Run every cell that has no result in ``out``, and return the results of all cells in the grid's order.
 
-    Each result is a file of its own, named after everything that decides it, so a run that was killed goes on where it
-    was, and a grid that grows keeps what it has.
+    Each result is a separate file, named after everything that decides it. A run that was killed therefore continues
+    where it stopped, and a grid that grows keeps its results.
 
     Args:
         grid: the grid, or its TOML file.
         out: a folder: ``cells/*.json`` for results, ``sets/*`` for distilled datasets, ``logs/*`` of processes.
-        jobs: processes at a time; one is this process itself. The results are the same for every number.
-        ray: spread the cells over the Ray cluster that runs already, one core for each; ``jobs`` has no say then.
+        jobs: processes to run at a time; with 1, cells run in this process. The results are the same for any number.
+        ray: spread the cells over the running Ray cluster, one core per cell; ``jobs`` is then ignored.
         progress: show bars.
 
     Raises:
-        NotFoundError, FormatError: the grid's file, a dataset, a method or a protocol.
+        NotFoundError, FormatError: the grid's file, a dataset, a method or a protocol is missing or malformed.
         SettingError: ``jobs`` is not positive, ``out`` cannot be written, or there is no cluster.
-        MissingExtraError: Ray is needed and not installed.
-        MinariObdError: a cell failed; the others that can be are finished first.
+        MissingExtraError: Ray is needed but not installed.
+        MinariObdError: a cell failed. All other cells that can run are finished first.
     """
     check_positive("bench", jobs=jobs)
     grid = grid if isinstance(grid, Grid) else load_grid(grid)
     folder = Path(out)
     check_writable(folder / "cells" / "x")
-    # Loaded here once, so that datasets are built before processes need them, and results are named after content.
+    # Load each source once here: datasets are then built before processes need them, and their content names results.
     sources = {name: load_offline_data(name, progress=progress).content_sha256 for name in grid.datasets}
     tasks = [_task(cell, sources[cell.recipe.source]) for cell in grid.cells()]
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
@@ -60,14 +60,14 @@ def run_grid(
             failed = _run_here(folder, missing, bar)
     if failed:
         raise MinariObdError(
-            f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0]}; given again, the command runs them "
-            "once more, and no others."
+            f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0]}; run the command again to repeat only "
+            "the failed ones."
         )
     return [_read(task, folder) for task in tasks]
 
 
 def _read(task: Task, folder: Path) -> CellResult:
-    """Read a result, and write it anew if its row was called otherwise when it was made: a name decides nothing."""
+    """Read a result, and rewrite it if its row has a new name: names do not decide results."""
     result = CellResult.read(task.result_file(folder))
     if result.method == task.cell.method:
         return result
@@ -84,7 +84,7 @@ def _task(cell: Cell, source_sha256: str) -> Task:
 
 
 def _run_here(folder: Path, missing: dict[str, Task], bar: Any) -> list[str]:
-    """Run cells one after the other, and return what failed."""
+    """Run cells one after the other, and return the failures."""
     failed = []
     for task in missing.values():
         bar.set_postfix_str(task.cell.label)
@@ -97,11 +97,11 @@ def _run_here(folder: Path, missing: dict[str, Task], bar: Any) -> list[str]:
 
 
 class Runner(Protocol):
-    """Something that runs cells beside one another."""
+    """Something that runs cells in parallel."""
 
     @property
     def slots(self) -> float:
-        """Cells at a time."""
+        """Number of cells to run at a time."""
         ...
 
     def start(self, task: Task) -> None:
@@ -109,16 +109,16 @@ class Runner(Protocol):
         ...
 
     def finished(self) -> dict[str, str | None]:
-        """Wait a little, and return the keys of cells that have ended since, with what went wrong, or None."""
+        """Wait briefly, and return the keys of cells that have ended since, with their error or None."""
         ...
 
     def stop(self) -> None:
-        """End what is still running; it goes on from its checkpoint another time."""
+        """Stop the cells that are still running. The next run continues them from their checkpoints."""
         ...
 
 
 def _run_by(runner: Runner, missing: dict[str, Task], bar: Any) -> list[str]:
-    """Run cells beside one another, none before what it needs is there, and return what failed."""
+    """Run cells in parallel, each after the cells that it needs, and return the failures."""
     waiting, running, failed = dict(missing), dict[str, Task](), list[str]()
     with interrupted_by_termination():
         try:
@@ -139,7 +139,7 @@ def _run_by(runner: Runner, missing: dict[str, Task], bar: Any) -> list[str]:
 
 
 def _waits(cell: Cell, others: Iterable[Cell]) -> bool:
-    """Whether the teacher or the pairs that a cell needs are still to come: made once, they are there for all."""
+    """Return whether the teacher or pairs that a cell needs are not made yet. They are made once, for all cells."""
 
     def same(other: Cell) -> bool:
         return all(getattr(other.recipe, name) == getattr(cell.recipe, name) for name in ("source", "seed", "teacher"))

@@ -1,4 +1,4 @@
-"""Errors by density of a bench's distilled datasets: measured once for each set of each seed, and kept beside them."""
+"""Errors by density of a bench's distilled datasets, measured once for each set of each seed and stored with them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,52 +20,52 @@ __all__ = ["SetErrors", "density_table", "errors_by_density", "errors_by_method"
 
 @dataclass(frozen=True)
 class SetErrors:
-    """Errors by density of one distilled dataset."""
+    """Errors by density for one distilled dataset."""
 
     dataset: str
     """Id of its source."""
     method: str
-    """The row of the bench's table that it belongs to."""
+    """Its row in the bench's table."""
     size: int
-    """Pairs."""
+    """Number of pairs."""
     seed: int
     errors: ErrorByDensity
-    """Of five students."""
+    """Errors of five students."""
 
 
 def errors_by_density(results: str | Path, *, progress: bool = True) -> list[SetErrors]:
     """Measure the errors by density of every distilled dataset in a bench's folder: all methods, sizes and seeds.
 
-    Each is measured once, in some seconds, as :func:`minari_obd.inspection.diagnosis.error_by_density` does by default,
-    and kept as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table of them.
+    Each is measured once, within seconds, by the defaults of :func:`minari_obd.inspection.diagnosis.error_by_density`,
+    and stored as ``error_by_density/<set_key>.json``. :func:`density_table` makes a table from them.
 
     Args:
-        results: the folder that ``bench`` wrote; the sources have to be on this machine.
+        results: the folder that ``bench`` wrote. The sources must be on this machine.
         progress: show a bar.
 
     Returns:
-        One entry a set, in the order of dataset, method, size and seed.
+        One entry per set, in the order of dataset, method, size and seed.
 
     Raises:
         NotFoundError: the folder has no distilled datasets, or a source is not on this machine.
-        FormatError: a result, a set, or what was measured before is damaged.
-        MinariObdError: whatever else :func:`minari_obd.inspection.diagnosis.error_by_density` may raise.
+        FormatError: a result, a set or an earlier measurement is damaged.
+        MinariObdError: as in :func:`minari_obd.inspection.diagnosis.error_by_density`.
     """
     folder = Path(results)
     found = [result for result in load_results(folder) if result.set_key is not None and result.protocol is None]
     if not found:
         raise NotFoundError(
-            f"There are no distilled datasets in '{folder}'; `minari-obd bench GRID.toml --out {folder}` makes some."
+            f"There are no distilled datasets in '{folder}'; make them by `minari-obd bench GRID.toml --out {folder}`."
         )
     measure_sets(folder, found, progress=progress)
     return read_sets(folder, found)
 
 
 def measure_sets(folder: Path, results: Iterable[CellResult], *, progress: bool = True) -> None:
-    """Measure those of the results' distilled datasets that were not yet.
+    """Measure the results' distilled datasets that have not been measured yet.
 
     Raises:
-        MinariObdError: as :func:`errors_by_density`.
+        MinariObdError: as in :func:`errors_by_density`.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
     missing = [key for key in keys if not _file(folder, key).is_file()]
@@ -78,7 +78,7 @@ def measure_sets(folder: Path, results: Iterable[CellResult], *, progress: bool 
 
 
 def read_sets(folder: Path, results: Iterable[CellResult]) -> list[SetErrors]:
-    """Return what was measured of the results' distilled datasets, in their order.
+    """Return the measurements of the results' distilled datasets, in their order.
 
     Raises:
         FormatError: a file is damaged.
@@ -91,16 +91,16 @@ def read_sets(folder: Path, results: Iterable[CellResult]) -> list[SetErrors]:
             errors = ErrorByDensity.from_json(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(
-                f"'{file}' does not hold errors by density ({error}); delete it, and they are measured again."
+                f"'{file}' does not contain errors by density ({error}); delete it to measure them again."
             ) from error
         found.append(SetErrors(result.dataset, result.method, result.size, result.seed, errors))
     return found
 
 
 def errors_by_method(found: Sequence[SetErrors]) -> dict[str, list[ErrorByDensity]]:
-    """Group sets of one dataset and size by method, one entry a seed.
+    """Group sets of one dataset and size by method, with one entry per seed.
 
-    Errors to a teacher and errors to the data are different things: where some sets have the former, only these count.
+    Errors to a teacher cannot be compared with errors to the data. If some sets have the former, only these count.
     """
     kinds = {each.errors.against for each in found}
     methods: dict[str, list[ErrorByDensity]] = {}
@@ -111,9 +111,9 @@ def errors_by_method(found: Sequence[SetErrors]) -> dict[str, list[ErrorByDensit
 
 
 def density_table(found: Sequence[SetErrors]) -> str:
-    """Return the errors as Markdown: a line for each dataset, size and method, a column for each decile.
+    """Return the errors as Markdown: a line for each dataset, size and method, and a column for each decile.
 
-    A field is the mean over seeds and its 95% interval over them; with a single seed, over its students.
+    A field is the mean over seeds and its 95% interval over seeds, or, with a single seed, over students.
     """
     rows = []
     for dataset, size in dict.fromkeys((each.dataset, each.size) for each in found):

@@ -1,4 +1,4 @@
-"""Diagnostics of a bench's distilled datasets, made once and kept beside its results."""
+"""Diagnostics of a bench's distilled datasets, made once and stored with its results."""
 
 import json
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def diagnose_sets(folder: Path, results: Iterable[CellResult], *, progress: bool
     """Diagnose every distilled dataset that has no ``diagnostics/<set_key>.json`` yet.
 
     Raises:
-        MinariObdError: as :func:`minari_obd.inspection.diagnosis.diagnose`.
+        MinariObdError: as in :func:`minari_obd.inspection.diagnosis.diagnose`.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
     missing = [key for key in keys if not _file(folder, key).is_file()]
@@ -66,7 +66,7 @@ def diagnostics_rows(folder: Path, results: Iterable[CellResult]) -> list[list[s
                 ]
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"'{file}' is no diagnosis ({error}); delete it, and it is made again.") from error
+            raise FormatError(f"'{file}' is not a diagnosis ({error}); delete it to make it again.") from error
     return rows
 
 

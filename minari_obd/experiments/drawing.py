@@ -1,6 +1,6 @@
 """Drawing of states by MuJoCo, run as ``python -m minari_obd.experiments.drawing FILE``.
 
-It runs in a process of its own because a graphics driver that fails may end the whole process.
+It runs in a separate process, because a failing graphics driver may end the whole process.
 """
 
 import json
@@ -16,7 +16,7 @@ __all__ = ["draw"]
 
 
 def main() -> None:
-    """Read the arguments of :func:`draw` as JSON from standard input, and write its pictures to the file named."""
+    """Read the arguments of :func:`draw` as JSON from standard input, and write its pictures to the named file."""
     np.save(sys.argv[1], draw(**json.load(sys.stdin)))
 
 
@@ -26,7 +26,7 @@ def draw(env_id: str, observations: list[list[float]], actions: list[list[float]
     Args:
         env_id: a MuJoCo environment of Gymnasium.
         observations: the states, F lists of S numbers, raw units.
-        actions: one for each, F lists of A numbers.
+        actions: one action per state, F lists of A numbers.
         picture_size: H and W, pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Figures of a report, each as a PNG: no pyplot, no display, nothing global."""
+"""Figures of a report, each as a PNG, made without pyplot, a display or global state."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,7 +44,7 @@ _OTHERS = (
 _LINES = ("#3a6ea5", "#d1495b", "#2a9d8f", "#e09f3e", "#7b2cbf", "#4a5568", "#bc6c25", "#588157")
 
 
-_WIDE = 30  # largest over smallest from which on a loss is drawn on a log scale
+_WIDE = 30  # ratio of the largest to the smallest value above which a loss is drawn on a log scale
 
 
 _SOURCE_POINTS = 4_000
@@ -58,10 +58,10 @@ _DPI = 150
 
 @default_style
 def draw_deciles(methods: Mapping[str, Sequence[ErrorByDensity]]) -> bytes:
-    """Draw the action error against the decile of density, a line for each method and a band for its interval.
+    """Draw the action error against the decile of density, with a line for each method and a band for its interval.
 
     Args:
-        methods: for each method, the errors of each seed's distilled dataset, all to the same actions.
+        methods: for each method, the errors of each seed's distilled dataset, all against the same actions.
     """
     figure, axes = make_figure(5.2, 3.6)
     places, colours = range(1, DECILES + 1), _colours(methods)
@@ -84,10 +84,10 @@ def draw_deciles(methods: Mapping[str, Sequence[ErrorByDensity]]) -> bytes:
 
 @default_style
 def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """Draw teachers' mean values and losses against updates, a panel for each and a line for each teacher.
+    """Draw teachers' mean values and losses against updates, with a panel for each and a line for each teacher.
 
     Args:
-        logs: for each teacher, the columns of its log, ``update`` among them.
+        logs: for each teacher, the columns of its log, including ``update``.
     """
     names = dict.fromkeys(name for log in logs.values() for name in log if name != "update")
     shown = sorted(names, key=lambda name: name != "mean_value")
@@ -115,10 +115,10 @@ def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
 
 @default_style
 def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> bytes:
-    """Draw the held-out loss against outer steps, a line for each method and a band over its seeds.
+    """Draw the held-out loss against outer steps, with a line for each method and a band over its seeds.
 
     Args:
-        histories: for each method, the history of each seed's distillation, as provenances hold it.
+        histories: for each method, the history of each seed's distillation, as in the provenance.
     """
     figure, axes = make_figure(5.2, 3.4)
     colours = _colours(histories)
@@ -138,7 +138,7 @@ def draw_learning(histories: Mapping[str, Sequence[list[dict[str, float]]]]) -> 
 
 @default_style
 def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
-    """Draw the scores of other students cloned from the same pairs; None if none were judged."""
+    """Draw the scores of other students cloned from the same pairs. Return None if none were evaluated."""
     lines = table.protocol_columns(dataset)
     if not lines:
         return None
@@ -158,7 +158,7 @@ def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
 
 @default_style
 def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
-    """Draw the scores against the number of pairs; None with fewer than two sizes."""
+    """Draw the scores against the number of pairs. Return None if there are fewer than two sizes."""
     sizes = sorted({size for _, size in table.groups if size})
     if len(sizes) < _LEAST_SIZES:
         return None
@@ -180,10 +180,10 @@ def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
 
 @default_style
 def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -> bytes:
-    """Draw the pairs' states over the source's, on its first two principal components, a panel for each set."""
+    """Draw the pairs' states over the source's, on its first two principal components, with a panel for each set."""
     states = source.normaliser.normalise(source.observations)
     middle = states.mean(axis=0)
-    # The components of all states, by their covariance; the dots are every so-manieth state.
+    # The components are those of all states, by their covariance; only a regular sample of the states is drawn.
     values, vectors = np.linalg.eigh(np.cov((states - middle).T.astype(np.float64)))
     axes_of = vectors[:, ::-1][:, :2]
     share = values[::-1][:2].sum() / values.sum()
@@ -214,7 +214,7 @@ def draw_projection(source: OfflineData, sets: Mapping[str, DistilledDataset]) -
 
 @default_style
 def draw_frames(frames: Frames) -> bytes:
-    """Draw states above their successors, four pairs in a row."""
+    """Draw states above their successors, with four pairs per row."""
     columns = min(4, len(frames.rows))
     rows = -(-len(frames.rows) // columns)
     figure, panels = make_figure(2.0 * columns, 4.2 * rows, 2 * rows, columns)
@@ -231,7 +231,7 @@ def draw_frames(frames: Frames) -> bytes:
 
 
 def _colours(methods: Iterable[str]) -> dict[str, str]:
-    """A colour for each method: its own, or for those that have none, such as variants, the next one free."""
+    """Return a colour for each method: a fixed one, or the next free one for methods without, such as variants."""
     names = list(dict.fromkeys(methods))
     others = [name for name in names if name not in _COLOURS]
     return {name: _COLOURS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)] for name in names}
@@ -246,7 +246,7 @@ def _errorbars(
     sideways: bool = False,
     line: bool = False,
 ) -> None:
-    """Draw estimates at their places, with their intervals."""
+    """Draw estimates at their positions, with their intervals."""
     places = [place for place, _ in shown]
     means = [value.mean for _, value in shown]
     errors = [[v.mean - v.low for _, v in shown], [v.high - v.mean for _, v in shown]]

@@ -1,7 +1,7 @@
-"""Frames: MuJoCo pictures of distilled states and of what follows them.
+"""Frames: MuJoCo pictures of distilled states and of their successors.
 
-Drawing needs an OpenGL context that works without a display, and a driver that fails may end the whole process. So a
-child process draws, with ``MUJOCO_GL`` if it is set, otherwise with ``egl``, and if that fails with ``osmesa``.
+Drawing needs an OpenGL context that works without a display, and a failing driver may end the whole process. So a
+child process draws: with ``MUJOCO_GL`` if it is set, otherwise with ``egl``, or with ``osmesa`` if that fails.
 """
 
 import json
@@ -28,11 +28,11 @@ class Frames:
     """Pictures of some pairs."""
 
     rows: np.ndarray
-    """Which pairs, shape (F,)."""
+    """Row numbers of the pairs, shape (F,)."""
     states: np.ndarray
-    """Their states, shape (F, H, W, 3), uint8."""
+    """Pictures of their states, shape (F, H, W, 3), uint8."""
     successors: np.ndarray
-    """The states after one step of their actions, the same shape."""
+    """Pictures of the states after one step of their actions, same shape and type."""
 
 
 def render_pairs(dataset: DistilledDataset, *, count: int = 8, picture_size: int = 240) -> Frames:
@@ -42,12 +42,12 @@ def render_pairs(dataset: DistilledDataset, *, count: int = 8, picture_size: int
 
     Args:
         dataset: the pairs.
-        count: F, how many pairs at the most.
+        count: F, the maximum number of pairs.
         picture_size: H and W, pixels.
 
     Raises:
-        SettingError, NotFoundError, DataError: as :meth:`DistilledDataset.with_transitions`.
-        MinariObdError: nothing could be drawn here; the sentence says why.
+        SettingError, NotFoundError, DataError: as in :meth:`DistilledDataset.with_transitions`.
+        MinariObdError: this machine cannot draw. The message says why.
     """
     kept = dataset.with_transitions(drop=True)
     states = kept.normalised()[0]
@@ -78,7 +78,7 @@ def _drawn_by(backend: str, task: dict[str, Any]) -> np.ndarray:
     """Draw in a child process, shape (F, 2, H, W, 3).
 
     Raises:
-        MinariObdError: it could not; the sentence is the last one that the process said.
+        MinariObdError: the process failed. The message is the last line that it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
         file = Path(name) / "frames.npy"
@@ -96,5 +96,5 @@ def _drawn_by(backend: str, task: dict[str, Any]) -> np.ndarray:
             raise MinariObdError(f"no picture after {_WAIT} s") from error
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise MinariObdError(said[-1][:200] if said else "it ended without a word")
+            raise MinariObdError(said[-1][:200] if said else "it ended without a message")
         return np.load(file, allow_pickle=False)

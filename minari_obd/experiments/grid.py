@@ -1,4 +1,4 @@
-"""Grid: a benchmark's cells, datasets x methods and variants x sizes x seeds (x protocols), from one TOML file."""
+"""Grid: a benchmark's cells from one TOML file: datasets x methods and variants x sizes x seeds (x protocols)."""
 
 import hashlib
 import json
@@ -24,52 +24,52 @@ _LONGEST_NAME = 40
 _OF_THE_GRID = ("source", "method", "size", "seed")
 
 
-# What a variant may change. All rows share their teachers, and are judged alike.
+# Settings that a variant may change. All rows share their teachers and are evaluated in the same way.
 _OF_A_VARIANT = ("method", "values", "density", "on_policy", "student", "distillation")
 
 
-# What decides a baseline's result; everything else of the recipe may change without running it again.
+# Sections that decide a baseline's result. The rest of the recipe may change without running it again.
 _DECIDES: dict[str, tuple[str, ...]] = {"whole_data": (), "teacher": ("teacher",)}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One result to be had."""
+    """One result of a bench, before it is made."""
 
     recipe: Recipe
-    """Everything that decides it."""
+    """Everything that decides the result."""
     kind: Literal["distilled", "whole_data", "teacher"]
     """Students cloned from pairs, students cloned from the whole dataset, or the teacher itself."""
     protocol: str | None = None
-    """Name of a protocol under which distilled pairs are judged once more; None for the recipe's own."""
+    """Name of another protocol by which distilled pairs are evaluated; None for the recipe's own."""
     variant: str | None = None
-    """Name of the grid's variant that it is of. What it is called decides nothing."""
+    """Name of the grid's variant. Names do not decide results."""
 
     @property
     def method(self) -> str:
-        """The row of the table that it belongs to: a method, a variant as ``sdw (NAME)``, or a baseline."""
+        """The cell's row in the table: a method, a variant as ``sdw (NAME)``, or a baseline."""
         if self.kind != "distilled":
             return self.kind
         return self.recipe.method if self.variant is None else f"{self.recipe.method} ({self.variant})"
 
     @property
     def size(self) -> int | None:
-        """Pairs; None for a baseline."""
+        """Number of pairs; None for a baseline."""
         return self.recipe.size if self.kind == "distilled" else None
 
     @property
     def label(self) -> str:
-        """The cell in words."""
+        """Readable description of the cell."""
         pairs = f", {self.size} pairs" if self.size else ""
         protocol = f", {self.protocol}" if self.protocol else ""
         return f"{self.recipe.source}, {self.method}{pairs}, seed {self.recipe.seed}{protocol}"
 
     def needs_teacher(self) -> bool:
-        """Whether a teacher has to be there first."""
+        """Return whether a teacher must be made first."""
         return self.kind == "distilled" and self.protocol is None and OBJECTIVES.get(self.recipe.method).needs_teacher
 
     def key(self, source_sha256: str, version: str) -> str:
-        """Name the result after everything that decides it, the content of the source and the package among it."""
+        """Name the result after everything that decides it, including the source's content and the package version."""
         recipe = self.recipe.to_json()
         if self.kind != "distilled":
             shared = ("source", "seed", "device", "threads", "evaluation")
@@ -88,16 +88,16 @@ class Grid:
     methods: list[str]
     """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw`, and the baselines `whole_data` and `teacher`."""
     sizes: list[int] = field(default_factory=lambda: [256])
-    """Pairs."""
+    """Numbers of pairs."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Of every random number, the teacher's training among them."""
+    """Seeds of every random number, including those of the teacher's training."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """Everything else, as in a recipe. `threads` is 1 if not given, so that cells can share a machine."""
+    """All other settings, as in a recipe. `threads` is 1 if not given, so that cells can share a machine."""
     protocols: list[str] = field(default_factory=list)
-    """Protocols under which the pairs of every cell are judged once more, such as `layers_2`, `adamw`, `ensemble`."""
+    """Protocols by which the pairs of every cell are also evaluated, such as `layers_2`, `adamw`, `ensemble`."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Rows of their own beside the methods: for a name, a `method` and what its recipe has otherwise, in `values`,
-    `density`, `on_policy`, `student` or `distillation`."""
+    """Additional rows. Each name maps to a `method` and to its changes of the recipe, in `values`, `density`,
+    `on_policy`, `student` or `distillation`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -105,12 +105,12 @@ class Grid:
         for name in ("datasets", "methods", "sizes", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
-                raise SettingError(f"{name} is {values}; a grid needs one or more, each once.")
+                raise SettingError(f"{name} is {values}; give a grid one or more, each once.")
         for name in _OF_THE_GRID:
             if name in self.recipe:
-                raise SettingError(f"The grid's recipe has '{name}', which the grid itself lists; leave it out there.")
+                raise SettingError(f"The grid's recipe sets '{name}', which the grid itself lists; remove it there.")
         if len(set(self.protocols)) != len(self.protocols):
-            raise SettingError(f"protocols is {self.protocols}; a grid has each once.")
+            raise SettingError(f"protocols is {self.protocols}; give each once.")
         for name in self.protocols:
             evaluation_protocol_by_name(name)
         for method in self.methods:
@@ -120,7 +120,7 @@ class Grid:
             _check_variant(name, changes)
 
     def _rows(self) -> list["_Row"]:
-        """Rows of the table, the teacher's among them wherever one needs it."""
+        """Return the rows of the table. They include the teacher's if any row needs a teacher."""
         rows = [_Row(method, None, {}) for method in self.methods]
         for name, changes in self.variants.items():
             others = {key: value for key, value in changes.items() if key != "method"}
@@ -130,12 +130,12 @@ class Grid:
         return rows + ([_Row("teacher", None, {})] if needs_teacher and "teacher" not in self.methods else [])
 
     def cells(self) -> list[Cell]:
-        """Every cell in an order in which none comes before what it needs.
+        """Return every cell, each after the cells that it needs.
 
         Teachers are cells wherever a method needs one.
 
         Raises:
-            FormatError: the grid's recipe is none, or a variant's; each wrong key is named.
+            FormatError: the recipe of the grid or of a variant is malformed. Each wrong key is named.
             SettingError: two rows are the same.
         """
         found: dict[str, Cell] = {}
@@ -167,28 +167,28 @@ class _Row(NamedTuple):
     method: str
     variant: str | None
     changes: dict[str, Any]
-    """To the grid's recipe."""
+    """Changes of the grid's recipe."""
 
 
 def _check_variant(name: str, changes: dict[str, Any]) -> None:
     if name != name.strip() or not name.isprintable() or "|" in name or not 0 < len(name) <= _LONGEST_NAME:
         raise SettingError(
-            f"The name of a variant has 1 to {_LONGEST_NAME} printable characters, with neither '|' nor a space at an "
-            f"end; got {name!r}."
+            f"A variant is named {name!r}; a name needs 1 to {_LONGEST_NAME} printable characters, without '|' and "
+            "without spaces at the ends."
         )
     if not isinstance(changes.get("method"), str) or changes["method"] in BASELINES:
-        raise SettingError(f"The grid's variant '{name}' names no method that distils, such as method = \"sdw\".")
+        raise SettingError(f"The grid's variant '{name}' needs a method that distils, such as method = \"sdw\".")
     OBJECTIVES.check(changes["method"])
     for key in changes:
         if key not in _OF_A_VARIANT:
             raise SettingError(
-                f"The grid's variant '{name}' has '{key}'; a variant may have {', '.join(_OF_A_VARIANT)}, and all else "
-                "is the grid's, so that rows compare."
+                f"The grid's variant '{name}' has '{key}'; a variant may only have {', '.join(_OF_A_VARIANT)}, so that "
+                "rows can be compared."
             )
 
 
 def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with changes, table by table."""
+    """Merge changes into settings, table by table."""
     found = dict(settings)
     for name, value in changes.items():
         old = found.get(name)
@@ -200,8 +200,8 @@ def load_grid(path: str | Path) -> Grid:
     """Read a grid from a TOML file.
 
     Raises:
-        NotFoundError: no such file, or an unknown method.
-        FormatError: not TOML, or not a grid; the first wrong key is named.
+        NotFoundError: the file does not exist, or a method is unknown.
+        FormatError: the file is not TOML, or not a grid. The first wrong key is named.
     """
     grid = parse_settings(Grid, read_toml(path, "grid", "recipes/bench/quick.toml"), f"'{path}'")
     grid.cells()

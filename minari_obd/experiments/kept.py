@@ -1,4 +1,4 @@
-"""What a folder of experiments keeps: distilled sets and teachers, which are used again and not made again."""
+"""Distilled datasets and teachers that an experiments folder stores, so that they are made only once."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ __all__ = ["kept_pairs", "kept_teacher"]
 
 
 def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
-    """Return the pairs that a recipe makes from data; they are read from ``sets/*`` of a folder, or made there.
+    """Return the pairs that a recipe makes from data. They are read from a folder's ``sets/*``, or made there.
 
     Raises:
-        MinariObdError: as :func:`minari_obd.distill`.
+        MinariObdError: as in :func:`minari_obd.distill`.
     """
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
     if (place / "obd.json").is_file():
@@ -30,9 +30,9 @@ def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) 
 
 
 def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
-    """Return the teacher of a set: the one in ``teachers/*`` of a folder, or the one that its recipe names.
+    """Return the teacher of a distilled dataset: from a folder's ``teachers/*``, or the one that its recipe names.
 
-    None if neither is there, or if it is not the teacher that the set was made by.
+    The result is None if neither exists, or if the dataset was made by another teacher.
 
     Raises:
         FormatError: the recipe in the provenance, or the teacher, cannot be read.
@@ -41,7 +41,7 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
     recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
     kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
     if not kept.is_dir():
-        kept = Path(recipe.teacher.algorithm)  # one that was brought is where its user keeps it
+        kept = Path(recipe.teacher.algorithm)  # a user's own teacher is where its user keeps it
         if not (kept / "teacher.safetensors").is_file():
             return None
     return if_its_own(pairs, load_teacher(kept))

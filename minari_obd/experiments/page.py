@@ -1,4 +1,4 @@
-"""The page that a report's sections are put into, which reads nothing from anywhere else, and its tables."""
+"""The self-contained HTML page for a report's sections, and its tables and figures."""
 
 import base64
 import html
@@ -47,8 +47,8 @@ figcaption {{ color: #52606d; font-size: .88rem; overflow-wrap: anywhere; }}
 </head>
 <body>
 <h1>Offline behaviour distillation: results</h1>
-<p>Students cloned from a few pairs distilled from {datasets}, beside students cloned from the whole data and the
-teacher.</p>
+<p>Students cloned from a few pairs distilled from {datasets}, compared with students cloned from the whole data and
+with the teacher.</p>
 {made}
 {sections}
 <section><h2>How this was measured</h2>
@@ -59,18 +59,18 @@ teacher.</p>
 
 
 def fields_of(line: Line) -> list[str]:
-    """A line of the bench's table as a row."""
+    """Return a line of the bench's table as a row."""
     return [line.name, str(line.size or "-"), *map(text_of, line.values)]
 
 
 def figure_of(picture: bytes, caption: str, name: str) -> str:
-    """A PNG with its caption; ``name`` says what it shows, for those who do not see it."""
+    """Return a PNG with its caption. ``name`` says what it shows, as alternative text."""
     source, caption = f"data:image/png;base64,{base64.b64encode(picture).decode()}", html.escape(caption)
     return f'<figure><img alt="{name}: {caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def table_of(head: list[str], rows: list[list[str]]) -> str:
-    """A table that can be scrolled sideways; each row begins with its name."""
+    """Return a table that scrolls sideways. Each row begins with its name."""
     cells = "".join(f"<th>{html.escape(cell).replace('/', '/<wbr>')}</th>" for cell in head)
     body = ""
     for name, *values in rows:
@@ -80,6 +80,6 @@ def table_of(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _broken(cell: str) -> str:
-    """An estimate with its interval below it."""
+    """Put an estimate's interval below it."""
     value, separator, interval = cell.partition(" (")
     return f"{html.escape(value)}<small>{html.escape(interval[:-1])}</small>" if separator else html.escape(cell)

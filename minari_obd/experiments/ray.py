@@ -1,7 +1,7 @@
 """Bench on a Ray cluster: its workers run the cells, and the files come back to this machine.
 
-No folder has to be shared between machines: what a cell needs travels with it, and what it made travels back. Every
-node needs this package, and those datasets that are not `obd-bench/*` (their content is checked).
+Machines need no shared folder: a cell travels with the files it needs, and the files it made travel back. Every node
+needs this package, and all datasets other than `obd-bench/*`, whose content is checked.
 """
 
 import os
@@ -19,19 +19,19 @@ from minari_obd.support.libraries import check_installed
 
 __all__ = ["RayRunner"]
 
-_PAUSE = 1.0  # seconds to wait for a cell before another look
+_PAUSE = 1.0  # seconds to wait for a cell in each poll
 
 
 _Files = dict[str, bytes]
 
 
 class RayRunner:
-    """Cells on the workers of a Ray cluster, one core for each; Ray decides where and when."""
+    """Runs cells on the workers of a Ray cluster, one core per cell. Ray decides where and when."""
 
     slots = float("inf")
 
     def __init__(self, folder: Path) -> None:
-        """Join the cluster that runs already, at ``RAY_ADDRESS`` or on this machine.
+        """Join the running cluster at ``RAY_ADDRESS`` or on this machine.
 
         Raises:
             MissingExtraError: Ray is not installed.
@@ -56,7 +56,7 @@ class RayRunner:
         self._work = ray.remote(num_cpus=1, max_retries=1)(_work)
 
     def start(self, task: Task) -> None:
-        """Hand a cell to the cluster, with the files that it needs."""
+        """Submit a cell to the cluster, with the files that it needs."""
         needed = [f"teachers/{task.teacher_key}"] if task.cell.needs_teacher() else []
         if task.cell.protocol is not None:
             needed.append(f"sets/{task.set_key}")
@@ -64,7 +64,7 @@ class RayRunner:
         self._running[self._work.remote(task.to_json(), files)] = task
 
     def finished(self) -> dict[str, str | None]:
-        """Wait a little, and take the files of one cell that has finished."""
+        """Wait briefly, and take the files of one finished cell."""
         ended = {}
         for reference in self._ray.wait(list(self._running), timeout=_PAUSE)[0]:
             task = self._running.pop(reference)
@@ -72,14 +72,14 @@ class RayRunner:
                 problem, files = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 problem, files = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}", {}
-            # The result comes last: it says that all the rest is there.
+            # Write the result last: its presence means that all other files are complete.
             for name in sorted(files, key=lambda name: name.startswith("cells/")):
                 write_bytes(self._folder / name, files[name])
             ended[task.key] = problem
         return ended
 
     def stop(self) -> None:
-        """Cancel what is still running, and leave the cluster if it was joined for this."""
+        """Cancel the cells that are still running, and leave the cluster if this runner joined it."""
         for reference in self._running:
             self._ray.cancel(reference)
         if self._joined:
@@ -87,17 +87,17 @@ class RayRunner:
 
 
 def _check_answers(address: str) -> None:
-    """Make sure that something listens at ``host:port``: Ray itself would try for minutes."""
+    """Make sure that something listens at ``host:port``. Ray itself would try for minutes."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _work(given: dict[str, Any], files: _Files) -> tuple[str | None, _Files]:
-    """Run a cell on a worker, in a process of its own, as every other way to run it does.
+    """Run a cell on a worker, in a separate process.
 
     Returns:
-        What went wrong, if anything, and the files that the cell made.
+        The error, if any, and the files that the cell made.
     """
     with tempfile.TemporaryDirectory(prefix="minari-obd-") as name:
         folder = Path(name)
@@ -115,7 +115,7 @@ def _work(given: dict[str, Any], files: _Files) -> tuple[str | None, _Files]:
 def _wait(process: "subprocess.Popen[bytes]") -> int:
     try:
         return process.wait()
-    except BaseException:  # Ray cancels a task by an exception in it
+    except BaseException:  # Ray cancels a task by raising an exception in it
         process.terminate()
         process.wait()
         raise

@@ -1,4 +1,4 @@
-"""Report: a bench's results as one HTML page that needs nothing else, and its figures as PNGs beside it."""
+"""Report: a bench's results as one self-contained HTML page, with its figures as PNGs beside it."""
 
 import html
 from collections.abc import Callable, Iterator
@@ -42,14 +42,14 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into a bench's folder, and return the page's path.
 
-    What cannot be drawn here (a source that is not on this machine, no OpenGL) is said in its place.
+    If a figure cannot be drawn here (the source is not on this machine, there is no OpenGL), a sentence says why.
 
     Args:
         results: the folder that ``bench`` wrote.
-        command: the command that made the results, to be shown.
-        diagnose: diagnose the first seed's datasets that were not yet, some ten seconds each, draw their weights, and
-            measure the errors by density of every seed's, some seconds each; what was measured is shown in any case.
-            Their sources have to be on this machine.
+        command: the command that made the results, to show on the page.
+        diagnose: diagnose the first seed's datasets (about ten seconds each), draw their weights, and measure errors by
+            density for every seed (seconds each). Earlier measurements are kept, and shown in any case. The sources
+            must be on this machine.
         progress: show a bar.
 
     Raises:
@@ -61,7 +61,7 @@ def write_report(
     found = load_results(folder)
     if not found:
         raise NotFoundError(
-            f"There are no results in '{folder}'; `minari-obd bench GRID.toml --out {folder}` makes some."
+            f"There are no results in '{folder}'; make some with `minari-obd bench GRID.toml --out {folder}`."
         )
     page = _Page(folder, found)
     if diagnose:
@@ -96,15 +96,15 @@ class _Page:
         return PAGE.format(datasets=names, made=made, sections="\n".join(sections), facts=self.facts())
 
     def sections(self) -> Iterator[tuple[str, str]]:
-        """Titles and bodies; an empty body is left out."""
+        """Yield titles and bodies. A section with an empty body is left out."""
         yield "Scores", scores_table(self.table)
         yield "The papers' own numbers, on other data", published_table(self.table)
-        yield "How often one beats another", improvement_table(self.table)
+        yield "How often one method beats another", improvement_table(self.table)
         yield "Other students, cloned from the same pairs", self.protocols()
         yield "Scores against the number of pairs", self.each(lambda d: draw_sizes(self.table, d), "sizes")
         yield "Distillation", self.each(self.learning, "learning")
-        yield "What is behind the scores", self.diagnostics()
-        yield "Errors at rare states and at common ones", self.deciles()
+        yield "What explains the scores", self.diagnostics()
+        yield "Errors at rare and common states", self.deciles()
         yield "Where the weights lie", self.weights()
         yield "How the teachers were trained", self.training()
         yield "What a policy costs", costs_table(self.table)
@@ -112,7 +112,7 @@ class _Page:
         yield "Distilled states, and one step from them", self.each(self.frames, "frames")
 
     def protocols(self) -> str:
-        """Other architectures, optimisers, ensembles."""
+        """Return the scores of other architectures, optimisers and ensembles."""
         lines = self.table.protocol_columns()
         if not lines:
             return ""
@@ -125,64 +125,63 @@ class _Page:
         return note + table + self.each(lambda d: draw_protocols(self.table, d), "students")
 
     def diagnostics(self) -> str:
-        """What was measured of the pairs besides scores, a table for each dataset."""
+        """Return the pairs' diagnostics, with a table for each dataset."""
         tables = []
         for dataset in self.table.datasets:
             if rows := diagnostics_rows(self.folder, self.first_sets(dataset)):
                 tables.append(f"<h3><code>{html.escape(dataset)}</code></h3>" + table_of(HEAD, rows))
         note = (
-            "<p>Of the first seed's pairs. Errors: mean squared difference to the teacher's actions, on [-1, 1], with "
+            "<p>For the first seed's pairs. Errors: mean squared difference to the teacher's actions, on [-1, 1], with "
             "the interval over students; on held-out states, along the teacher's own trajectories, and where the "
             "students themselves go. Coverage of held-out states (Naeem et al. 2020). Distance of a pair to the "
             "nearest real state, in units of that between real states (median), and exact copies of real states. "
-            "Initial rows: how well the real rows that the pairs began as are told from held-out ones by their "
-            "distance to the pairs, 0.5 being chance.</p>"
+            "Initial rows: how well the distance to the pairs tells the real rows from which they started from "
+            "held-out ones; chance is 0.5.</p>"
         )
         return note + "".join(tables) if tables else ""
 
     def deciles(self) -> str:
-        """Errors by the density of states."""
+        """Return the errors by density of the states."""
 
         def draw(dataset: str) -> bytes | None:
             found = errors_by_method(read_sets(self.folder, self.largest_sets(dataset)))
             return draw_deciles(found) if found else None
 
         note = (
-            "<p>Held-out states in the order of their density, as one k-nearest-neighbour estimate says for all "
-            "methods alike: the first tenth are the rarest. Mean squared difference of the students' actions to those "
-            "wanted, on [-1, 1]: mean over seeds, and the band its 95% interval over them (over students, where there "
-            "is one seed).</p>"
+            "<p>Held-out states in order of density, by the same k-nearest-neighbour estimate for all methods. The "
+            "first tenth are the rarest. Mean squared difference between the students' actions and the wanted ones, "
+            "on [-1, 1]. Lines are means over seeds, and bands are 95% intervals over seeds (over students if there "
+            "is only one seed).</p>"
         )
         figures = self.each(draw, "deciles")
         return note + figures if figures else ""
 
     def weights(self) -> str:
-        """What states the methods look at."""
+        """Return pictures of the states that the methods emphasise."""
         note = (
-            "<p>The states that pairs were distilled for, over their first two principal components: how many there "
-            "are, and the mean weight that the method gives them, red where it is above 1. Of the first seed; methods "
-            "that weight all states alike are left out.</p>"
+            "<p>The states for which pairs were distilled, over their first two principal components: their number, "
+            "and the mean weight that the method gives them, red where it is above 1. For the first seed. Methods "
+            "that weight all states equally are left out.</p>"
         )
         figures = weights_figures(self.folder, self.first_sets())
         return note + figures if figures else ""
 
     def training(self) -> str:
-        """Values and losses of the teachers' trainings."""
+        """Return values and losses from the teachers' training."""
 
         def draw(dataset: str) -> bytes | None:
             logs = read_logs(self.folder, [each for each in self.results if each.dataset == dataset])
             return draw_training(logs) if logs else None
 
         note = (
-            "<p>A line for each teacher. Mean value: what its critics say of its own actions at states of the data, "
-            "which its updates should settle. Losses are those of single updates, under the algorithm's own "
-            "names.</p>"
+            "<p>One line per teacher. Mean value: the critics' values of its own actions at states of the data, which "
+            "should settle during training. Losses are those of single updates, under the algorithm's own names.</p>"
         )
         figures = self.each(draw, "training")
         return note + figures if figures else ""
 
     def each(self, draw: Callable[[str], bytes | None], name: str) -> str:
-        """A figure for each dataset; what went wrong in place of one that cannot be drawn."""
+        """Return a figure for each dataset, or the reason why it cannot be drawn."""
         figures = []
         for dataset in self.table.datasets:
             try:
@@ -197,7 +196,7 @@ class _Page:
         return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
     def learning(self, dataset: str) -> bytes | None:
-        """Held-out losses of the largest sets."""
+        """Draw the held-out losses of the largest sets."""
         histories: dict[str, list[list[dict[str, float]]]] = {}
         for result in self.largest_sets(dataset):
             if history := self.load(result).provenance.history:
@@ -205,22 +204,22 @@ class _Page:
         return draw_learning(histories) if histories else None
 
     def projection(self, dataset: str) -> bytes | None:
-        """Pairs over their source."""
+        """Draw the pairs over their source."""
         sets = {result.method: self.load(result) for result in self.first_sets(dataset)}
         if not sets:
             return None
         if not has_local_dataset(dataset):
-            raise NotFoundError("the source is not on this machine, so it cannot be drawn.")
+            raise NotFoundError("the source is not on this machine and cannot be drawn.")
         return draw_projection(load_offline_data(dataset, download=False, progress=False), sets)
 
     def frames(self, dataset: str) -> bytes | None:
-        """States and successors of one set: the last method's, which is SDW where it was run."""
+        """Draw states and successors of one set: SDW's if it was run, otherwise the last method's."""
         sets = list(self.first_sets(dataset))
         chosen = next((r for r in sets if r.method == "sdw"), sets[-1] if sets else None)
         return None if chosen is None else draw_frames(render_pairs(self.load(chosen)))
 
     def first_sets(self, dataset: str | None = None) -> Iterator[CellResult]:
-        """The largest set of each method, of its first seed; on all datasets if none is named."""
+        """Yield the first seed's largest set of each method, on all datasets if none is named."""
         taken = set()
         for result in self.largest_sets(dataset):
             if (group := (result.dataset, result.method)) not in taken:
@@ -228,20 +227,20 @@ class _Page:
                 yield result
 
     def largest_sets(self, dataset: str | None = None) -> Iterator[CellResult]:
-        """The largest set of each method, of every seed; on all datasets if none is named."""
+        """Yield every seed's largest set of each method, on all datasets if none is named."""
         for name in self.table.datasets if dataset is None else [dataset]:
             for method, size in self.table.groups:
                 if size is not None and size == self.sizes[0]:
                     yield from self.table.of(method, size, name)
 
     def load(self, result: CellResult) -> DistilledDataset:
-        """The pairs behind a result."""
+        """Load the pairs of a result."""
         if result.set_key is None:
-            raise NotFoundError("the distilled set is not kept with its result.")
+            raise NotFoundError("the distilled dataset is not stored with its result.")
         return load_dataset(self.folder / "sets" / result.set_key)
 
     def facts(self) -> str:
-        """What was run, with which versions."""
+        """Return what was run, and with which versions."""
         report = self.results[0].report
         versions: dict[str, set[str]] = {}
         for result in self.results:
@@ -250,7 +249,7 @@ class _Page:
         seeds = ", ".join(map(str, sorted({result.seed for result in self.results})))
         rows: dict[str, Any] = {
             "results": f"{len(self.results)} cells, seeds {seeds}",
-            "judged by": f"{report.returns.shape[0]} x {report.returns.shape[1]} episodes a cell",
+            "evaluated by": f"{report.returns.shape[0]} x {report.returns.shape[1]} episodes per cell",
             "episodes": f"{sum(r.report.returns.size for r in self.results):,}",
             "environment steps": f"{sum(r.report.environment_steps for r in self.results):,}",
             **{name: " and ".join(sorted(each)) for name, each in versions.items()},

@@ -1,4 +1,4 @@
-"""The tables of a bench, in the form of the papers' Table 1, and the raw results as parquet."""
+"""The tables of a bench, in the form of the papers' Table 1, and its raw results as parquet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,32 +24,32 @@ _NAMES = {"whole_data": "behavioural cloning, whole data", "teacher": "(the teac
 
 
 PUBLISHED_NOTE = (
-    "The papers' numbers are of other data (D4RL's MuJoCo v2), 256 pairs and a Cal-QL teacher, and stand here for "
-    "orientation: no row of one table can be compared with one of the other."
+    "The papers' numbers are for other data (D4RL's MuJoCo v2), 256 pairs and a Cal-QL teacher. They are shown for "
+    "orientation only: rows of the two tables cannot be compared."
 )
 
 
 OWN = "own"
-"""The protocol that the pairs were made for, as a column."""
+"""Column of the protocol for which the pairs were made."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: what students were cloned from, and what they were worth."""
+    """A line of a table: what students were cloned from, and their scores."""
 
     method: str
     size: int | None
     values: list[Estimate | None]
-    """One for each column; None where there is no result."""
+    """One value per column; None where there is no result."""
 
     @property
     def name(self) -> str:
-        """The method in words."""
+        """Readable name of the method."""
         return _NAMES.get(self.method, self.method)
 
 
 class BenchTable:
-    """Methods and sizes down, datasets across; a mean over seeds and its interval in each field."""
+    """Methods and sizes in rows, datasets in columns, and a mean over seeds with its interval in each field."""
 
     def __init__(self, results: Sequence[CellResult]) -> None:
         ordered = sorted(results, key=lambda result: _rank(result.method))
@@ -59,15 +59,15 @@ class BenchTable:
         self.protocols = list(dict.fromkeys(result.protocol for result in ordered if result.protocol))
 
     def of(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> list[CellResult]:
-        """Results of a field, one for each seed."""
+        """Return the results of a field, one for each seed."""
         wanted = (method, size, dataset, protocol)
         return [each for each in self.results if (each.method, each.size, each.dataset, each.protocol) == wanted]
 
     def estimate(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> Estimate | None:
-        """Mean score of a field; None if it has no result.
+        """Return the mean score of a field, or None if it has no result.
 
-        Seeds are resampled for its interval, because a seed's students share their pairs and their teacher. With a
-        single seed its students (a teacher's episodes) are.
+        The interval resamples seeds, because a seed's students share their pairs and teacher. With a single seed, it
+        resamples the seed's students (or a teacher's episodes).
         """
         scores = [scores_of(result) for result in self.of(method, size, dataset, protocol)]
         if not scores:
@@ -75,24 +75,24 @@ class BenchTable:
         return estimate_mean(scores[0] if len(scores) == 1 else np.stack([np.atleast_1d(s.mean()) for s in scores]))
 
     def mean(self, method: str, size: int | None, protocol: str | None = None) -> Estimate | None:
-        """Mean over all datasets, with a stratified interval: seeds are resampled within each dataset."""
+        """Return the mean over all datasets, with a stratified interval: seeds are resampled within each dataset."""
         fields = [self.of(method, size, dataset, protocol) for dataset in self.datasets]
         if not all(fields):
             return None
         return estimate_mean_over_tasks([np.array([scores_of(r).mean() for r in field]) for field in fields])
 
     def lines(self) -> list[Line]:
-        """The main table: a column for each dataset, then their mean."""
+        """Return the main table: a column for each dataset, then their mean."""
         return [
             Line(method, size, [*(self.estimate(method, size, d) for d in self.datasets), self.mean(method, size)])
             for method, size in self.groups
         ]
 
     def protocol_columns(self, dataset: str | None = None) -> list[Line]:
-        """Other students' table, as its lines: a column for the pairs' own protocol, then one for each other.
+        """Return the table of other students: a column for the pairs' own protocol, then one for each other protocol.
 
         Args:
-            dataset: the scores on it; if not given, the mean over all datasets.
+            dataset: the dataset of the scores; if not given, they are means over all datasets.
         """
         found = []
         for method, size in self.groups:
@@ -106,7 +106,7 @@ class BenchTable:
         return found
 
     def published(self) -> list[Line]:
-        """The papers' own scores of the same methods, on data of the same name."""
+        """Return the papers' scores of the same methods, on data of the same name."""
         found = []
         for method in dict.fromkeys(method for method, _ in self.groups):
             scores = [published_score(name, method) for name in self.datasets]
@@ -115,7 +115,10 @@ class BenchTable:
         return found
 
     def improvement(self, ours: tuple[str, int | None], theirs: tuple[str, int | None]) -> float | None:
-        """Probability that a student of ours beats one of theirs, of any seed, averaged over datasets with both."""
+        """Return the probability that a student of ours beats one of theirs, averaged over the datasets with both.
+
+        Students of all seeds are pooled.
+        """
         shares = []
         for dataset in self.datasets:
             both = [[scores_of(r).mean(axis=1) for r in self.of(*group, dataset)] for group in (ours, theirs)]
@@ -126,7 +129,7 @@ class BenchTable:
         return float(np.mean(shares)) if shares else None
 
     def to_markdown(self) -> str:
-        """The tables, with the papers' own numbers below ours."""
+        """Return the tables, with the papers' own numbers below ours."""
         head = ["students cloned from", "pairs", *(f"`{name}`" for name in self.datasets), "mean"]
         parts = [markdown_table(head, [_texts(line) for line in self.lines()])]
         if others := self.protocol_columns():
@@ -143,7 +146,7 @@ class BenchTable:
 
 
 def _rank(method: str) -> int:
-    """Where a method stands in a table: the papers' order, then others, then what they are seen beside.
+    """Return a method's position in a table: the papers' methods in their order, then others, then the baselines.
 
     A variant, ``sdw (NAME)``, stands with its method.
     """
@@ -156,17 +159,17 @@ def _texts(line: Line) -> list[str]:
 
 
 def scores_of(result: CellResult) -> np.ndarray:
-    """Scores (students, episodes), or returns where the environment has no reference scores."""
+    """Return scores (students, episodes), or returns if the environment has no reference scores."""
     return result.report.returns if result.report.reference is None else result.report.scores
 
 
 def text_of(estimate: Estimate | None) -> str:
-    """A field of a table."""
+    """Format a field of a table."""
     return "-" if estimate is None else f"{estimate.mean:.1f} ({estimate.low:.1f} to {estimate.high:.1f})"
 
 
 def write_results(results: Sequence[CellResult], folder: Path) -> None:
-    """Write ``results.parquet``, one row for each episode, and ``table.md``."""
+    """Write ``results.parquet``, with one row per episode, and ``table.md``."""
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
     for result in results:
         report = result.report

@@ -1,4 +1,4 @@
-"""The tables of a report that follow from a bench's results alone."""
+"""The tables of a report that need only a bench's results."""
 
 import html
 
@@ -11,25 +11,25 @@ __all__ = ["costs_table", "improvement_table", "published_table", "scores_table"
 
 
 def scores_table(table: BenchTable) -> str:
-    """The main table."""
+    """Return the main table."""
     head = ["students cloned from", "pairs", *table.datasets, "mean"]
     note = (
-        "<p>Normalised scores: 0 is a random policy and 100 D4RL's expert. Means over seeds, each of all its "
-        "students and episodes, with a 95% bootstrap interval over seeds (within each dataset, for the mean over "
-        "datasets).</p>"
+        "<p>Normalised scores: 0 is a random policy and 100 is D4RL's expert. Means over seeds, each over all its "
+        "students and episodes, with a 95% bootstrap interval over seeds (for the mean over datasets, within each "
+        "dataset).</p>"
     )
     return note + table_of(head, [fields_of(line) for line in table.lines()])
 
 
 def published_table(table: BenchTable) -> str:
-    """The papers' numbers."""
+    """Return the papers' numbers."""
     rows = [[line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)] for line in table.published()]
     head = ["published", *(f"D4RL's of {name}" for name in table.datasets)]
     return f"<p>{html.escape(PUBLISHED_NOTE)}</p>" + table_of(head, rows) if rows else ""
 
 
 def improvement_table(table: BenchTable) -> str:
-    """Who beats whom, among the sets of the largest size."""
+    """Return how often each method beats each other one, among sets of the largest size."""
     largest = (None, *sorted({size for _, size in table.groups if size}, reverse=True)[:1])
     groups = [(method, size) for method, size in table.groups if size in largest]
     rows = []
@@ -37,14 +37,14 @@ def improvement_table(table: BenchTable) -> str:
         shares = [None if ours == theirs else table.improvement(ours, theirs) for theirs in groups]
         rows.append([ours[0], *("" if share is None else f"{share:.2f}" for share in shares)])
     note = (
-        "<p>Probability that a student of the row returns more than one of the column, ties as half, averaged over "
-        "the datasets that have both (Agarwal et al. 2021).</p>"
+        "<p>Probability that a student of the row gets a higher return than one of the column, with a tie counted as "
+        "half, averaged over the datasets that have both (Agarwal et al. 2021).</p>"
     )
     return note + table_of(["", *(method for method, _ in groups)], rows) if len(groups) > 1 else ""
 
 
 def costs_table(table: BenchTable) -> str:
-    """Seconds and steps of a policy, from pairs and from the whole data."""
+    """Return seconds and steps to clone a policy, from pairs and from the whole data."""
     rows = []
     for method, size in table.groups:
         field = [r for r in table.results if (r.method, r.size, r.protocol) == (method, size, None)]
@@ -64,15 +64,15 @@ def costs_table(table: BenchTable) -> str:
             ]
         )
     note = (
-        "<p>Seconds on the machine that made this, medians over datasets and seeds; cells ran beside one another. "
-        "Making the pairs does not count training the teacher.</p>"
+        "<p>Seconds on the machine that ran the bench, as medians over datasets and seeds. Cells ran in parallel. "
+        "Making the pairs does not include training the teacher.</p>"
     )
     head = [
         "students cloned from",
         "pairs",
         "seconds to make them",
         "gradient steps",
-        "pairs a step",
+        "pairs per step",
         "seconds to clone a student",
     ]
     return note + table_of(head, rows)

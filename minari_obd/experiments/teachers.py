@@ -1,4 +1,4 @@
-"""How a bench's teachers were trained: the logs that it keeps beside them."""
+"""Training logs of a bench's teachers, which are stored with them."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -20,12 +20,12 @@ def read_logs(folder: Path, results: Iterable[CellResult]) -> dict[str, Mapping[
     """Read ``teachers/<key>/training.csv`` of each teacher among a bench's results that has one.
 
     Args:
-        folder: the bench's.
-        results: of one dataset.
+        folder: the bench's folder.
+        results: results of one dataset.
 
     Returns:
-        For each teacher, named by its algorithm and seed, the columns of its log: ``update``, and whatever else its
-        algorithm gives; an empty field is not a number.
+        For each teacher, named by its algorithm and seed, the columns of its log: ``update``, and whatever its
+        algorithm logs. An empty field is NaN.
 
     Raises:
         FormatError: a log or a teacher is damaged.
@@ -44,9 +44,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), strict=True))
         log = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
         if not np.isfinite(log["update"]).all():
-            raise ValueError("an update without its number")
+            raise ValueError("an update has no number")
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise FormatError(
-            f"'{path}' is no log of a teacher's training ({error}); delete it, and the report goes without."
+            f"'{path}' is not a log of a teacher's training ({error}); delete it to write the report without it."
         ) from error
     return log

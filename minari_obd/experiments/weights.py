@@ -1,4 +1,4 @@
-"""Pictures of the weights that a bench's pairs were distilled with, drawn once and kept beside its results."""
+"""Pictures of the weights with which a bench's pairs were distilled, drawn once and stored with its results."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,17 +20,17 @@ from minari_obd.targets.targets import Selection
 
 __all__ = ["draw_sets_weights", "weights_figures"]
 
-_EVEN = b""  # kept in place of a picture, so that it is known that there is nothing to draw
+_EVEN = b""  # stored instead of a picture, to record that there is nothing to draw
 
 
 def draw_sets_weights(folder: Path, results: Iterable[CellResult], *, progress: bool = True) -> None:
     """Draw the weights of every distilled dataset that has no ``weights/<set_key>.png`` yet.
 
-    They are made again from the recipe, the source and the teacher that the bench keeps. Sets whose method weights all
-    states alike, or whose teacher was not kept, get an empty file.
+    The weights are recomputed from the recipe, the source and the teacher that the bench stores. Sets whose method
+    weights all states equally, or whose teacher was not stored, get an empty file.
 
     Raises:
-        MinariObdError: as :func:`load_offline_data`, and what the method's own weighting may raise.
+        MinariObdError: as in :func:`load_offline_data` and in the method's own weighting.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
     missing = [key for key in keys if not _file(folder, key).is_file()]
@@ -42,7 +42,7 @@ def draw_sets_weights(folder: Path, results: Iterable[CellResult], *, progress: 
 
 
 def weights_figures(folder: Path, results: Iterable[CellResult]) -> str:
-    """Return HTML of the pictures that there are, one for each of the results' sets that is weighted."""
+    """Return the existing pictures as HTML, one for each of the results' sets with unequal weights."""
     figures = []
     for result in results:
         if result.set_key is None or not (file := _file(folder, result.set_key)).is_file():

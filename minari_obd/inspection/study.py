@@ -272,9 +272,7 @@ def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
     else:
         raise DataError(f"The recipe starts {recipe.size} pairs at {len(split.training)} states, so it was never run.")
     if min(len(split.training), len(split.held_out)) < 2:
-        raise DataError(
-            f"'{data.dataset_id}' is too small: {len(data)} steps give under two training or held-out rows."
-        )
+        raise DataError(f"'{data.dataset_id}' is too small: {len(data)} steps leave fewer than two on a side.")
     return Rows(split, initial, drawn)
 
 
