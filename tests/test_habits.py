@@ -76,3 +76,10 @@ def test_issue_templates_are_forms(path: Path) -> None:
 def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(minari_obd.__file__).parent / "py.typed").is_file()
     assert "Typing :: Typed" in PROJECT["classifiers"]
+
+
+def test_the_files_that_contributing_names_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"\b((?:tests|docs|recipes|minari_obd)/[\w./]*\w)", text))
+    assert "tests/test_imports.py" in named
+    assert not {name for name in named if not (ROOT / name).exists()}
