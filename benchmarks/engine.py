@@ -29,7 +29,7 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import mean_squared_error, train_students
-from minari_obd.support.devices import product_type
+from minari_obd.support.precision import has_fast_bfloat16, has_rounded_products, product_type
 
 STATE, ACTION, JUDGED = 17, 6, 2_560  # HalfCheetah; judged is the paper's outer batch
 FAST = DistillationRecipe()
@@ -270,10 +270,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    capabilities = [
-        key for key, on in torch.cpu.get_capabilities().items() if key in ("avx512_bf16", "amx_bf16") and on
-    ]
-    print(f"{name} {capabilities}, torch {torch.__version__}")
+    print(f"{name}, torch {torch.__version__}")
+    rounds = has_rounded_products("bfloat16", torch.device("cpu"))
+    print(f"on the CPU: bfloat16 matrices are faster: {has_fast_bfloat16()}; float32 products can be rounded: {rounds}")
     threads = torch.get_num_threads()
     if device.type == "cuda":
         at_the_papers_setting(device, threads, arguments.compile)

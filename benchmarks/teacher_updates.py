@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from minari_obd.sources.loading import load_offline_data
-from minari_obd.support.devices import has_bfloat16
+from minari_obd.support.precision import has_rounded_products
 from minari_obd.teachers.training import TeacherRun
 
 
@@ -32,13 +32,15 @@ def main() -> None:
         data.truncations.astype(np.float32),
         action_space=d3rlpy.ActionSpace.CONTINUOUS,
     )
+    cpu = torch.device("cpu")
+    precisions = ("float32", "bfloat16") if has_rounded_products("bfloat16", cpu) else ("float32",)
     seconds: dict[str, list[float]] = {}
     for seed in range(1_000, 1_003):  # seeds that nobody has trained, lest a teacher be found
-        for precision in ("float32", "bfloat16") if has_bfloat16() else ("float32",):
-            run = TeacherRun.of(data, given.teacher, given.updates, seed, torch.device("cpu"), precision=precision)
+        for precision in precisions:
+            run = TeacherRun.of(data, given.teacher, given.updates, seed, cpu, precision=precision)
             found = run.estimate_seconds(given.updates) / given.updates
             seconds.setdefault(f"this package, {precision}", []).append(found)
-        run = TeacherRun.of(data, given.teacher, given.updates, seed, torch.device("cpu"), precision="float32")
+        run = TeacherRun.of(data, given.teacher, given.updates, seed, cpu, precision="float32")
         algo = run._create()
         start = time.perf_counter()
         algo.fit(

@@ -21,6 +21,7 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
+from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.teachers.frozen import FrozenTeacher
 
 
@@ -36,6 +37,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return HUB.reset()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine is measured once; let it be before all tests, so that what a test leaves behind is its own."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("MINARI_OBD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        has_fast_bfloat16()
 
 
 @pytest.fixture(autouse=True)

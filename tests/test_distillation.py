@@ -11,6 +11,7 @@ import torch
 from conftest import RuleTeacher
 
 import minari_obd
+from minari_obd.distillation import plan
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller import loop as outer_loop
 from minari_obd.distiller import step as outer_step
@@ -20,7 +21,8 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DensityRecipe, DistillationRecipe, TeacherRecipe
 from minari_obd.sources.data import OfflineData
-from minari_obd.support.devices import product_type
+from minari_obd.support import precision
+from minari_obd.support.precision import product_type
 
 QUICK = Recipe(
     "replaced",
@@ -200,14 +202,33 @@ def test_bfloat16_is_refused_for_students_that_cannot_use_it(small_data: Offline
     assert quick(small_data, "dbc").provenance.recipe["student"]["network"] == "mlp"
 
 
-def test_the_type_of_products_is_chosen_by_the_processor_and_recorded(
+def test_the_type_of_products_is_the_faster_one_and_recorded(
     small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for has, wanted in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has, raising=False)
+    for is_fast, wanted in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(precision, "has_fast_bfloat16", lambda is_fast=is_fast: is_fast)
+        monkeypatch.setattr(precision, "has_rounded_products", lambda *_, other=not is_fast: other)  # of teachers only
         assert quick(small_data, "dbc").provenance.precision == wanted
     assert product_type("auto", torch.device("cuda")) is None
     assert quick(small_data, "random").provenance.precision == "float32"
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_bfloat16_works_everywhere_and_the_plan_says_where_it_is_slow(
+    is_fast: bool, small_data: OfflineData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (precision, plan):
+        monkeypatch.setattr(module, "has_fast_bfloat16", lambda: is_fast)
+    made, exact = (
+        minari_obd.distill(
+            small_data, "dbc", recipe=replace(QUICK, distillation=replace(QUICK.distillation, precision=each))
+        )
+        for each in ("bfloat16", "float32")
+    )
+    said = capsys.readouterr().err
+    assert said.count("products in bfloat16 are not faster than in float32 here") == (0 if is_fast else 1)
+    assert (made.provenance.precision, exact.provenance.precision) == ("bfloat16", "float32")
+    assert np.abs(made.observations - exact.observations).max() > 0  # it really is another precision
 
 
 def test_tf32_on_the_cpu_is_refused_before_any_work(small_data: OfflineData) -> None:

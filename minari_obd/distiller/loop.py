@@ -22,9 +22,9 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.students.networks import make_student
-from minari_obd.support.devices import matmul_precision, product_type
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.precision import matmul_precision, product_type
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.targets.targets import Targets

@@ -25,7 +25,7 @@ class TeacherRecipe:
     it lowers the actor's own loss on the data. 0 keeps the last weights."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
-    large, if the CPU has it, and float32 otherwise."""
+    large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -118,7 +118,7 @@ class DistillationRecipe:
     window: int = 40
     """Inner steps that `last` and `random` differentiate through."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Precision of MLP students' matrix products. `auto`: bfloat16 on CPUs that multiply in it, float32 otherwise."""
+    """Precision of MLP students' matrix products. `auto`: bfloat16 on CPUs that are faster in it, else float32."""
     average: float = 0.0
     """Decay of the running average of the pairs, which is evaluated and returned instead of the pairs. 0 returns the
     pairs themselves."""

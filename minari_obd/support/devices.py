@@ -11,16 +11,7 @@ import torch
 
 from minari_obd.errors import SettingError
 
-__all__ = [
-    "cache_root",
-    "choose_device",
-    "cpu_threads",
-    "fastest_thread_count",
-    "has_bfloat16",
-    "matmul_precision",
-    "product_precision",
-    "product_type",
-]
+__all__ = ["cache_root", "choose_device", "cpu_threads", "fastest_thread_count"]
 
 
 def cache_root() -> Path:
@@ -43,62 +34,6 @@ def choose_device(device: str) -> torch.device:
             raise SettingError(f"The device is '{device}', but torch finds no CUDA here; use 'cpu' or 'auto'.")
         return torch.device(device)
     raise SettingError(f"There is no device '{device}'; use 'auto', 'cpu' or 'cuda'.")
-
-
-def product_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """Type that matrix products are to be made in; None for that of their operands.
-
-    ``auto`` means bfloat16 on CPUs with instructions for its products, where they take half the time. It goes by what
-    the processor says and not by a measurement, so that the same machine always gives the same bits.
-
-    Raises:
-        SettingError: TF32 was asked for, and the device is not CUDA.
-    """
-    if precision == "tf32" and device.type != "cuda":
-        raise SettingError("Precision 'tf32' belongs to CUDA; on the CPU use 'auto', 'float32' or 'bfloat16'.")
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cpu":
-        return torch.bfloat16 if has_bfloat16() else None
-    return None
-
-
-def product_precision(precision: str, device: torch.device) -> str:
-    """What ``auto`` means on a device for products that torch itself makes; any other name is checked and returned.
-
-    Raises:
-        SettingError: an unknown name, or a kind that the device does not have.
-    """
-    known = ("auto", "float32", "bfloat16" if device.type == "cpu" else "tf32")
-    if precision not in known:
-        names = ", ".join(f"'{name}'" for name in known)
-        raise SettingError(f"Precision '{precision}' is not to be had on the device '{device.type}'; it has {names}.")
-    if precision == "bfloat16" and not has_bfloat16():
-        raise SettingError("This processor has no products in bfloat16; use precision 'auto' or 'float32'.")
-    if precision == "auto":
-        return "bfloat16" if device.type == "cpu" and has_bfloat16() else "float32"
-    return precision
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor says that it has instructions for products in bfloat16."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Make torch's own products of float32 matrices in ``float32``, ``tf32`` or ``bfloat16`` within.
-
-    Operands are rounded to that type, sums and results are float32. It is a setting of the whole process, and what
-    the processor or GPU has no instructions for is made in float32.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision({"float32": "highest", "tf32": "high", "bfloat16": "medium"}[precision])
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def fastest_thread_count() -> int:

@@ -32,8 +32,8 @@ class Algorithm:
     steps: int = 20_000
     """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
     precision: str = "float32"
-    """Of its matrix products by default. ``auto``, which is bfloat16 on CPUs that have it, where these products are
-    large and most of an update."""
+    """Of its matrix products by default. ``auto``, where these products are large and most of an update:
+    :func:`~minari_obd.support.precision.product_precision` says what it means."""
 
 
 TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")

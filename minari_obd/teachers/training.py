@@ -19,9 +19,10 @@ from minari_obd.registry import TEACHERS
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
 from minari_obd.storage.files import write_text
-from minari_obd.support.devices import cache_root, choose_device, matmul_precision, product_precision
+from minari_obd.support.devices import cache_root, choose_device
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.libraries import check_installed, import_d3rlpy
+from minari_obd.support.precision import matmul_precision, product_precision
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
@@ -283,17 +284,16 @@ def train_teacher(
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
         options: settings of d3rlpy's configuration that are to differ, such as ``{"expectile": 0.9}``.
-        average: share of the updates, the last ones, over which the actor's weights are averaged; 0 for the last
-            weights alone. The average is kept if the loss that trained the actor is less with it, on a draw of the
-            data; ``details`` says which was kept.
-        precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that have it;
-            ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` where the CPU has it, else float32.
+        average: share of the updates, the last ones, over which the actor's weights are averaged; 0 keeps the last
+            weights. The average is kept if it lowers the actor's loss on a draw of the data, as ``details`` records.
+        precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that do this
+            for float32 matrices; ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` on such CPUs.
         progress: show a bar.
 
     Raises:
         NotFoundError: an unknown algorithm.
         MissingExtraError: d3rlpy is not installed.
-        SettingError: an option that the algorithm does not have, or of another kind.
+        SettingError: an option of another kind; an option or a precision that is not available.
         MinariObdError: the training diverged.
     """
     run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
