@@ -13,7 +13,7 @@ from conftest import RuleTeacher
 import minari_obd
 from minari_obd.distillation import plan
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.distiller import loop as outer_loop
+from minari_obd.distiller import looks
 from minari_obd.distiller import step as outer_step
 from minari_obd.distiller.result import DivergedError
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
@@ -185,7 +185,7 @@ def test_a_run_that_diverges_saves_the_best_pairs_and_says_where(
 def test_a_run_without_any_finite_look_saves_nothing(
     small_data: OfflineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (outer_step, outer_loop):
+    for module in (outer_step, looks):
         losses = module.cloned_losses
         monkeypatch.setattr(module, "cloned_losses", lambda *a, losses=losses, **k: losses(*a, **k) * float("nan"))
     recipe = replace(QUICK, distillation=DistillationRecipe(steps=50, batch_size=32))

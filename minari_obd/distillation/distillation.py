@@ -17,6 +17,7 @@ from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.settings.recipe import Recipe
 from minari_obd.support.devices import cache_root, cpu_threads
 from minari_obd.targets.targets import Selection, TargetInputs, Targets
+from minari_obd.targets.value_gap import ValueGap
 from minari_obd.teachers.calibration import calibrate
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.obtaining import ObtainedTeacher, obtain_teacher
@@ -112,6 +113,8 @@ def build_targets(prepared: Prepared, teacher: Teacher | None, density: Density 
     method, data = prepared.method, prepared.data
     assert not isinstance(method, Selection), "a selection has no targets"
     targets = method.targets(TargetInputs(data, teacher, density))
+    if prepared.recipe.distillation.objective == "value_gap":
+        targets = replace(targets, cost=ValueGap.of(teacher, data))
     if teacher is None or "mean_value" not in targets.details:
         return targets
     calibration = calibrate(teacher, data)
@@ -136,7 +139,7 @@ def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> Ou
 
 def _checkpoint(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> Path:
     """Return a file named after everything that decides the result, so that only the same run resumes from it."""
-    recipe = {key: value for key, value in prepared.recipe.to_json().items() if key not in ("evaluation", "threads")}
+    recipe = {key: value for key, value in prepared.recipe.deciding().items() if key not in ("evaluation", "threads")}
     said = None if teacher is None else describe_teacher(teacher)
     machine = [prepared.loop.device.type, prepared.loop.precision]  # what `auto` means here
     identity = [recipe, prepared.data.content_sha256, said, __version__, machine]

@@ -15,6 +15,7 @@ from minari_obd.sources.loading import load_offline_data
 from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.targets import Objective, Selection
+from minari_obd.targets.value_gap import check_critics
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
@@ -109,6 +110,12 @@ def prepare(
         check_installed("d3rlpy", "distill")
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
+    if (
+        isinstance(method, Objective)
+        and recipe.distillation.objective == "value_gap"
+        and not isinstance(planned, TeacherRun)
+    ):
+        check_critics(planned)
     _check_size(recipe, data, None if isinstance(method, Selection) else loop)
     return Prepared(
         recipe=recipe,

@@ -60,5 +60,6 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState:
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         best = [found.pop(f"best/{i}") for i in (0, 1)]
         lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
+        found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs
         records = [Record(**each) for each in numbers["records"]]
         return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], numbers["threads"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.support.streams import Stream
 from minari_obd.targets.clustering import central_rows
-from minari_obd.targets.targets import Targets
+from minari_obd.targets.targets import ActionCost, Targets
 
 __all__ = ["OuterData", "Split", "held_out_count", "initial_rows", "split_rows"]
 
@@ -63,6 +63,8 @@ class OuterData:
     """States (N, S), actions (N, A), weights (N,)."""
     judged: list[Tensor]
     """The same for the held-out states, or an even choice of them."""
+    cost: ActionCost | None
+    """What students' actions cost beside their squared error."""
 
     @classmethod
     def of(cls, targets: Targets, settings: DistillationRecipe, seed: int, device: torch.device) -> "OuterData":
@@ -71,7 +73,8 @@ class OuterData:
         held_out = torch.from_numpy(held_out[:: max(1, len(held_out) // _HELD_OUT_STATES)]).to(device)
         tensors = [torch.tensor(a, device=device) for a in (targets.states, targets.actions, targets.weights)]
         judged = [tensor[held_out] for tensor in tensors]
-        return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged)
+        cost = None if targets.cost is None else targets.cost.to(device)
+        return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged, cost)
 
     def batch(self, size: int, step: int) -> list[Tensor]:
         """Draw the states of an outer step."""

@@ -15,8 +15,9 @@ from torch import Tensor
 from minari_obd.distiller.checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
 from minari_obd.distiller.data import OuterData, held_out_count, initial_rows
 from minari_obd.distiller.graphs import StepGraphs
+from minari_obd.distiller.looks import cost_scale, held_out_losses
 from minari_obd.distiller.result import DivergedError, OuterResult
-from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, cloned_losses, draw_students, outer_step
+from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
@@ -31,8 +32,6 @@ from minari_obd.targets.targets import Targets
 
 __all__ = ["OuterLoop"]
 
-_HELD_OUT_STUDENTS = 2
-_HELD_OUT_DRAWS = 4
 _CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED = 20
 _DRIFT = 1.25
@@ -191,6 +190,8 @@ class OuterLoop:
         rows = [torch.from_numpy(each).to(self.device) for each in chosen]
         states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
         tensors = OuterTensors.start(states, actions)
+        if work[0].cost is not None:
+            tensors.cost_scale = cost_scale(tensors.pairs, work, self.protocol, self.settings)
         return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
 
     def plan(self, seed: int, step: int) -> OuterPlan:
@@ -208,7 +209,7 @@ class OuterLoop:
         return StepGraphs(tensors).step if self.device.type == "cuda" else partial(outer_step, tensors)
 
     def _step(self, state: OuterState, work: Sequence[OuterData], make: _MakeStep) -> None:
-        plan = self.plan(work[0].seed, state.step)
+        plan = replace(self.plan(work[0].seed, state.step), cost=work[0].cost)
         batches = [each.batch(self.settings.batch_size, state.step) for each in work]
         sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
         seeds, rate = [each.seed for each in work], self._rate(state.step)
@@ -231,22 +232,6 @@ class OuterLoop:
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values).to(self.device, non_blocking=True)
 
-    def _held_out_losses(self, pairs: list[Tensor], work: Sequence[OuterData]) -> list[float]:
-        """Judge the pairs by the same students each time: the protocol's own, and some with drawn settings."""
-        draws, protocols = self.settings.draws, [self.protocol]
-        if draws:
-            protocols += [draws.draw(self.protocol, Stream.JUDGING_PROTOCOLS, i) for i in range(_HELD_OUT_DRAWS)]
-        judged = [torch.stack(parts) for parts in zip(*(each.judged for each in work), strict=True)]
-        sizes = pairs[0].shape[2], pairs[1].shape[2]
-        seeds, found = [each.seed for each in work], []
-        for i, protocol in enumerate(protocols):
-            count, key = (1, (Stream.JUDGING_STUDENTS, i)) if i else (_HELD_OUT_STUDENTS, (Stream.STUDENTS, 0))
-            initial = draw_students(protocol, sizes, count, seeds, key, self.device)
-            plan = OuterPlan(self.settings, protocol)
-            with matmul_precision("float32"):
-                found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False))
-        return torch.stack(found).mean(dim=0).tolist()
-
     def _look(self, state: OuterState, work: Sequence[OuterData]) -> None:
         """Measure the held-out loss, and keep the pairs if they are the best of their run.
 
@@ -255,7 +240,7 @@ class OuterLoop:
         self._check_skipped(state)
         tensors = state.tensors
         pairs = tensors.average if self.settings.average else tensors.pairs
-        losses = self._held_out_losses(pairs, work)
+        losses = held_out_losses(pairs, work, self.protocol, self.settings, tensors.cost_scale)
         for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
             if record.reason or (record.history and record.history[-1]["step"] == state.step):
                 continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before

@@ -10,9 +10,10 @@ from torch import Tensor
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.networks import make_student, student_generators
-from minari_obd.students.training import mean_squared_error, train_students
+from minari_obd.students.training import squared_error, train_students
+from minari_obd.targets.targets import ActionCost
 
-__all__ = ["OuterPlan", "OuterTensors", "StepInputs", "cloned_losses", "draw_students", "outer_step"]
+__all__ = ["OuterPlan", "OuterTensors", "StepInputs", "cloned_losses", "cloned_terms", "draw_students", "outer_step"]
 
 _EXPLODED = 100.0
 """A gradient that is this many times longer than usual is not used."""
@@ -42,6 +43,8 @@ class OuterTensors:
     """Of these, the last ones without a break, shape (R,)."""
     most_in_a_row: Tensor
     """The longest row so far, shape (R,)."""
+    cost_scale: Tensor
+    """What makes the cost as large as the squared error at the start, shape (R,); 0 where there is no cost."""
 
     @classmethod
     def start(cls, states: Tensor, actions: Tensor) -> "OuterTensors":
@@ -59,6 +62,7 @@ class OuterTensors:
             skipped=zeros.clone(),
             skipped_in_a_row=zeros.clone(),
             most_in_a_row=zeros.clone(),
+            cost_scale=zeros.clone(),
         )
 
     def named(self) -> dict[str, Tensor]:
@@ -108,6 +112,8 @@ class OuterPlan:
     window: int | None = None
     """Last inner steps that are differentiated through."""
     products: torch.dtype | None = None
+    cost: ActionCost | None = None
+    """What students' actions cost beside their squared error."""
 
 
 def draw_students(
@@ -130,8 +136,28 @@ def cloned_losses(
     plan: OuterPlan,
     *,
     differentiable: bool,
+    cost_scale: Tensor | None = None,
 ) -> Tensor:
-    """Weighted squared action error of students cloned from the pairs, averaged over students: shape (R,)."""
+    """Weighted error of students cloned from the pairs, averaged over students: shape (R,).
+
+    It is the squared action error or, where the plan has a cost, (1 - l) times it and l times the scaled cost.
+    """
+    squared, cost = cloned_terms(pairs, batch, initial, plan, differentiable=differentiable)
+    if cost is None or cost_scale is None:
+        return squared
+    share = plan.settings.gap_share
+    return (1.0 - share) * squared + share * cost_scale * cost
+
+
+def cloned_terms(
+    pairs: Sequence[Tensor],
+    batch: Sequence[Tensor],
+    initial: Sequence[Tensor],
+    plan: OuterPlan,
+    *,
+    differentiable: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the weighted squared action error of students cloned from the pairs, and their cost, if any: (R,) each."""
     runs, count = len(pairs[0]), len(initial[0]) // len(pairs[0])
     student = make_student(plan.protocol)
     shared = [_shared(tensor, runs, count) for tensor in (*pairs, *batch)]
@@ -145,8 +171,12 @@ def cloned_losses(
         window=plan.window,
         products=plan.products,
     )
-    errors = shared[4] * mean_squared_error(student, trained, shared[2], shared[3])
-    return errors.reshape(runs, -1).mean(dim=1)
+    states, wanted, weights = shared[2:]
+    actions = student.apply(trained, states)
+    squared = (weights * squared_error(actions, wanted)).reshape(runs, -1).mean(dim=1)
+    if plan.cost is None:
+        return squared, None
+    return squared, (weights * plan.cost(states, actions, wanted)).reshape(runs, -1).mean(dim=1)
 
 
 def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> None:
@@ -157,7 +187,8 @@ def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> No
     """
     settings = plan.settings
     pairs = [p.detach().clone().requires_grad_() for p in tensors.pairs]
-    losses = cloned_losses(pairs, inputs.batch, inputs.initial, plan, differentiable=True)
+    scale = tensors.cost_scale
+    losses = cloned_losses(pairs, inputs.batch, inputs.initial, plan, differentiable=True, cost_scale=scale)
     gradients = torch.autograd.grad(losses.sum(), pairs)
     with torch.no_grad():
         norm = sum((g.square().sum(dim=(1, 2)) for g in gradients), torch.zeros_like(inputs.rates)).sqrt()

@@ -70,7 +70,7 @@ class Cell:
 
     def key(self, source_sha256: str, version: str) -> str:
         """Name the result after everything that decides it, including the source's content and the package version."""
-        recipe = self.recipe.to_json()
+        recipe = self.recipe.deciding()
         if self.kind != "distilled":
             shared = ("source", "seed", "device", "threads", "evaluation")
             recipe = {name: recipe[name] for name in (*shared, *_DECIDES[self.kind])}

@@ -66,6 +66,17 @@ class Recipe:
         """Return the recipe as nested JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that name a result: without those that came later and are not used here.
+
+        A result that was made before such a setting existed is so found under its old name.
+        """
+        settings = self.to_json()
+        if self.distillation.objective == "squared":
+            for name in ("objective", "gap_share"):
+                del settings["distillation"][name]
+        return settings
+
 
 def parse_recipe(values: Any, origin: str) -> Recipe:
     """Check nested JSON or TOML values and build the recipe.

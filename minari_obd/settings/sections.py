@@ -94,6 +94,11 @@ class DistillationRecipe:
 
     initial: Literal["random", "kmeans"] = "random"
     """States from which the pairs start: drawn uniformly, or those nearest to the centres of k-means."""
+    objective: Literal["squared", "value_gap"] = "squared"
+    """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
+    less the teacher's critics value the student's action than the teacher's."""
+    gap_share: float = 0.7
+    """Share of the value gap in `value_gap`; the squared error has the rest."""
     steps: int = 300
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -137,6 +142,8 @@ class DistillationRecipe:
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
+        if not 0.0 < self.gap_share <= 1.0:
+            raise SettingError(f"distillation.gap_share is {self.gap_share}; it must be above 0 and at most 1.")
         if not 0.0 <= self.average < 1.0:
             raise SettingError(f"distillation.average is {self.average}; it must be at least 0 and below 1.")
 

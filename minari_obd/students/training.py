@@ -16,15 +16,20 @@ from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.students.networks import Student
 from minari_obd.students.optimisers import SGD, InnerOptimiser, Memory, optimiser_of
 
-__all__ = ["MEMORY_LIMIT", "mean_squared_error", "train_students"]
+__all__ = ["MEMORY_LIMIT", "mean_squared_error", "squared_error", "train_students"]
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that the reverse pass may keep from the forward pass. Anything beyond is recomputed."""
 
 
+def squared_error(actions: Tensor, wanted: Tensor) -> Tensor:
+    """Return the squared difference of actions (E, B, A) from wanted ones, averaged over dimensions, shape (E, B)."""
+    return (actions - wanted).square().mean(dim=-1)
+
+
 def mean_squared_error(student: Student, parameters: Sequence[Tensor], states: Tensor, actions: Tensor) -> Tensor:
     """Return the squared action error of E students, averaged over action dimensions only, shape (E, B)."""
-    return (student.apply(parameters, states) - actions).square().mean(dim=-1)
+    return squared_error(student.apply(parameters, states), actions)
 
 
 def train_students(

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from minari_obd.densities.base import Density
 from minari_obd.errors import DataError, SettingError
@@ -12,7 +14,19 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.teachers.protocol import Teacher, bounded_actions
 
-__all__ = ["Objective", "Selection", "TargetInputs", "Targets"]
+__all__ = ["ActionCost", "Objective", "Selection", "TargetInputs", "Targets"]
+
+
+class ActionCost(Protocol):
+    """What students' actions cost, differentiable by them. It is all that the distiller sees of a critic."""
+
+    def __call__(self, states: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
+        """Return the costs (E, B) of actions (E, B, A) in normalised states, where ``wanted`` actions cost nothing."""
+        ...
+
+    def to(self, device: torch.device) -> "ActionCost":
+        """Return the same on a device."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Targets:
     """How the weights were made, as JSON values for the provenance."""
     is_raw: bool = False
     """Whether the weights keep the scale of the values from which they were made."""
+    cost: "ActionCost | None" = None
+    """What a student's action costs beside its squared error; None for the squared error alone."""
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "weights"):

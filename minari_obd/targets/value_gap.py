@@ -1,0 +1,94 @@
+"""The value gap: what a student's action costs, as the teacher's critics see it."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from minari_obd.errors import SettingError
+from minari_obd.sources.data import OfflineData
+from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.networks import Layers, apply_layers
+from minari_obd.teachers.protocol import Teacher
+
+__all__ = ["ValueGap", "check_critics"]
+
+
+@dataclass(frozen=True, eq=False)
+class ValueGap:
+    """max(0, q(s, pi*(s)) - q(s, a)): how much less the student's action is worth than the teacher's.
+
+    By the performance difference lemma (2410.22728, Theorem 2) the student's loss of return is the mean of
+    q(s, pi*(s)) - q(s, pi(s)) over the student's states, divided by 1 - gamma. A squared action error counts all errors
+    alike; the gap counts those that cost something. It is clipped at zero, so students gain nothing where a critic
+    values other actions than the teacher's more highly, which is often the critic's error.
+    """
+
+    critics: list[Layers]
+    """Networks of the data's normalised states and of actions on [-1, 1]."""
+    activation: str
+    value_from: str
+    """Of the critics: ``mean`` or ``min``."""
+
+    @classmethod
+    def of(cls, teacher: Teacher | None, data: OfflineData) -> Self:
+        """Take a teacher's critics. Their normaliser and action bounds, if not the data's, go into the first weights.
+
+        Raises:
+            SettingError: as :func:`check_critics`.
+        """
+        teacher = check_critics(teacher)
+        ours, theirs = (_affine(each) for each in (data, teacher))
+        factor, offset = ours[0] / theirs[0], (ours[1] - theirs[1]) / theirs[0]
+        critics = [
+            [(weight * factor, bias + weight @ offset, *norm), *rest]
+            for (weight, bias, *norm), *rest in teacher.critics
+        ]
+        return cls(critics, teacher.activation, teacher.value_from)
+
+    def __call__(self, states: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
+        """Return the gaps of E students, shape (E, B).
+
+        Args:
+            states: normalised, shape (B, S) or (E, B, S).
+            actions: the students', on [-1, 1], shape (E, B, A); the gaps are differentiable by them.
+            wanted: the teacher's, on [-1, 1], shape (B, A) or (E, B, A).
+        """
+        with torch.no_grad():
+            best = self.value(states, wanted)
+        return torch.relu(best - self.value(states, actions))
+
+    def value(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return q(s, a), shape (B,) or (E, B)."""
+        states = states.expand(*actions.shape[:-1], -1)
+        inputs = torch.cat([states, actions], dim=-1)
+        values = torch.stack([apply_layers(critic, inputs, self.activation)[..., 0] for critic in self.critics])
+        return values.mean(0) if self.value_from == "mean" else values.amin(0)
+
+    def to(self, device: torch.device) -> "ValueGap":
+        """Return the same on a device."""
+        critics = [[tuple(part.to(device) for part in layer) for layer in critic] for critic in self.critics]
+        return ValueGap(critics, self.activation, self.value_from)
+
+
+def check_critics(teacher: Teacher | None) -> FrozenTeacher:
+    """Return the teacher if its values can be differentiated.
+
+    Raises:
+        SettingError: there is no teacher, or its values are not networks of this package.
+    """
+    if isinstance(teacher, FrozenTeacher):
+        return teacher
+    what = "this method has no teacher" if teacher is None else f"{type(teacher).__name__} has none"
+    raise SettingError(
+        f"distillation.objective 'value_gap' needs a teacher's critics as networks, but {what}; use objective "
+        "'squared', or a teacher that `train_teacher` or `load_teacher` returns."
+    )
+
+
+def _affine(scaled: OfflineData | FrozenTeacher) -> tuple[Tensor, Tensor]:
+    """Scales and offsets by which the inputs of a network, states and actions, become raw ones."""
+    low, high = (torch.tensor(each, dtype=torch.float32) for each in (scaled.action_low, scaled.action_high))
+    mean, scale = (torch.tensor(each) for each in (scaled.normaliser.mean, scaled.normaliser.scale))
+    return torch.cat([scale, 0.5 * (high - low)]), torch.cat([mean, 0.5 * (high + low)])
