@@ -10,7 +10,7 @@ from minari_obd.distiller.step import OuterPlan, cloned_losses, cloned_terms, dr
 from minari_obd.errors import DataError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
-from minari_obd.support.devices import matmul_precision
+from minari_obd.support.precision import matmul_precision
 from minari_obd.support.streams import Stream
 
 __all__ = ["cost_scale", "held_out_losses"]
