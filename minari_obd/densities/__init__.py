@@ -1,4 +1,4 @@
 """Densities: how common a state is in the data, and the tempered weights that favour rare states.
 
-Imports only from packages below it; what it builds on is support.
+It imports only from packages below it, and builds on support.
 """

@@ -1,4 +1,4 @@
 """Evaluation: returns of distilled datasets, policies and teachers in their environments.
 
-Imports only from packages below it; what it builds on is cloning and teachers.
+It imports only from packages below it, and builds on cloning and teachers.
 """

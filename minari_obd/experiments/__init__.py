@@ -1,4 +1,4 @@
 """Experiments: grids of runs, their cells, tables and report pages.
 
-Imports only from packages below it; what it builds on is everything before it.
+It imports only from packages below it, and builds on everything before it.
 """

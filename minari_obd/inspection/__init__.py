@@ -1,4 +1,4 @@
-"""Inspection: whether a distilled dataset is what it claims to be, and what is behind its score.
+"""Inspection: whether a distilled dataset is what it claims to be, and what explains its score.
 
-Imports only from packages below it; what it builds on is everything before it.
+It imports only from packages below it, and builds on everything before it.
 """

@@ -1,4 +1,4 @@
 """Scores: reference scores, means with their intervals, and the evaluation report.
 
-Imports only from packages below it; what it builds on is settings.
+It imports only from packages below it, and builds on settings.
 """

@@ -19,14 +19,14 @@ __all__ = ["Comparison", "EvaluationReport"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of a results table: what students were cloned from, and what they were worth."""
+    """One line of a results table: what students were cloned from, and their scores."""
 
     name: str
     pairs: int | None
-    """(state, action) pairs that they were cloned from; None for a teacher."""
+    """(state, action) pairs from which the students were cloned; None for a teacher."""
     students: int
     episodes: int
-    """Of each student."""
+    """Episodes per student."""
     score: Estimate | None
     """Mean normalised score; None without reference scores."""
     mean_return: Annotated[Estimate, Field(alias="return")]
@@ -45,10 +45,10 @@ class Comparison:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Comparison":
-        """Read what :meth:`to_json` gave.
+        """Read the values of :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError: it is something else.
+            KeyError, TypeError: the values have another form.
         """
         score = None if values["score"] is None else Estimate(**values["score"])
         mean_return = Estimate(**values["return"])

@@ -1,4 +1,4 @@
 """Settings: recipes and protocols, read from TOML and checked. Plain data, without torch.
 
-Imports only from packages below it; what it builds on is support.
+It imports only from packages below it, and builds on support.
 """

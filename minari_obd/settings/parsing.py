@@ -34,7 +34,7 @@ class Problem(NamedTuple):
     """A wrong value, or one that is missing or unknown."""
 
     location: tuple[int | str, ...]
-    """Keys and positions that lead to it."""
+    """Keys and positions that lead to the value."""
     message: str
     """What is wrong, without a full stop."""
     is_unknown: bool
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Its location in words; empty for the top."""
+        """The location as text; empty at the top level."""
         return ".".join(str(part)[:60] for part in self.location[:6])
 
 
@@ -50,18 +50,18 @@ def check_values(kind: type[_T], values: Any, explain: Callable[[list[Problem]],
     """Build a dataclass from nested JSON values.
 
     Args:
-        kind: the dataclass; what its ``__pydantic_config__`` forbids is forbidden.
-        values: as read from a file.
-        explain: the error's sentence, for one or more problems.
-        options: of ``json.dumps``, which says what counts as JSON.
+        kind: the dataclass. Its ``__pydantic_config__`` applies.
+        values: values as read from a file.
+        explain: makes the error's sentence from one or more problems.
+        options: options of ``json.dumps``, which decides what counts as JSON.
 
     Raises:
-        FormatError: the values do not fit.
-        TypeError, ValueError, RecursionError: they are not JSON.
+        FormatError: the values do not fit the dataclass.
+        TypeError, ValueError, RecursionError: the values are not JSON.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    # By way of JSON: in strict mode only JSON may turn a table into a dataclass.
+    # Validated as JSON: in strict mode, pydantic makes dataclasses from JSON objects but not from dicts.
     text = json.dumps(values, **options)
     try:
         return TypeAdapter(kind).validate_json(text)

@@ -1,4 +1,4 @@
 """Sources: offline datasets, which are collected, read and validated as aligned arrays.
 
-Imports only from packages below it; what it builds on is storage, settings, scores and environments.
+It imports only from packages below it, and builds on storage, settings, scores and environments.
 """
