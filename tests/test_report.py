@@ -136,7 +136,7 @@ def test_the_page_shows_how_teachers_were_trained() -> None:
     for damage in ("", "update,mean_value\n500,much\n", "mean_value\n3\n", "update,mean_value\n500\n,2\n"):
         trained(0, damage)
         page = write_report("out", progress=False).read_text()
-        assert "is no log of a teacher&#x27;s training" in page
+        assert "is not a log of a teacher&#x27;s training" in page
         assert "training" not in images(page)
 
 
