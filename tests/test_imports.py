@@ -111,6 +111,13 @@ def test_imports_point_one_way_and_never_in_a_circle() -> None:
     assert not circle()
 
 
+def test_the_architecture_page_says_of_each_package_what_the_package_says() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    for name in ORDER[3:]:
+        said = (ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text())) or "").split("\n")[0]
+        assert f"| `{name}` | {said.partition(': ')[2].removesuffix('.')} |" in page, f"docs/architecture.md: {name}"
+
+
 def test_the_house_is_small() -> None:
     packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
