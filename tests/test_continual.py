@@ -294,7 +294,7 @@ def test_a_report_survives_save_and_read() -> None:
     values = json.loads(Path("made/report.json").read_text())
     assert np.array(values["returns"]).shape == (2, 2, 4, 3)
     assert values["forgetting"].keys() == {"mean", "low", "high"}
-    for change, text in (({"format": 2}, "reads up to 1"), ({"returns": [[1.0]]}, "no report of continual")):
+    for change, text in (({"format": 2}, "reads up to 1"), ({"returns": [[1.0]]}, "is not a report of continual")):
         Path("made/report.json").write_text(json.dumps({**values, **change}))
         with pytest.raises(FormatError, match=text):
             ContinualReport.read("made")

@@ -130,7 +130,7 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / METADATA_FILE).write_text("[" * 100_000), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at its top"),
         (lambda f: edit(f, format=3), "has format 3, and this version of minari-obd reads up to 2"),
-        (lambda f: edit(f, format=0), "has format 0, which never was"),
+        (lambda f: edit(f, format=0), "has format 0, which does not exist"),
         (lambda f: edit(f, format=True), "damaged at format"),
         (lambda f: edit(f, pairs_sha256=None), "format 2 has the hash of the pairs"),
         (lambda f: edit(f, pairs_sha256="0" * 64), "pairs in .* do not match the hash in their metadata"),

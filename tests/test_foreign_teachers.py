@@ -170,7 +170,7 @@ def cut(state: dict[str, Any]) -> None:
         (normed, "not a plain multi-layer perceptron of the known names: it has norm.weight"),
         (gap, "A critic in 'x.pt' is not a plain multi-layer perceptron"),
         (diverged, "weights that are not finite"),
-        (others, "has 'model', which is no checkpoint of CORL's"),
+        (others, "has 'model', which is not a checkpoint of CORL's"),
         (cut, "'x.pt'"),
     ],
 )

@@ -1,4 +1,4 @@
 """Command line: the verbs of the package as commands.
 
-Imports only from packages below it; what it builds on is everything.
+It imports only from packages below it, and builds on everything.
 """

@@ -37,7 +37,7 @@ def print_listing(console: Console | None = None) -> None:
 
 
 def print_card(dataset: Contents, console: Console | None = None) -> None:
-    """Print a dataset's card, made anew from its checked metadata, and where the dataset was loaded from."""
+    """Print a dataset's card, rebuilt from its checked metadata, and where the dataset was loaded from."""
     origin = dataset.origin or "ORG/pairs"
     published = re.fullmatch(r"([^/@]+/[^/@]+)@[0-9a-f]{40}", origin)
     repo_id = published[1] if published else f"ORG/{origin.rstrip('/').rpartition('/')[2]}"

@@ -1,4 +1,4 @@
 """Cloning: policies trained from pairs.
 
-Imports only from packages below it; what it builds on is students and distilled.
+It imports only from packages below it, and builds on students and distilled.
 """

@@ -128,7 +128,7 @@ def learn_sequence(
 
 
 def _train(sequence: TaskSequence, stage: int, policy: Policy) -> Policy:
-    """Return the policy after a stage that starts from ``policy``; the references start anew."""
+    """Return the policy after a stage that starts from ``policy``; the references start from new students."""
     sets = sequence.sets(stage)
     if sequence.strategy in ("joint", "single"):
         return clone(sets, students=sequence.students, protocol=sequence.protocol, seed=sequence.seed)

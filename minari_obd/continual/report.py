@@ -194,7 +194,7 @@ class ContinualReport:
 
     @classmethod
     def read(cls, folder: str | Path) -> "ContinualReport":
-        """Read a report that :meth:`save` wrote; the aggregates are derived anew.
+        """Read a report that :meth:`save` wrote; the aggregates are recomputed.
 
         Raises:
             NotFoundError: there is none.
@@ -218,7 +218,7 @@ class ContinualReport:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(
-                f"'{path}' is no report of continual learning ({error}); delete it and run again."
+                f"'{path}' is not a report of continual learning ({error}); delete it and run again."
             ) from error
 
     def to_markdown(self) -> str:

@@ -57,7 +57,7 @@ def recipe_of(
     """Return the recipe with the arguments of :func:`distill`, which win over it where they are given.
 
     Raises:
-        SettingError: neither a source nor a recipe was given, or ``teacher`` is no teacher.
+        SettingError: neither a source nor a recipe was given, or ``teacher`` lacks ``act`` or ``value``.
     """
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
     given = {key: value for key, value in given.items() if value is not None}

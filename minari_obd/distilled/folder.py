@@ -158,7 +158,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> Contents:
     if not parquet.is_file():
         raise FormatError(f"'{origin}' lacks {PARQUET_FILE}; the copy is incomplete, fetch it again.")
     if parquet.stat().st_size > _MOST_PARQUET_BYTES:
-        raise FormatError(f"{PARQUET_FILE} in '{origin}' is larger than 1 GiB; that is no distilled dataset.")
+        raise FormatError(f"{PARQUET_FILE} in '{origin}' is larger than 1 GiB, too large for a distilled dataset.")
     content = parquet.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != metadata.parquet_sha256:
@@ -198,7 +198,7 @@ def _read_columns(content: bytes, origin: str, metadata: Metadata) -> dict[str, 
             raise FormatError(f"{where} has {count} rows; {METADATA_FILE} says {metadata.size}.")
         # A few bytes may stand for gigabytes once they are unpacked, so it is counted what that will give.
         if 4 * count * (2 * states.list_size + wanted["action"].list_size + 2) > _MOST_PARQUET_BYTES:
-            raise FormatError(f"{where} unpacks to more than 1 GiB; that is no distilled dataset.")
+            raise FormatError(f"{where} unpacks to more than 1 GiB, too large for a distilled dataset.")
         sizes = {name: getattr(kind, "list_size", 1) for name, kind in wanted.items()}
         for group in (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)):
             for column in (group.column(i) for i in range(group.num_columns)):

@@ -200,7 +200,7 @@ def parse_metadata(values: Any, origin: str) -> Metadata:
         )
     metadata = validated(Metadata, values, origin)
     if metadata.format < 1:
-        raise FormatError(f"'{origin}' has format {metadata.format}, which never was; the copy is damaged.")
+        raise FormatError(f"'{origin}' has format {metadata.format}, which does not exist; the copy is damaged.")
     if metadata.format > 1 and metadata.pairs_sha256 is None:
         raise FormatError(f"'{origin}' is damaged at pairs_sha256: format {metadata.format} has the hash of the pairs.")
     if not 0 < metadata.size <= MOST_PAIRS:
@@ -209,11 +209,11 @@ def parse_metadata(values: Any, origin: str) -> Metadata:
 
 
 def parse_evaluation(values: Any, origin: str) -> EvaluationReport:
-    """Check the JSON values of an evaluation report and return the report, whose aggregates are derived anew.
+    """Check the JSON values of an evaluation report and return the report, with its aggregates recomputed.
 
     Raises:
-        FormatError: a field that is unknown, missing or of the wrong kind, or returns that are no matrix or too large
-            to average; it is named.
+        FormatError: a field that is unknown, missing or of the wrong kind, which is named; or returns that are not a
+            matrix, or are too large.
     """
     parse_stated_evaluation(values, origin)
     try:

@@ -36,7 +36,7 @@ def push(
         The address of the commit.
 
     Raises:
-        SettingError: ``repo_id`` is malformed, or belongs to something that is no distilled dataset, or is public
+        SettingError: ``repo_id`` is malformed, or names something other than a distilled dataset, or is public
             where ``private`` was asked for.
         HubError: the server refused, or cannot be reached.
     """
@@ -63,7 +63,7 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
     Raises:
         NotFoundError: no such repository or revision.
         HubError: the server refused, or cannot be reached and the cache has nothing.
-        FormatError: the repository is no distilled dataset, or damaged.
+        FormatError: the repository holds something other than a distilled dataset, or is damaged.
     """
     folder = fetch(DISTILLED, repo_id, revision=revision, token=token)
     return load_folder(folder, origin=f"{repo_id}@{folder.name}")

@@ -94,7 +94,9 @@ class CellResult:
             values.pop("version")
             return cls(**{**values, "report": EvaluationReport.from_json(values["report"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"'{path}' is no result of a cell ({error}); delete it, and it is made again.") from error
+            raise FormatError(
+                f"'{path}' is not the result of a cell ({error}); delete it, and it is made again."
+            ) from error
 
 
 def load_results(folder: Path) -> list[CellResult]:

@@ -206,7 +206,7 @@ class Learner(TD3):
         if not np.array_equal(self._last_obs, tensors["episode/observation"].numpy()):
             raise DataError(
                 "The environment answered the same actions from the same seed otherwise than before, so the run cannot "
-                "go on where it was; start it anew with resume=False."
+                "go on where it was; restart it with resume=False."
             )
         self.episodes.ended.clear()
 

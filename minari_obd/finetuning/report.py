@@ -172,7 +172,7 @@ class FinetuneReport:
         except FormatError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"'{path}' is no report of fine-tuning ({error}); delete it and run again.") from error
+            raise FormatError(f"'{path}' is not a report of fine-tuning ({error}); delete it and run again.") from error
 
     def __repr__(self) -> str:
         unit = "return" if self.reference is None else "score"

@@ -250,7 +250,7 @@ class _Claims:
         return _evaluate_again(self.dataset, report, self.progress)
 
     def _stated_evaluation(self) -> StatedEvaluation | None:
-        """The evaluation as its writer stated it; that of the dataset derives its aggregates anew."""
+        """The evaluation as its writer stated it; the dataset's own recomputes its aggregates."""
         if self.folder is None:
             return stored_evaluation(self.ref)
         file = self.folder / EVALUATION_FILE

@@ -53,7 +53,7 @@ class StudentProtocol:
 
 @dataclass(frozen=True)
 class StudentDraws:
-    """Student settings drawn anew at each outer step, so that the pairs do not fit only one kind of student.
+    """Student settings that are redrawn at each outer step, so that the pairs do not fit only one kind of student.
 
     An empty list, or a share of 0 for Adam, leaves that setting to the protocol.
     """

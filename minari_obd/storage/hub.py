@@ -202,7 +202,7 @@ def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:
 
 
 def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holding) -> None:
-    """Refuse a repository before anything is downloaded, if its paths or sizes are none of ours."""
+    """Refuse a repository before anything is downloaded, if its paths or sizes cannot be those of this package."""
     sizes = {each.rfilename: each.size or 0 for each in listed.siblings or []}
     for name in sizes:
         path = PurePosixPath(name)

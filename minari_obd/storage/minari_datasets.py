@@ -113,7 +113,7 @@ def open_files(data: Path, name: str) -> minari.MinariDataset:
             if not isinstance(metadata.get(key), str):
                 raise FormatError(f"its metadata has no {key}")
         if metadata["data_format"] not in _FORMATS:
-            raise ValueError(f"its storage format is none of {', '.join(_FORMATS)}")
+            raise ValueError(f"its storage format is not one of {', '.join(_FORMATS)}")
         return minari.MinariDataset(data)
     except Exception as error:  # Minari raises whatever its JSON, HDF5 and space parsers raise
         raise FormatError(f"The Minari dataset '{name}' is there but cannot be read: {str(error)[:200]}.") from error

@@ -1,4 +1,4 @@
 """Support: devices, interrupts, progress bars, optional libraries and whatever else knows nothing of distillation.
 
-Imports only from packages below it; what it builds on is errors.
+It imports only from packages below it, and builds on errors.
 """

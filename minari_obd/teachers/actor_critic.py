@@ -116,7 +116,7 @@ def _as_json(details: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(details, allow_nan=False)
         if len(text) > _MOST_DETAILS or not isinstance(details.get("algorithm", ""), str):
-            raise ValueError(f"more than {_MOST_DETAILS // 2**10} KiB, or an algorithm that is no name")
+            raise ValueError(f"more than {_MOST_DETAILS // 2**10} KiB, or an algorithm that is not a name")
         return json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"A teacher's details are JSON values: {error}.") from error

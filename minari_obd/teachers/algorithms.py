@@ -78,7 +78,7 @@ def target_rate(updates: int, gamma: float = GAMMA) -> float:
 
 
 def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:
-    """Refuse what is no plain setting of d3rlpy's configuration.
+    """Refuse what is not a plain setting of d3rlpy's configuration.
 
     Raises:
         SettingError: an unknown name, or a value of another kind than the default.

@@ -56,7 +56,7 @@ def read_corl(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     layout = next((each for each in _LAYOUTS if each.keys() <= state.keys()), None)
     if layout is None:
         keys = ", ".join(sorted(repr(key)[:40] for key in state)[:20])
-        raise FormatError(f"'{path}' has {keys}, which is no checkpoint of CORL's cal_ql, cql, iql or td3_bc.")
+        raise FormatError(f"'{path}' has {keys}, which is not a checkpoint of CORL's cal_ql, cql, iql or td3_bc.")
     actor = _stack(state["actor"], f"the actor in '{path}'", *layout.actor, beside=("log_std",))
     if layout.halved:
         weight, bias = actor[-1]

@@ -41,7 +41,7 @@ def apply_layers(layers: Layers, inputs: Tensor, activation: str) -> Tensor:
 
 
 def check_layers(name: str, layers: Layers, inputs: int, outputs: int) -> None:
-    """Refuse what is no network from ``inputs`` to ``outputs``.
+    """Refuse layers that are not a network from ``inputs`` to ``outputs``.
 
     Raises:
         DataError: tensors that are missing, do not fit together, are not of float32, or not finite.
