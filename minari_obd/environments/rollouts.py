@@ -183,7 +183,7 @@ def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connectio
             for number, episodes in _run(env_id, batches, numbers):
                 results.send_bytes(json.dumps({"batch": number}).encode())
                 results.send_bytes(np.stack([episodes.returns, episodes.lengths.astype(np.float64)]).tobytes())
-    except Exception as error:
+    except Exception as error:  # environments and policies may raise anything; the parent raises it by name
         results.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
     signal.pause()  # until the parent kills it: exiting here would look like a failure
 

@@ -73,7 +73,7 @@ class _Failed(Exception):  # noqa: N818  # never leaves this file
     """A claim that does not hold."""
 
 
-class _Skipped(Exception):  # noqa: N818
+class _Skipped(Exception):  # noqa: N818  # the same
     """A claim that cannot be checked here."""
 
 
