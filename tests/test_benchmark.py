@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.sources.behaviours import bundled_names, load_bundled, load_stable_baselines3
+from minari_obd.sources.behaviours import bundled_experts, bundled_names, load_bundled, load_stable_baselines3
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
@@ -67,16 +67,37 @@ def test_every_row_is_what_the_environment_answers() -> None:
         assert reward == episodes[0].rewards[t]
 
 
-def test_medium_replay_goes_through_the_chain_in_equal_shares() -> None:
-    benchmark = BENCHMARK["obd-bench/hopper/medium-replay-v0"]
-    assert benchmark.policies[0] == "random"
-    assert benchmark.policies[1:] == tuple(n for n in bundled_names() if n.startswith("hopper"))
-    benchmark.build(steps=1_300, progress=False)
+@pytest.mark.parametrize(("name", "policies"), [("hopper", 13), ("walker2d", 11)])
+def test_medium_replay_goes_through_the_chain_in_equal_shares(name: str, policies: int) -> None:
+    benchmark = BENCHMARK[f"obd-bench/{name}/medium-replay-v0"]
+    learned = [n for n in bundled_names() if n.startswith(name) and n not in bundled_experts().values()]
+    assert benchmark.policies == ("random", *learned)
+    assert len(benchmark.policies) == policies
+    benchmark.build(steps=100 * policies, progress=False)
     data = load_offline_data(benchmark.dataset_id)
     ends = np.flatnonzero(data.terminations | data.truncations) + 1
-    assert set(range(100, 1_301, 100)) <= set(ends)  # 13 policies, each cut at its share
+    assert set(range(100, 100 * policies + 1, 100)) <= set(ends)  # each policy is cut at its share
     # The first share is uniform noise, the last one a policy that stands longer.
     assert abs(data.actions[:100].std() - 1 / np.sqrt(3)) < 0.05
+
+
+def test_an_expert_makes_two_more_datasets_and_changes_no_other() -> None:
+    assert bundled_experts() == {"hopper": "hopper-320000"}
+    assert BENCHMARK[MEDIUM].policies == ("hopper-240000",)
+    assert BENCHMARK["obd-bench/hopper/expert-v0"].policies == ("hopper-320000",)
+    assert BENCHMARK["obd-bench/hopper/medium-expert-v0"].policies == ("hopper-240000", "hopper-320000")
+    with_expert = {i.split("/")[1] for i in BENCHMARK if i.endswith("/expert-v0")}
+    assert with_expert == {i.split("/")[1] for i in BENCHMARK if i.endswith("/medium-expert-v0")} == {"hopper"}
+
+
+def test_medium_expert_is_half_of_each() -> None:
+    expert, both = "obd-bench/hopper/expert-v0", "obd-bench/hopper/medium-expert-v0"
+    for dataset_id, steps in ((MEDIUM, 1_000), (expert, 1_000), (both, 2_000)):
+        BENCHMARK[dataset_id].build(steps=steps, progress=False)
+    data = {dataset_id: load_offline_data(dataset_id) for dataset_id in (MEDIUM, expert, both)}
+    np.testing.assert_array_equal(data[both].actions[:1_000], data[MEDIUM].actions)
+    assert (data[both].terminations | data[both].truncations)[999]
+    assert data[expert].terminations.sum() < data[MEDIUM].terminations.sum()  # the expert falls less often
 
 
 def test_unknown_and_existing_ids_leave_nothing_behind(tmp_path: Path) -> None:
@@ -136,7 +157,7 @@ def test_a_zip_that_is_no_model_is_named() -> None:
 
 def test_bundled_policies_are_finite_and_stochastic() -> None:
     for name in bundled_names():
-        size = 17 if name.startswith("halfcheetah") else 11
+        size = 11 if name.startswith("hopper") else 17
         policy = load_bundled(name)
         rows = np.zeros((2, size))
         actions = policy.act(rows, [np.random.default_rng(0), np.random.default_rng(1)])

@@ -121,6 +121,8 @@ def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         "hopper-240000",
         "lab/zero-v0 (here)",
         "halfcheetah/medium-replay-v0",
+        "hopper/medium-expert-v0 (built on first use)",
+        "walker2d/medium-v0",
     ):
         assert text in said
     assert (minari_obd.load_offline_data("lab/zero-v0").actions == 0).all()

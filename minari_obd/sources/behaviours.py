@@ -1,5 +1,6 @@
 """Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ __all__ = [
     "CallableBehaviour",
     "GaussianMLP",
     "RandomBehaviour",
+    "bundled_experts",
     "bundled_names",
     "import_policy",
     "load_bundled",
     "load_stable_baselines3",
 ]
 
-_BUNDLED = ("halfcheetah", "hopper")
+_BUNDLED = ("halfcheetah", "hopper", "walker2d")
 
 
 class Behaviour(Protocol):
@@ -104,10 +106,29 @@ def _relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0.0)
 
 
+def _bundled_file(environment: str) -> bytes:
+    return files("minari_obd.sources").joinpath(f"policies/{environment}.safetensors").read_bytes()
+
+
 @cache
 def _bundled_tensors(environment: str) -> dict[str, np.ndarray]:
-    data = files("minari_obd.sources").joinpath(f"policies/{environment}.safetensors").read_bytes()
-    return {name: tensor.astype(np.float32) for name, tensor in load_safetensors(data).items()}
+    tensors = load_safetensors(_bundled_file(environment))
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+@cache
+def bundled_experts() -> dict[str, str]:
+    """Return the expert among the bundled policies of each environment that has one, such as ``hopper-320000``.
+
+    The metadata of the environment's file marks it: ``expert`` holds its training steps.
+    """
+    experts = {}
+    for environment in _BUNDLED:
+        data = _bundled_file(environment)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors: its length, then JSON
+        if "expert" in header["__metadata__"]:
+            experts[environment] = f"{environment}-{header['__metadata__']['expert']}"
+    return experts
 
 
 def bundled_names() -> list[str]:

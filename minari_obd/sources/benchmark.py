@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minari_obd.sources.behaviours import bundled_names
+from minari_obd.sources.behaviours import bundled_experts, bundled_names
 from minari_obd.sources.collecting import collect_chain
 
 __all__ = ["BENCHMARK", "BenchmarkDataset"]
@@ -34,13 +34,15 @@ class BenchmarkDataset:
 
 
 def _environment_datasets(name: str, env_id: str) -> list[BenchmarkDataset]:
-    chain = [policy for policy in bundled_names() if policy.startswith(f"{name}-")]
-    return [
+    expert = bundled_experts().get(name)
+    chain = [policy for policy in bundled_names() if policy.startswith(f"{name}-") and policy != expert]
+    medium = chain[-1]
+    datasets = [
         BenchmarkDataset(
             f"obd-bench/{name}/medium-v0",
             env_id,
-            (chain[-1],),
-            f"The stochastic policy of a partly trained soft actor-critic ({chain[-1]}) in {env_id}.",
+            (medium,),
+            f"The stochastic policy of a partly trained soft actor-critic ({medium}) in {env_id}.",
         ),
         BenchmarkDataset(
             f"obd-bench/{name}/medium-replay-v0",
@@ -51,6 +53,24 @@ def _environment_datasets(name: str, env_id: str) -> list[BenchmarkDataset]:
             f"to the medium policy, in equal shares, in {env_id}: what a replay buffer holds.",
         ),
     ]
+    if expert is None:
+        return datasets
+    return [
+        *datasets,
+        BenchmarkDataset(
+            f"obd-bench/{name}/expert-v0",
+            env_id,
+            (expert,),
+            f"The stochastic policy of a fully trained soft actor-critic ({expert}) in {env_id}.",
+        ),
+        BenchmarkDataset(
+            f"obd-bench/{name}/medium-expert-v0",
+            env_id,
+            (medium, expert),
+            f"Half the steps by a partly trained soft actor-critic ({medium}) and half by a fully trained one "
+            f"({expert}), both stochastic, in {env_id}.",
+        ),
+    ]
 
 
 BENCHMARK: dict[str, BenchmarkDataset] = {
@@ -58,5 +78,7 @@ BENCHMARK: dict[str, BenchmarkDataset] = {
     for dataset in (
         *_environment_datasets("halfcheetah", "HalfCheetah-v5"),
         *_environment_datasets("hopper", "Hopper-v5"),
+        *_environment_datasets("walker2d", "Walker2d-v5"),
     )
 }
+"""The datasets by id. An environment has the expert ones as soon as one of its bundled policies is an expert."""

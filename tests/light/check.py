@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 import minari_obd
-from minari_obd.sources.behaviours import bundled_names
 
 assert importlib.util.find_spec("d3rlpy") is None, "this is not a light install"
 assert importlib.util.find_spec("sklearn") is None, "this is not a light install"
@@ -23,7 +22,7 @@ assert policy(pairs.observations).shape == pairs.actions.shape
 report = minari_obd.evaluate(policy, episodes=2)
 assert np.isfinite(report.scores).all()
 assert len(minari_obd.distill("obd-bench/hopper/medium-v0", "random", size=8, progress=False)) == 8
-collected = minari_obd.collect("light/bundled-v0", "Hopper-v5", bundled_names()[-1], steps=20, progress=False)
+collected = minari_obd.collect("light/bundled-v0", "Hopper-v5", "hopper-240000", steps=20, progress=False)
 assert len(minari_obd.load_offline_data(collected)) == 20
 try:
     minari_obd.distill("obd-bench/hopper/medium-v0", "sdw", size=8, progress=False)
