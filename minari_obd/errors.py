@@ -1,5 +1,6 @@
 """Errors: sentences that name what was wrong, what was expected and what to do next."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -12,15 +13,19 @@ __all__ = [
     "SettingError",
     "did_you_mean",
     "printable",
+    "without_secrets",
 ]
+
+_SECRETS = re.compile(r"hf_[A-Za-z0-9]{12,}|(?<=Bearer )[^\s'\"]+|(?<=://)[^/@\s]+(?=@)")
+"""Tokens of the Hub, what follows ``Bearer`` in a header, and the user and password in an address."""
 
 
 class MinariObdError(Exception):
     """Base of every error that this package raises on purpose."""
 
     def __str__(self) -> str:
-        """The sentence, without control characters: it may quote what somebody else wrote into a file."""
-        return printable(super().__str__())
+        """The sentence, without secrets and control characters: it may quote a file, a request or an address."""
+        return printable(without_secrets(super().__str__()))
 
 
 class DataError(MinariObdError, ValueError):
@@ -46,6 +51,13 @@ class MissingExtraError(MinariObdError, ImportError):
 def printable(text: str) -> str:
     """Replace control characters, which a downloaded set could aim at a terminal; line breaks and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def without_secrets(text: str, *known: str | None) -> str:
+    """Replace these secrets, and whatever looks like a token or a password, with stars."""
+    for secret in filter(None, known):
+        text = text.replace(secret, "***")
+    return _SECRETS.sub("***", text)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

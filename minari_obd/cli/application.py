@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so ``--help`` answers at once.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,18 +23,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``minari-obd``; errors of this package are one sentence and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _application(_recipe_of(arguments)).cli(
-            prog="minari-obd",
-            description="Offline behaviour distillation: offline RL datasets as a few hundred (state, action) pairs.",
-            args=arguments,
-            config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitSubcommandPrefixes),
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _run(arguments)
     except MinariObdError as error:
         print(" ".join([f"minari-obd: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again: it goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    _application(_recipe_of(arguments)).cli(
+        prog="minari-obd",
+        description="Offline behaviour distillation: offline RL datasets as a few hundred (state, action) pairs.",
+        args=arguments,
+        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning as a line, without the place in the code that users cannot do anything about."""
+    print(f"minari-obd: {message}", file=sys.stderr)
 
 
 def _application(recipe: Any) -> tyro.extras.SubcommandApp:

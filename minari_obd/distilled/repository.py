@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.folder import METADATA_FILE, READ_FILES, WRITTEN_FILES, load_folder, save_folder
-from minari_obd.storage.hub import Holding, check_repository_id, fetch, publish
+from minari_obd.storage.hub import Holding, check_repository_id, publish, read_fetched
 
 __all__ = ["DISTILLED", "pull", "push"]
 
@@ -65,5 +65,8 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | None = None)
         HubError: the server refused, or cannot be reached and the cache has nothing.
         FormatError: the repository holds something other than a distilled dataset, or is damaged.
     """
-    folder = fetch(DISTILLED, repo_id, revision=revision, token=token)
-    return load_folder(folder, origin=f"{repo_id}@{folder.name}")
+
+    def read(folder: Path) -> Contents:
+        return load_folder(folder, origin=f"{repo_id}@{folder.name}")
+
+    return read_fetched(DISTILLED, repo_id, read, revision=revision, token=token)

@@ -42,7 +42,7 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
         raise NotFoundError(
             f"There is no dataset '{dataset_id}' here, and Minari could not download it ({_first_line(error)}); "
             + did_you_mean(dataset_id, known)
-        ) from error
+        ) from None  # the client's own error may quote an address with a password
     return open_local_dataset(dataset_id)
 
 

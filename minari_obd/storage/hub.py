@@ -1,21 +1,32 @@
 """The Hugging Face Hub: repositories of ours, pushed in one commit, pulled pinned. The only importer of its client."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
-from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError, without_secrets
 from minari_obd.storage.files import write_text
+from minari_obd.storage.tokens import usable_token
 
-__all__ = ["Holding", "HubError", "check_repository_id", "fetch", "publish"]
+__all__ = ["Holding", "HubError", "check_repository_id", "fetch", "publish", "read_fetched"]
 
 _MOST_BYTES = 4 * 2**30
+_Content = TypeVar("_Content")
+_LOOK_SECONDS = 10.0
+"""How long the Hub may take to answer. Without a limit, a network that swallows packets is waited for forever."""
 _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
 """What a new repository may hold before anything was published in it."""
 
@@ -40,7 +51,7 @@ class Holding:
 
     def look(self, api: HfApi, repo_id: str, **options: Any) -> Any:
         """What the Hub says of a repository of this type."""
-        return api.repo_info(repo_id, repo_type=self.repo_type, **options)
+        return api.repo_info(repo_id, repo_type=self.repo_type, timeout=_LOOK_SECONDS, **options)
 
 
 def publish(
@@ -63,6 +74,7 @@ def publish(
         HubError: the server refused, or cannot be reached.
     """
     check_repository_id(repo_id)
+    token = usable_token(token)
     api = HfApi(token=token)
     try:
         present = _repository(api, repo_id, holding, private=private, revision=revision)
@@ -129,6 +141,7 @@ def fetch(
     revision: str | None = None,
     token: str | None = None,
     whole: bool = False,
+    anew: bool = False,
 ) -> Path:
     """Download a repository and return its folder in the cache, which is named after the commit.
 
@@ -138,17 +151,22 @@ def fetch(
         revision: branch, tag or commit; the newest commit if not given.
         token: for private repositories.
         whole: also the files that only others read, such as the card.
+        anew: download what is in the cache as well.
 
     Raises:
         NotFoundError: no such repository or revision.
+        SettingError: a malformed id or token.
         HubError: the server refused, or cannot be reached and the cache has nothing.
         FormatError: the repository holds something else, or too much.
     """
     check_repository_id(repo_id)
+    token = usable_token(token)
     unreachable, listed = None, None
     api = HfApi(token=token)
     try:
         listed = holding.look(api, repo_id, revision=revision, files_metadata=True)
+    except GatedRepoError as error:
+        raise _explain(f"'{repo_id}' could not be downloaded", error, token) from None
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         is_there = isinstance(error, RevisionNotFoundError)
         missing = f"revision '{revision}' of" if is_there else f"{holding.repo_type} repository"
@@ -170,15 +188,38 @@ def fetch(
                 token=token,
                 allow_patterns=wanted,  # nothing that is not ours is ever downloaded
                 local_files_only=listed is None,
+                force_download=anew and listed is not None,
             )
         )
-        if listed is not None and revision != listed.sha:
-            _remember(folder, revision or "main")
     except Exception as error:  # as above
         if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
             return fetch(holding, repo_id, revision=revision, token=token)
         raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
+    if listed is not None and revision != listed.sha:
+        _remember(folder, revision or "main")
+    if unreachable is not None and not isinstance(unreachable, OfflineModeIsEnabled):
+        found = f"'{repo_id}' was read from the cache, at commit {folder.name[:12]}, as the Hub gave no answer"
+        warnings.warn(str(_explain(found, unreachable, token)), stacklevel=2)
     return folder
+
+
+def read_fetched(
+    holding: Holding,
+    repo_id: str,
+    read: Callable[[Path], _Content],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+) -> _Content:
+    """Download a repository and read it. A copy in the cache that turns out damaged is downloaded once more.
+
+    Raises:
+        MinariObdError: as :func:`fetch`, and what ``read`` raises of the fresh copy.
+    """
+    try:
+        return read(fetch(holding, repo_id, revision=revision, token=token))
+    except FormatError:
+        return read(fetch(holding, repo_id, revision=revision, token=token, anew=True))
 
 
 def _remember(folder: Path, revision: str) -> None:
@@ -188,7 +229,11 @@ def _remember(folder: Path, revision: str) -> None:
     the complete one before it.
     """
     note = folder.parents[1] / "refs" / revision
-    write_text(note, folder.name)
+    if not note.is_file() or note.read_text() != folder.name:
+        try:
+            write_text(note, folder.name)
+        except SettingError:  # a cache that is shared and read-only
+            return
 
 
 def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:
@@ -233,13 +278,16 @@ def check_repository_id(repo_id: str) -> None:
 
 
 def _explain(what: str, error: Exception, token: str | None) -> HubError:
+    """What the client said, without secrets, in one sentence with advice."""
     cause = f" ({error.__cause__})" if error.__cause__ is not None else ""  # "Error while uploading" says too little
-    text = " ".join(f"{error}{cause}".split())
-    for secret in (token, huggingface_hub.get_token()):
-        if secret:
-            text = text.replace(secret, "***")
+    text = without_secrets(" ".join(f"{error}{cause}".split()), token, huggingface_hub.get_token())
     text = text[:500]  # last, so that no half of a secret is left
+    status = getattr(getattr(error, "response", None), "status_code", None)
     advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
-    if "xet" in text.lower():
+    if isinstance(error, GatedRepoError):
+        advice = "ask for access on the repository's page, and log in with `hf auth login`"
+    elif status == 429:
+        advice = "the Hub has had too many requests; wait some minutes, or log in with `hf auth login`"
+    elif "xet" in text.lower():
         advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"
     return HubError(f"{what} ({type(error).__name__}: {text}); {advice}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.hub import fetch
+from minari_obd.storage.hub import read_fetched
 from minari_obd.teachers.card import TEACHER_FILE
 from minari_obd.teachers.foreign import ForeignSettings, read_corl, read_sb3
 from minari_obd.teachers.frozen import TEACHER, FrozenTeacher, read_teacher
@@ -89,11 +89,14 @@ def _pull(repo_id: str, *, revision: str | None, token: str | None) -> FrozenTea
 
     With ``HF_HUB_OFFLINE=1``, or without a connection, the commit that was fetched last is read from the cache.
     """
-    folder = fetch(TEACHER, repo_id, revision=revision, token=token)
-    origin = f"{repo_id}@{folder.name}"
-    if not (folder / TEACHER_FILE).is_file():
-        raise FormatError(f"'{origin}' lacks {TEACHER_FILE}; the copy is incomplete, fetch it again.")
-    return read_teacher(folder / TEACHER_FILE, origin=origin)
+
+    def read(folder: Path) -> FrozenTeacher:
+        origin = f"{repo_id}@{folder.name}"
+        if not (folder / TEACHER_FILE).is_file():
+            raise FormatError(f"'{origin}' lacks {TEACHER_FILE}; the copy is incomplete, fetch it again.")
+        return read_teacher(folder / TEACHER_FILE, origin=origin)
+
+    return read_fetched(TEACHER, repo_id, read, revision=revision, token=token)
 
 
 _OURS, _CORL, _SB3 = "ours", "CORL", "Stable-Baselines3"
