@@ -135,7 +135,7 @@ def collect(
 
 
 def list_choices() -> None:
-    """List methods, teachers, densities, students, bundled policies, and the available datasets."""
+    """List methods, teachers, densities, students, what is bundled, and the available datasets."""
     from minari_obd.cli.listing import print_listing
 
     print_listing()

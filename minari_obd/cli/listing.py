@@ -12,12 +12,13 @@ from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.sources.behaviours import bundled_names
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.storage.minari_datasets import local_dataset_ids
+from minari_obd.teachers.bundled import bundled_teacher_details
 
 __all__ = ["print_card", "print_listing"]
 
 
 def print_listing(console: Console | None = None) -> None:
-    """Print methods, teachers, densities, students, bundled policies and datasets."""
+    """Print methods, teachers, densities, students, bundled teachers, bundled policies and datasets."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -28,6 +29,9 @@ def print_listing(console: Console | None = None) -> None:
         ("students", STUDENTS),
     ):
         table.add_row(title, ", ".join(registry.names()))
+    for dataset_id, details in bundled_teacher_details().items():
+        score = f"score {details['score']:.1f}" if "score" in details else "no score"
+        table.add_row("bundled teacher", f"{dataset_id} ({details['algorithm']}, {score})")
     table.add_row("bundled policies", ", ".join(bundled_names()))
     local = set(local_dataset_ids())
     for dataset_id in sorted(local | set(BENCHMARK)):

@@ -56,8 +56,9 @@ def distill(
         source: what :func:`load_offline_data` takes, such as a Minari id.
         method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc``, ``sdw`` (the default) or ``opw``.
         size: how many pairs; 256 by default.
-        teacher: an algorithm to train (``calql`` by default), what :func:`load_teacher` takes (a folder, a file, or a
-            Hugging Face repository ``organisation/name``), or any object with ``act`` and ``value`` in raw units.
+        teacher: an algorithm to train, ``bundled`` for the one that comes with the package, what :func:`load_teacher`
+            takes (a folder, a file, or a Hugging Face repository ``organisation/name``), or any object with ``act`` and
+            ``value`` in raw units. By default, the bundled one if the source has one, and ``calql`` otherwise.
         seed: seed of every random number; 0 by default.
         device: ``cpu``, ``cuda`` or ``auto`` (the default).
         out: a folder to save the result in. It is checked before any long work.

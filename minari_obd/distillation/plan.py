@@ -7,6 +7,7 @@ from minari_obd.distillation.preparation import Prepared
 from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
+from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.training import TeacherRun
 
 __all__ = ["print_plan", "print_values"]
@@ -22,6 +23,9 @@ def print_plan(prepared: Prepared) -> None:
         training, seconds = prepared.teacher, prepared.teacher.estimate_seconds()
         how = f"about {_duration(seconds)}" if seconds else "trained before, loaded"
         console.print(f"  teacher      {training.algorithm.name}, {training.steps:,} updates: {how}")
+    elif recipe.teacher.algorithm == "bundled" and isinstance(prepared.teacher, FrozenTeacher):
+        details = prepared.teacher.details
+        console.print(f"  teacher      bundled: {details['algorithm']}, score {details['score']:.1f}")
     elif prepared.teacher is not None:
         console.print("  teacher      given")
     if prepared.density is not None:

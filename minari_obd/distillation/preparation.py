@@ -16,6 +16,7 @@ from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.targets import Objective, Selection
 from minari_obd.targets.value_gap import check_critics
+from minari_obd.teachers.bundled import find_bundled_teacher
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
@@ -99,6 +100,7 @@ def prepare(
     """
     OBJECTIVES.check(recipe.method)
     STUDENTS.check(recipe.student.network)
+    recipe = recipe.resolved()
     DENSITIES.check(recipe.density.estimator)
     loop = OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
     if out is not None:
@@ -108,6 +110,8 @@ def prepare(
     _ = loop.precision  # raises if it does not exist here
     if method.needs_teacher and teacher is None and recipe.teacher.algorithm in TEACHERS.names():
         check_installed("d3rlpy", "distill")
+    if method.needs_teacher and teacher is None and recipe.teacher.algorithm == "bundled":
+        find_bundled_teacher(recipe.source)  # raises if there is none
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     if (

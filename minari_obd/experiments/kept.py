@@ -10,6 +10,8 @@ from minari_obd.experiments.grid import Cell
 from minari_obd.inspection.origins import if_its_own
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
+from minari_obd.storage.bundled import bundled_teacher_file
+from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.version import __version__
@@ -39,6 +41,8 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
     """
     provenance = pairs.provenance
     recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
+    if recipe.teacher.algorithm == "bundled" and bundled_teacher_file(provenance.source) is not None:
+        return if_its_own(pairs, bundled_teacher(provenance.source))
     kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)
     if not kept.is_dir():
         kept = Path(recipe.teacher.algorithm)  # a user's own teacher is where its user keeps it

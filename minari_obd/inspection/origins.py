@@ -47,7 +47,7 @@ def load_source(dataset: DistilledDataset, source: Any = None, *, progress: bool
 
 
 def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeacher | None:
-    """Return the teacher that a dataset's recipe names, if this machine has trained it before; nothing is trained.
+    """Return the teacher that a dataset's recipe names, if it is bundled or trained already; nothing is trained.
 
     A teacher other than the one whose hash the provenance holds does not count.
 
@@ -59,12 +59,14 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeache
         FormatError: the recipe in the provenance cannot be read.
     """
     recipe = parse_recipe(dataset.provenance.recipe, "the recipe in the provenance")
-    if recipe.teacher.algorithm not in TEACHERS.names():  # a path from a downloaded file is never opened
+    if recipe.teacher.algorithm not in (*TEACHERS.names(), "bundled"):  # a path from a downloaded file is never opened
         return None
     try:
         planned = plan_teacher(recipe, data)
-    except (SettingError, MissingExtraError):  # a device that is not here, settings of another version, or no d3rlpy
-        return None
+    except (SettingError, MissingExtraError, NotFoundError, DataError):
+        return None  # a device that is not here, settings or a bundled teacher of another version, or no d3rlpy
+    if isinstance(planned, FrozenTeacher):
+        return if_its_own(dataset, planned)
     assert isinstance(planned, TeacherRun)  # of a name that is an algorithm's
     return if_its_own(dataset, load_teacher(planned.cache_folder)) if planned.is_cached else None
 

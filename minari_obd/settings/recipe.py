@@ -4,9 +4,10 @@ This module loads neither torch nor d3rlpy, so the command line can be built fro
 a section checks what only that component can know.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from minari_obd.settings.sections import (
     TeacherRecipe,
     ValueRecipe,
 )
+from minari_obd.storage.bundled import bundled_teacher_file
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_toml", "source_name"]
 
@@ -66,12 +68,22 @@ class Recipe:
         """Return the recipe as nested JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
+    def resolved(self) -> "Recipe":
+        """Return the recipe with the teacher that ``auto`` stands for."""
+        if self.teacher.algorithm != "auto":
+            return self
+        is_bundled = self.teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
+        return replace(self, teacher=replace(self.teacher, algorithm="bundled" if is_bundled else "calql"))
+
     def deciding(self) -> dict[str, Any]:
         """Return the settings that name a result: without those that came later and are not used here.
 
         A result that was made before such a setting existed is so found under its old name.
         """
-        settings = self.to_json()
+        settings = self.resolved().to_json()
+        bundled = bundled_teacher_file(self.source) if settings["teacher"]["algorithm"] == "bundled" else None
+        if bundled is not None:  # another version of the package may bring another one
+            settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
         if self.distillation.objective == "squared":
             for name in ("objective", "gap_share"):
                 del settings["distillation"][name]

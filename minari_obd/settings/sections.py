@@ -14,8 +14,10 @@ __all__ = ["DensityRecipe", "DistillationRecipe", "EvaluationRecipe", "OnPolicyR
 class TeacherRecipe:
     """The offline-RL teacher whose behaviour is distilled."""
 
-    algorithm: str = "calql"
-    """Algorithm to train, folder of a saved teacher, or Hub repository (`organisation/name` or `...@revision`)."""
+    algorithm: str = "auto"
+    """Algorithm to train, `bundled` for the teacher that comes with the package for the source, folder of a saved
+    teacher, or Hub repository (`organisation/name` or `...@revision`). `auto` is `bundled` where the source has a
+    bundled teacher and nothing else is set here, and `calql` otherwise."""
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from torch import Tensor
 from minari_obd.errors import FormatError, MinariObdError
 from minari_obd.storage.files import replacing
 
-__all__ = ["read_tensors", "reading", "write_tensors"]
+__all__ = ["read_header", "read_tensors", "reading", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any], key: str) -> None:
@@ -42,6 +42,12 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor
         text = (file.metadata() or {})[key]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
     return json.loads(text), tensors
+
+
+def read_header(path: Path, key: str) -> dict[str, Any]:
+    """Return the header alone, without reading a tensor; call it as :func:`read_tensors`."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})[key])
 
 
 @contextmanager

@@ -12,17 +12,17 @@ import torch
 from minari_obd.errors import FormatError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import Holding, publish
-from minari_obd.storage.tensors import read_tensors, reading, write_tensors
+from minari_obd.storage.tensors import read_header, read_tensors, reading, write_tensors
 from minari_obd.support.licences import check_license
 from minari_obd.teachers.actor_critic import ActorCritic
 from minari_obd.teachers.card import TEACHER_FILE, algorithm_of, teacher_card
-from minari_obd.teachers.networks import has_norms, layers_below, named_tensors
+from minari_obd.teachers.networks import Layers, has_norms, layers_below, named_tensors
 from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["TEACHER", "FrozenTeacher", "describe_teacher", "read_teacher"]
+__all__ = ["TEACHER", "FrozenTeacher", "describe_teacher", "read_details", "read_teacher", "write_teacher"]
 
 _CARD_FILE = "README.md"
-_FORMAT = 3
+_FORMAT = 4
 _KEY = "minari_obd_teacher"
 
 TEACHER = Holding("teacher", "model", TEACHER_FILE, (TEACHER_FILE,), (TEACHER_FILE, _CARD_FILE))
@@ -43,25 +43,20 @@ class FrozenTeacher(ActorCritic):
     def save(self, folder: str | Path) -> Path:
         """Write ``teacher.safetensors`` into ``folder`` and return the folder."""
         folder = Path(folder)
-        tensors = {
-            **named_tensors("actor", self.actor),
-            **{name: t for i, c in enumerate(self.critics) for name, t in named_tensors(f"critic_{i}", c).items()},
-            "normaliser/mean": torch.tensor(self.normaliser.mean),
-            "normaliser/scale": torch.tensor(self.normaliser.scale),
-            "action_low": torch.tensor(self.action_low),
-            "action_high": torch.tensor(self.action_high),
-        }
-        header = {
-            # Earlier versions of the package read what has no layer norm.
-            "format": _FORMAT if any(map(has_norms, (self.actor, *self.critics))) else 2,
-            "critics": len(self.critics),
-            "value_from": self.value_from,
-            "activation": self.activation,
-            "details": self.details,
-            "sha256": _seal(self),
-        }
-        write_tensors(folder / TEACHER_FILE, tensors, header, _KEY)
+        write_teacher(self, folder / TEACHER_FILE)
         return folder
+
+    def halved(self) -> "FrozenTeacher":
+        """Return the teacher, of no ``origin``, with its networks' weights rounded to half precision.
+
+        Raises:
+            DataError: a weight is too large for half precision.
+        """
+
+        def rounded(layers: Layers) -> Layers:
+            return [tuple(part.half().float() for part in layer) for layer in layers]
+
+        return replace(self, actor=rounded(self.actor), critics=[*map(rounded, self.critics)], origin=None)
 
     def push_to_hub(
         self,
@@ -94,6 +89,38 @@ class FrozenTeacher(ActorCritic):
             return publish(TEACHER, files, repo_id, title, private=private, revision=revision, token=token)
 
 
+def write_teacher(teacher: FrozenTeacher, path: Path, *, half_precision: bool = False) -> None:
+    """Write a teacher to one file, whole or not at all.
+
+    Args:
+        teacher: the teacher.
+        path: the file.
+        half_precision: write the weights in half precision; the file then holds :meth:`FrozenTeacher.halved`.
+    """
+    teacher = teacher.halved() if half_precision else teacher
+    networks = {"actor": teacher.actor, **{f"critic_{i}": critic for i, critic in enumerate(teacher.critics)}}
+    weights = {
+        name: tensor for prefix, each in networks.items() for name, tensor in named_tensors(prefix, each).items()
+    }
+    tensors = {
+        **{name: tensor.half() if half_precision else tensor for name, tensor in weights.items()},
+        "normaliser/mean": torch.tensor(teacher.normaliser.mean),
+        "normaliser/scale": torch.tensor(teacher.normaliser.scale),
+        "action_low": torch.tensor(teacher.action_low),
+        "action_high": torch.tensor(teacher.action_high),
+    }
+    normed = any(map(has_norms, networks.values()))
+    header = {
+        "format": _FORMAT if half_precision else 3 if normed else 2,  # the oldest that can hold it
+        "critics": len(teacher.critics),
+        "value_from": teacher.value_from,
+        "activation": teacher.activation,
+        "details": teacher.details,
+        "sha256": _seal(teacher),
+    }
+    write_tensors(path, tensors, header, _KEY)
+
+
 def _seal(teacher: FrozenTeacher) -> str:
     """Hash of all that a file says: the networks, and the details."""
     details = json.dumps(teacher.details, sort_keys=True)
@@ -118,6 +145,7 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
                 f"'{where}' has teacher format {header['format']}, and this version of minari-obd reads up to "
                 f"{_FORMAT}; upgrade it with `pip install --upgrade minari-obd`."
             )
+        tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
         teacher = FrozenTeacher(
             actor=layers_below("actor", tensors),
             critics=[layers_below(f"critic_{i}", tensors) for i in range(min(int(header["critics"]), len(tensors)))],
@@ -135,6 +163,16 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
             f"What is in '{where}' does not match its hash; the copy is damaged or was changed, fetch it again."
         )
     return teacher
+
+
+def read_details(path: Path) -> dict[str, Any]:
+    """Return what a teacher's file says of it, without reading its networks.
+
+    Raises:
+        FormatError: not such a file, or damaged.
+    """
+    with reading(f"'{path}' is not a teacher of this package, or damaged"):
+        return dict(read_header(path, _KEY)["details"])
 
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:

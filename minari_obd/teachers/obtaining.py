@@ -1,4 +1,4 @@
-"""Obtaining a run's teacher: brought by the caller, loaded from where it is kept, or trained."""
+"""Obtaining a run's teacher: brought by the caller, loaded from where it is kept, bundled or trained."""
 
 import time
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from minari_obd.registry import TEACHERS
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import choose_device
+from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.protocol import Teacher
@@ -30,25 +31,27 @@ def plan_teacher(recipe: Recipe, data: OfflineData, given: Teacher | None = None
     """Return the teacher, or the training that will make it. Nothing takes long here.
 
     Args:
-        recipe: names the teacher: an algorithm, or whatever :func:`load_teacher` takes.
+        recipe: names the teacher: an algorithm, ``bundled``, ``auto``, or whatever :func:`load_teacher` takes.
         data: the offline dataset.
         given: the caller's own teacher, which wins over the recipe.
 
     Raises:
-        NotFoundError: the recipe's name is neither an algorithm nor a saved teacher.
+        NotFoundError: the recipe's name is neither an algorithm nor a saved teacher, or the source has no bundled one.
         DataError: the teacher was trained on observations of another size.
         SettingError, MissingExtraError: as :meth:`TeacherRun.of`.
     """
-    settings = recipe.teacher
+    settings = recipe.resolved().teacher
     if given is None and settings.algorithm in TEACHERS.names():
         chosen = settings.options, settings.average, settings.precision
         device = choose_device(recipe.device)
         return TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
-    if given is None:
+    if given is None and settings.algorithm == "bundled":
+        given = bundled_teacher(recipe.source)
+    elif given is None:
         try:
             given = load_teacher(settings.algorithm)
         except NotFoundError as error:
-            known = did_you_mean(settings.algorithm, TEACHERS.names())
+            known = did_you_mean(settings.algorithm, [*TEACHERS.names(), "auto", "bundled"])
             raise NotFoundError(f"{error} Nor is it an algorithm; {known}") from None
     if isinstance(given, FrozenTeacher):
         given.act(data.observations[:1])  # raises if it was trained on something else
