@@ -71,6 +71,7 @@ def make_arrays(lengths: list[int], *, state_size: int = 3, action_size: int = 2
         steps = 1000 * episode + np.arange(length + 1)
         observations[row : row + length, 0] = steps[:-1]
         following[row : row + length, 0] = steps[1:]
+        following[row : row + length - 1] = observations[row + 1 : row + length]
         row += length
     ends = np.cumsum(lengths) - 1
     terminations = np.zeros(total, dtype=bool)
@@ -94,6 +95,7 @@ def small_data() -> OfflineData:
     observations = rng.normal(size=(600, 3)) * [1.0, 5.0, 0.1] + [0.0, 10.0, 0.0]
     truncations = np.zeros(600, dtype=bool)
     truncations[99::100] = True
+    following = np.where(truncations[:, None], observations + 0.01, np.roll(observations, -1, axis=0))
     return load_offline_data(
         {
             "observations": observations,
@@ -101,7 +103,7 @@ def small_data() -> OfflineData:
             "rewards": rng.uniform(0, 1, 600),
             "terminations": np.zeros(600, dtype=bool),
             "truncations": truncations,
-            "next_observations": observations + 0.01,
+            "next_observations": following,
         }
     )
 

@@ -265,7 +265,7 @@ def lopsided():
             "rewards": np.zeros(count),
             "terminations": np.zeros(count, dtype=bool),
             "truncations": np.arange(count) % 100 == 99,
-            "next_observations": observations,
+            "next_observations": np.roll(observations, -1, axis=0),
         }
     )
 

@@ -151,7 +151,7 @@ def test_it_may_be_reminded_of_other_data(pendulum: DistilledDataset) -> None:
             "rewards": np.zeros(300),
             "terminations": np.zeros(300, bool),
             "truncations": ends,
-            "next_observations": observations,
+            "next_observations": np.roll(observations, -1, axis=0),
             "action_low": [-3.0],
             "action_high": [3.0],
         }

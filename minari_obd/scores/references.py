@@ -21,10 +21,10 @@ class ReferenceScores:
     """Origin of the two numbers."""
 
     def __post_init__(self) -> None:
-        if not self.random < self.expert:
+        if not -np.inf < self.random < self.expert < np.inf:
             raise DataError(
-                f"In reference scores, the expert's return must be above that of random actions; got {self.expert} "
-                f"and {self.random}."
+                "Reference scores are two finite returns, and the expert's must be above that of random actions; got "
+                f"{self.expert} and {self.random}."
             )
 
     def normalise(self, returns: np.ndarray) -> np.ndarray:

@@ -99,8 +99,9 @@ class OfflineData:
                 f"Actions have {size} dimensions, but their bounds have shapes {self.action_low.shape} and "
                 f"{self.action_high.shape}; give one bound per dimension."
             )
-        bounds = np.stack([self.action_low, self.action_high])
-        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            width = self.action_high - self.action_low
+        if not (np.isfinite(width).all() and (width > 0).all()):
             raise DataError("Action bounds must be finite, with each lower bound below the higher one.")
 
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:

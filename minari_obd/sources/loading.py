@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.errors import DataError
-from minari_obd.sources import readers
+from minari_obd.sources.arrays import from_arrays, from_d4rl_file
 from minari_obd.sources.data import OfflineData
+from minari_obd.sources.readers import from_minari, open_dataset
 
 __all__ = ["load_offline_data"]
 
@@ -31,13 +32,13 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
     if isinstance(source, OfflineData):
         return source
     if isinstance(source, Mapping):
-        return readers.from_arrays(source)
+        return from_arrays(source)
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".hdf5", ".h5"))):
-        return readers.from_d4rl_file(Path(source))
+        return from_d4rl_file(Path(source))
     if isinstance(source, str):
-        return readers.from_minari(readers.open_dataset(source, download=download, progress=progress))
+        return from_minari(open_dataset(source, download=download, progress=progress))
     if hasattr(source, "iterate_episodes"):
-        return readers.from_minari(source)
+        return from_minari(source)
     raise DataError(
         f"Cannot read offline data from {type(source).__name__}; give a Minari id or dataset, an HDF5 path, or arrays."
     )

@@ -1,0 +1,200 @@
+"""Readers of plain arrays and of D4RL-style HDF5 files."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minari_obd.errors import DataError, FormatError, NotFoundError
+from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, reference_scores
+from minari_obd.sources.data import OfflineData
+
+__all__ = ["ROWS", "action_bounds", "check_continuous", "find_reference", "from_arrays", "from_d4rl_file"]
+
+ROWS = ("observations", "actions", "rewards", "terminations", "truncations")
+"""The arrays that have one entry per step."""
+
+_D4RL = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+_NO_BOUND = float(np.finfo(np.float32).max) / 4
+"""Bounds from here on are none: some spaces have the greatest float where they mean infinity."""
+
+
+def check_continuous(name: str, dtype: np.dtype) -> None:
+    """Refuse the actions of the dataset ``name`` if they are not real numbers.
+
+    Raises:
+        DataError: they are whole numbers or booleans.
+    """
+    if dtype.kind in "biu":
+        kind = "boolean" if dtype.kind == "b" else "integer"
+        raise DataError(
+            f"'{name}' has {kind} actions; discrete actions are not supported yet. If they are continuous after all, "
+            "give them as floats."
+        )
+
+
+def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of the actions. Where there are none, they are the data's."""
+    low = np.where(np.abs(low) < _NO_BOUND, low, actions.min(axis=0))
+    high = np.where(np.abs(high) < _NO_BOUND, high, actions.max(axis=0))
+    return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
+
+
+def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
+    """Return the environment's reference scores from the table, otherwise those of the dataset itself."""
+    if env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
+        return reference_scores(env_id)
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or not -np.inf < low < high < np.inf:
+        return None
+    return ReferenceScores(float(low), float(high), "the dataset's metadata")
+
+
+def from_d4rl_file(path: Path) -> OfflineData:
+    """Read a D4RL-style HDF5 file: flat ``observations``, ``actions``, ``rewards``, ``terminals`` and ``timeouts``.
+
+    Raises:
+        NotFoundError: the file does not exist.
+        FormatError: the file is not HDF5, or an array is missing.
+        DataError: as :func:`from_arrays`.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise NotFoundError(f"There is no file '{path}'; give the path of a D4RL-style HDF5 file.")
+    try:
+        with h5py.File(path, "r") as file:
+            found = [str(name) for name in list(file)[:20]]
+            arrays: dict[str, Any] = {name: _column(file, name) for name in _D4RL if name in file}
+    except Exception as error:  # of damaged bytes h5py raises OSError, KeyError, RuntimeError, ValueError and more
+        raise FormatError(f"'{path}' cannot be read as HDF5: {error}.") from error
+    missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in arrays]
+    if missing:
+        raise FormatError(
+            f"'{path}' is not a D4RL-style file: it lacks {', '.join(missing)}. It has {', '.join(found) or 'nothing'}."
+        )
+    if "timeouts" not in arrays:
+        if "next_observations" not in arrays:
+            _warn_of_ends(path.name, arrays["terminals"])
+        arrays["timeouts"] = np.zeros(len(arrays["terminals"]), dtype=bool)
+    return from_arrays({**arrays, "dataset_id": path.name})
+
+
+def _column(file: Any, name: str) -> np.ndarray:
+    value = np.asarray(file[name]) if hasattr(file[name], "shape") else None
+    if value is None:
+        raise ValueError(f"{name} is a group, where an array is expected")
+    return value
+
+
+def _warn_of_ends(name: str, terminals: np.ndarray) -> None:
+    if terminals.ndim == 1 and len(terminals):
+        ends = np.flatnonzero(terminals[:-1]) + 1
+        longest = int(np.diff(np.r_[0, ends, len(terminals)]).max())
+        warnings.warn(
+            f"'{name}' has neither timeouts nor next_observations, so it does not say where episodes were cut off. It "
+            f"was read as {len(ends) + 1:,} episode(s), the longest of {longest:,} steps; add timeouts if there were "
+            "more.",
+            stacklevel=2,
+        )
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
+    """Take flat arrays. A last episode without an end is truncated, and termination wins over truncation.
+
+    Where ``next_observations`` says that the next row is not a step's successor, an episode ends there. ``terminals``
+    and ``timeouts``, as D4RL calls them, are taken for ``terminations`` and ``truncations``.
+
+    Raises:
+        DataError: an array is missing or does not fit the others.
+    """
+    aliases = {"terminations": "terminals", "truncations": "timeouts"}
+    arrays = {**{ours: arrays[theirs] for ours, theirs in aliases.items() if theirs in arrays}, **arrays}
+    missing = [name for name in ROWS if name not in arrays]
+    if missing:
+        raise DataError(f"Arrays of an offline dataset need {', '.join(ROWS)}; missing: {', '.join(missing)}.")
+    name = str(arrays.get("dataset_id", "arrays"))
+    rows = {key: _numbers(name, key, arrays[key]) for key in ROWS}
+    check_continuous(name, rows["actions"].dtype)
+    count = len(rows["observations"])
+    if count == 0 or rows["observations"].ndim != 2 or rows["actions"].ndim != 2 or rows["actions"].shape[1] == 0:
+        raise DataError(
+            f"'{name}' needs at least one step, observations (N, S) and actions (N, A); "
+            f"got {rows['observations'].shape} and {rows['actions'].shape}."
+        )
+    for key, value in rows.items():
+        if len(value) != count:
+            raise DataError(f"'{name}' has {count} observations but {len(value)} {key}; each step needs one of each.")
+        if key not in ("observations", "actions") and value.ndim != 1:
+            raise DataError(f"'{name}' has {key} of shape {value.shape}; expected ({count},), such as {key}[:, 0].")
+    terminations, truncations = (_flags(name, key, rows[key]) for key in ("terminations", "truncations"))
+    truncations &= ~terminations
+    truncations[-1] |= not terminations[-1]
+    following = arrays.get("next_observations")
+    if following is not None:
+        following = _numbers(name, "next_observations", following)
+        if following.shape != rows["observations"].shape:
+            raise DataError(f"'{name}' has next_observations of shape {following.shape}; expected one per observation.")
+        truncations |= _unmarked_ends(name, rows["observations"], following, terminations | truncations)
+    ends = np.flatnonzero(terminations | truncations)
+    finals = np.full((len(ends), rows["observations"].shape[1]), np.nan) if following is None else following[ends]
+    spread = rows["actions"]
+    inside = np.isfinite(spread).all() and np.abs(spread).max() <= 1.0
+    unknown = np.full(spread.shape[1], np.inf)
+    ones = np.ones(spread.shape[1])
+    low, high = (-ones, ones) if inside else action_bounds(-unknown, unknown, spread)
+    env_id = arrays.get("env_id")
+    if env_id is not None and not isinstance(env_id, str):
+        raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
+    return OfflineData(
+        dataset_id=name,
+        observations=rows["observations"],
+        actions=spread,
+        rewards=rows["rewards"],
+        terminations=terminations,
+        truncations=truncations,
+        final_observations=finals,
+        action_low=np.asarray(arrays.get("action_low", low)),
+        action_high=np.asarray(arrays.get("action_high", high)),
+        env_id=env_id,
+        reference=find_reference(env_id, {}),
+        license=arrays.get("license"),
+    )
+
+
+def _numbers(name: str, key: str, given: Any) -> np.ndarray:
+    """An array of numbers with an axis of steps."""
+    try:
+        value = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with gradients or on a GPU
+        raise DataError(f"'{name}' has {key} that cannot be read as an array: {str(error)[:200]}") from error
+    if value.ndim == 0 or value.dtype.kind not in "biuf":
+        raise DataError(f"'{name}' has {value.dtype} of shape {value.shape} for {key}; expected arrays of numbers.")
+    return value
+
+
+def _flags(name: str, key: str, value: np.ndarray) -> np.ndarray:
+    """Flags as booleans; what is neither 0 nor 1 says nothing about an episode's end."""
+    odd = np.flatnonzero((value != 0) & (value != 1))
+    if len(odd):
+        raise DataError(
+            f"'{name}' has {value[odd[0]]} for {key} at step {odd[0]}, and {len(odd)} such value(s); expected 0 or 1."
+        )
+    return value.astype(bool)
+
+
+def _unmarked_ends(name: str, observations: np.ndarray, following: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Flag the steps inside an episode whose known successor is not the next row, and say how many there are."""
+    here, there = following[:-1], observations[1:]
+    differ = ~np.isclose(here, there, rtol=1e-5, atol=1e-6) & np.isfinite(here) & np.isfinite(there)
+    found = np.zeros(len(ends), dtype=bool)
+    found[:-1] = differ.any(axis=1) & ~ends[:-1]
+    if found.any():
+        warnings.warn(
+            f"'{name}' has {found.sum():,} of {len(found):,} steps whose next_observations is not the next row, and "
+            f"which no flag marks; the first is step {np.flatnonzero(found)[0]}. An episode was ended at each of them.",
+            stacklevel=4,
+        )
+    return found
