@@ -63,6 +63,6 @@ def without_secrets(text: str, *known: str | None) -> str:
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown ``name``: the nearest option, then all of them."""
     known = sorted(options)
-    near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-    guess = f"did you mean '{near[0]}'? " if near else ""
+    near = get_close_matches(name.lower(), (lowered := {each.lower(): each for each in known}), n=1, cutoff=0.6)
+    guess = f"did you mean '{lowered[near[0]]}'? " if near else ""
     return f"{guess}Known: {', '.join(known) if known else 'none'}."

@@ -3,6 +3,7 @@
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,19 @@ def test_a_damaged_copy_is_downloaded_once_more(kind: str, hub: HubServer, tmp_p
     asked = len(hub.requests)
     load(REPO)  # nothing is downloaded for a copy that is whole
     assert not [each for each in hub.requests[asked:] if each.startswith("GET") and "resolve" in each]
+
+
+def test_folders_of_this_machine_are_not_published(hub: HubServer) -> None:
+    made = make_pairs()
+    recipe = {**made.provenance.recipe, "source": "/home/somebody/x.hdf5"}
+    recipe["teacher"] = {**recipe["teacher"], "algorithm": "~/secret/teacher"}
+    replace(made, provenance=replace(made.provenance, recipe=recipe)).push_to_hub(REPO)
+    published = b"".join(hub.files(REPO).values())
+    assert b"somebody" not in published
+    assert b"secret/" not in published
+    loaded = minari_obd.load_dataset(REPO).provenance.recipe
+    assert (loaded["source"], loaded["teacher"]["algorithm"]) == ("x.hdf5", "teacher")
+    assert made.provenance.without_folders() == made.provenance
 
 
 def test_threads_share_one_cache(hub: HubServer) -> None:

@@ -1,6 +1,7 @@
 """Provenance: where a distilled dataset comes from, and on what terms it may be used."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 __all__ = ["Provenance"]
@@ -48,3 +49,20 @@ class Provenance:
         "allow_inf_nan": False,
         "str_max_length": 10_000,
     }
+
+    def without_folders(self) -> "Provenance":
+        """Return what may be published: files that the recipe names by a path on this machine keep only their names."""
+        recipe, teacher = dict(self.recipe), self.recipe.get("teacher")
+        if isinstance(recipe.get("source"), str):
+            recipe["source"] = _file_name(recipe["source"])
+        if isinstance(teacher, dict) and isinstance(teacher.get("algorithm"), str):
+            recipe["teacher"] = {**teacher, "algorithm": _file_name(teacher["algorithm"])}
+        return replace(self, recipe=recipe)
+
+
+_PATH = re.compile(r"(?:[~.]{0,2}|[A-Za-z]:)[/\\].*|.*\.(?:hdf5|h5|safetensors|pt|pth|zip)", re.IGNORECASE | re.DOTALL)
+
+
+def _file_name(name: str) -> str:
+    """The last part of a path; an id is returned as it is."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if _PATH.fullmatch(name) else name

@@ -1,6 +1,7 @@
 """Repositories: distilled datasets on the Hugging Face Hub, pushed in one commit and pulled pinned to one."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from minari_obd.distilled.contents import Contents
@@ -41,6 +42,7 @@ def push(
         HubError: the server refused, or cannot be reached.
     """
     check_repository_id(repo_id)
+    dataset = replace(dataset, provenance=dataset.provenance.without_folders())
     with tempfile.TemporaryDirectory() as scratch:
         # What can fail without the Hub does so before a repository is made.
         folder = save_folder(dataset, Path(scratch) / repo_id.split("/")[1], repo_id=repo_id)

@@ -7,8 +7,13 @@ import gymnasium as gym
 import numpy as np
 
 from minari_obd.environments.making import is_flat
+from minari_obd.errors import DataError
 
 __all__ = ["BatchPolicy", "Episodes", "Step", "run_episodes"]
+
+
+_MOST_STEPS = 20_000
+"""Length at which an episode of an environment without a time limit counts as one that never ends."""
 
 
 class Step(NamedTuple):
@@ -40,6 +45,7 @@ def run_episodes(
     seeds: Sequence[int],
     policy: BatchPolicy,
     record: Callable[[int, Step], None] | None = None,
+    is_enough: Callable[[], bool] | None = None,
 ) -> Episodes:
     """Run one episode in each environment, all in lockstep.
 
@@ -51,13 +57,28 @@ def run_episodes(
         seeds: a reset seed for each.
         policy: called once per step with the rows that are still running.
         record: called with the episode's number and each of its steps.
+        is_enough: called after every step; all episodes stop where they are once it is true.
+
+    Raises:
+        DataError: an observation is not finite, or an episode without a time limit does not end.
     """
+    most = None if is_enough or _has_limit(environments[0]) else _MOST_STEPS
     flatten = _flattener(environments[0])
     observations = [flatten(env.reset(seed=int(seed))[0]) for env, seed in zip(environments, seeds, strict=True)]
     returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
     running = list(range(len(environments)))
     while len(running):
-        actions = policy(np.stack([observations[i] for i in running]), np.asarray(running))
+        rows = np.stack([observations[i] for i in running])
+        if not np.isfinite(rows).all():
+            raise DataError(
+                "The environment gave an observation that is not finite; check it, and the actions it took."
+            )
+        if most is not None and lengths.max() >= most:
+            raise DataError(
+                f"An episode has not ended after {most:,} steps, and its environment has no limit; register it with "
+                "max_episode_steps."
+            )
+        actions = policy(rows, np.asarray(running))
         still = []
         for i, action in zip(running, actions, strict=True):
             following, reward, terminated, truncated, _ = environments[i].step(action)
@@ -69,8 +90,12 @@ def run_episodes(
             observations[i] = following
             if not (terminated or truncated):
                 still.append(i)
-        running = still
+        running = [] if is_enough is not None and is_enough() else still
     return Episodes(returns, lengths)
+
+
+def _has_limit(environment: gym.Env) -> bool:
+    return environment.spec is not None and environment.spec.max_episode_steps is not None
 
 
 def _flattener(environment: gym.Env) -> Callable[[Any], np.ndarray]:

@@ -5,12 +5,13 @@ import warnings
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, did_you_mean
 
 __all__ = ["check_environment_id", "is_flat", "make_environment"]
 
-_PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}-v\d{1,4}")
+_PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}")
 
 
 def check_environment_id(env_id: str) -> str:
@@ -27,7 +28,7 @@ def check_environment_id(env_id: str) -> str:
     if env_id not in gym.registry:
         raise NotFoundError(
             f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it, or "
-            + did_you_mean(env_id, [name for name in gym.registry if name.split("-")[0][:3] == env_id[:3]])
+            + did_you_mean(env_id, [name for name in gym.registry if name[:3].lower() == env_id[:3].lower()])
         )
     return env_id
 
@@ -52,8 +53,8 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of one axis.")
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
+        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of floats and of one axis.")
     return environment
 
 

@@ -106,6 +106,13 @@ def _relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0.0)
 
 
+def _elu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+_ACTIVATIONS = {"relu": _relu, "tanh": np.tanh, "elu": _elu}
+
+
 def _bundled_file(environment: str) -> bytes:
     return files("minari_obd.sources").joinpath(f"policies/{environment}.safetensors").read_bytes()
 
@@ -188,28 +195,35 @@ def import_policy(name: str) -> Any:
 
 
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
-    """Read only the actor's weights from a Stable-Baselines3 zip (SAC, TD3, DDPG, PPO or A2C with an MlpPolicy).
+    """Read the actor of a Stable-Baselines3 zip: SAC, TD3, DDPG, PPO or A2C with an MlpPolicy. Nothing is unpickled.
 
-    The zip's settings are not used. The network is assumed to have the default activation of its algorithm's
-    MlpPolicy: ReLU for SAC, TD3 and DDPG, tanh for PPO and A2C.
+    It acts on raw observations. A model that was trained under ``VecNormalize`` expects others, so wrap that one in a
+    callable.
 
     Raises:
-        FormatError: the file is not such a zip, or has weights of another kind of network.
+        FormatError: the file is not such a zip, or has another kind of network.
     """
-    state = read_stable_baselines3(path).weights
+    file = read_stable_baselines3(path)
+    state = file.weights
 
     def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
         names = [k.removesuffix(".weight") for k in state if k.startswith(prefix) and k.endswith(".weight")]
         return [(state[f"{n}.weight"].numpy().T, state[f"{n}.bias"].numpy()) for n in names]
 
-    low, high = action_space.low, action_space.high
-    if "actor.latent_pi.0.weight" in state:  # SAC
-        mean, log_std = layers("actor.mu"), layers("actor.log_std")
-        return GaussianMLP(tuple(layers("actor.latent_pi.")), mean[0], log_std[0], low, high, _relu, True)
-    if "actor.mu.0.weight" in state:  # TD3, DDPG
+    is_sac, is_td3 = "actor.latent_pi.0.weight" in state, "actor.mu.0.weight" in state  # TD3's form is DDPG's, too
+    is_ppo = "action_net.weight" in state and "log_std" in state  # and A2C's
+    if not (is_sac or is_td3 or is_ppo) or any("shared_net" in name for name in state):
+        raise FormatError(f"'{path}' holds no actor that can be read; use an MlpPolicy of SAC, TD3, DDPG, PPO or A2C.")
+    file.check_plain(path)
+    name = file.activation("tanh" if is_ppo else "relu")
+    if name not in _ACTIVATIONS:
+        raise FormatError(f"'{path}' has the activation {name[:100]}; only {', '.join(_ACTIVATIONS)} can be read.")
+    given: dict[str, Any] = {"low": action_space.low, "high": action_space.high, "activation": _ACTIVATIONS[name]}
+    if is_sac:
+        hidden = tuple(layers("actor.latent_pi."))
+        return GaussianMLP(hidden, layers("actor.mu")[0], layers("actor.log_std")[0], squashed=True, **given)
+    if is_td3:
         stack = layers("actor.mu.")
-        return GaussianMLP(tuple(stack[:-1]), stack[-1], None, low, high, _relu, True)
-    if "action_net.weight" in state and "log_std" in state:  # PPO, A2C
-        hidden = tuple(layers("mlp_extractor.policy_net."))
-        return GaussianMLP(hidden, layers("action_net")[0], state["log_std"].numpy(), low, high, np.tanh, False)
-    raise FormatError(f"'{path}' holds no actor that can be read; use an MlpPolicy of SAC, TD3, DDPG, PPO or A2C.")
+        return GaussianMLP(tuple(stack[:-1]), stack[-1], None, squashed=True, **given)
+    hidden = tuple(layers("mlp_extractor.policy_net."))
+    return GaussianMLP(hidden, layers("action_net")[0], state["log_std"].numpy(), squashed=False, **given)

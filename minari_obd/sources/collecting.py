@@ -1,5 +1,6 @@
 """Collection: rolls out behaviour policies in an environment and stores the steps as a Minari dataset."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,7 +24,13 @@ from minari_obd.sources.behaviours import (
     load_bundled,
     load_stable_baselines3,
 )
-from minari_obd.storage.minari_datasets import check_dataset_id, episode_buffer, has_local_dataset, write_dataset
+from minari_obd.storage.minari_datasets import (
+    check_dataset_id,
+    check_space,
+    episode_buffer,
+    has_local_dataset,
+    write_dataset,
+)
 from minari_obd.support.licences import check_license
 from minari_obd.support.progress import progress_bar
 
@@ -37,6 +44,10 @@ class _Episode:
     """Steps of a running episode."""
 
     steps: list[Step] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self.steps) and (self.steps[-1].terminated or self.steps[-1].truncated)
 
     def buffer(self, length: int) -> EpisodeBuffer:
         """Return the first ``length`` steps in Minari's form: T+1 observations, and a truncation where it is cut."""
@@ -108,7 +119,7 @@ def collect(
         ``dataset_id``, for :func:`minari.load_dataset`.
 
     Raises:
-        DataError: the id is malformed or taken, or the environment is not supported.
+        DataError: the id is malformed or taken, the environment is not supported, or an action is not finite.
         NotFoundError: the environment or the policy is unknown.
         SettingError: the policy does not fit the environment, or steps or seed make no sense.
     """
@@ -144,10 +155,11 @@ def collect_chain(
     environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
     space = environments[0].action_space
     assert isinstance(space, gym.spaces.Box)
-    behaviours = [resolve_behaviour(policy, space) for policy in policies]
+    behaviours = [_Checked(resolve_behaviour(policy, space), _public_name(policy), space) for policy in policies]
     sizes = gym.spaces.flatdim(environments[0].observation_space), space.shape[0]
-    for policy, behaviour in zip(policies, behaviours, strict=True):
-        _check_fit(str(policy), behaviour, env_id, sizes)
+    for each in behaviours:
+        _check_fit(each.name, each.behaviour, env_id, sizes)
+    check_space(8 * steps * (sum(sizes) + 2))
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
     buffers: list[EpisodeBuffer] = []
     with progress_bar(steps, f"collecting {dataset_id}", show=progress) as bar:
@@ -155,9 +167,16 @@ def collect_chain(
             buffers += _roll_out(environments, behaviour, int(share), (seed, part), bar)
     for environment in environments:
         environment.close()
+    for each in behaviours:
+        if each.outside:
+            warnings.warn(
+                f"The policy '{each.name}' gave {each.outside:,} actions outside the bounds of '{env_id}', which are "
+                "stored as they are; clip them in the policy if that is not meant.",
+                stacklevel=3,
+            )
     first = environments[0]
     observed = first.observation_space
-    names = ", ".join(p if isinstance(p, str) else type(p).__name__ for p in policies)
+    names = ", ".join(each.name for each in behaviours)
     known_scores = env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
     scores = reference_scores(env_id) if known_scores else None
     write_dataset(
@@ -193,6 +212,41 @@ def _check_fit(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, i
         )
 
 
+def _public_name(policy: object) -> str:
+    """What the dataset's metadata says of a policy; of a file that is its name without the folders."""
+    return Path(policy).name if isinstance(policy, str | Path) else type(policy).__name__
+
+
+@dataclass
+class _Checked:
+    """A behaviour whose actions are looked at before the environments take them."""
+
+    behaviour: Behaviour
+    name: str
+    space: gym.spaces.Box
+    outside: int = 0
+    """Actions so far that lay outside the bounds."""
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Return the behaviour's actions, shape (B, A).
+
+        Raises:
+            SettingError: they have another shape than the environment's.
+            DataError: one is not finite.
+        """
+        actions, space = np.asarray(self.behaviour.act(observations, generators)), self.space
+        if actions.shape != (len(observations), *space.shape):
+            raise SettingError(
+                f"The policy '{self.name}' gave actions of shape {actions.shape[1:]}, but the environment takes "
+                f"{space.shape}; choose a policy that was made for it."
+            )
+        if not np.isfinite(actions).all():
+            raise DataError(f"The policy '{self.name}' gave an action that is not finite, so nothing was stored.")
+        tolerance = 1e-5 * np.abs(actions)
+        self.outside += int(((actions < space.low - tolerance) | (actions > space.high + tolerance)).any(axis=1).sum())
+        return actions
+
+
 def _mujoco_requirement(environment: gym.Env) -> list[str]:
     return [f"mujoco=={version('mujoco')}"] if "mujoco" in type(environment.unwrapped).__module__ else []
 
@@ -215,6 +269,7 @@ def _roll_out(environments, behaviour: Behaviour, steps: int, key: tuple[int, in
             [int(rng.integers(2**31)) for rng in generators],
             lambda rows, running, g=generators: behaviour.act(rows, [g[i] for i in running]),
             lambda i, step, e=episodes: e[i].steps.append(step),
+            lambda e=episodes, n=missing: _has_steps(e, n),
         )
         number += width
         for episode in episodes:
@@ -224,3 +279,12 @@ def _roll_out(environments, behaviour: Behaviour, steps: int, key: tuple[int, in
                 missing -= length
                 bar.update(length)
     return buffers
+
+
+def _has_steps(episodes: Sequence[_Episode], needed: int) -> bool:
+    """Whether the steps that are needed are there, taken in order from the episodes, of which some may still run."""
+    for episode in episodes:
+        needed -= len(episode.steps)
+        if needed <= 0 or not episode.has_ended:
+            break
+    return needed <= 0

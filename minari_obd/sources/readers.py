@@ -32,7 +32,11 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
     if has_local_dataset(dataset_id):
         return open_local_dataset(dataset_id)
     if dataset_id in BENCHMARK:
-        BENCHMARK[dataset_id].build(progress=progress)
+        try:
+            BENCHMARK[dataset_id].build(progress=progress)
+        except DataError:
+            if not has_local_dataset(dataset_id):  # otherwise another process was faster, with the same content
+                raise
         return open_local_dataset(dataset_id)
     known = {*local_dataset_ids(), *BENCHMARK}
     if not is_dataset_id(dataset_id) or dataset_id.startswith("obd-bench/") or not download:
@@ -117,7 +121,7 @@ def _environment_id(dataset: "MinariDataset") -> str | None:
     """Return the id of the environment, unless the data came from one with other settings than the registered ones."""
     spec = dataset.env_spec
     known = None if spec is None else gym.registry.get(spec.id)
-    if spec is None or known is None:
+    if spec is None or known is None or spec.entry_point is None:  # without entry point, the id alone was stored
         return None if spec is None else spec.id
     names = (spec.kwargs.keys() | known.kwargs.keys()) - _SETTINGS_OF_PICTURES
     changed = sorted(name for name in names if _text(spec.kwargs.get(name)) != _text(known.kwargs.get(name)))

@@ -1,5 +1,6 @@
 """Minari datasets on disk: written whole or not at all, and never under an id that breaks Minari's listing."""
 
+import errno
 import json
 import os
 import re
@@ -14,14 +15,19 @@ from typing import Any
 
 import gymnasium as gym
 import minari
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from minari_obd.errors import DataError, FormatError, NotFoundError, did_you_mean
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.storage.building import BUILDING, SPACE_ADVICE, check_room, locked, sweep
+from minari_obd.support.interrupts import interrupted_by_termination
 
 __all__ = [
     "check_dataset_id",
+    "check_space",
     "episode_buffer",
     "has_local_dataset",
     "is_dataset_id",
@@ -33,6 +39,8 @@ __all__ = [
 
 # Minari accepts a few more spellings, but creates the folder of a bad id before it looks at the id.
 _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
+
+_READ_ID = re.compile(r"(?:\w[\w-]*/)*\w[\w-]*-v\d+")  # what is there already may have such an id
 
 
 _AUTHOR = "The minari-obd authors"
@@ -69,8 +77,24 @@ def check_dataset_id(dataset_id: str) -> str:
     return dataset_id
 
 
+def _folder(dataset_id: str = "") -> Path:
+    """The user's Minari folder, or that of a dataset in it.
+
+    Raises:
+        SettingError: there can be no such folder.
+    """
+    try:
+        return Path(get_dataset_path(dataset_id))
+    except OSError as error:
+        raise SettingError(
+            f"The Minari folder '{error.filename}' cannot be used ({error.strerror}); set MINARI_DATASETS_PATH to a "
+            "folder."
+        ) from error
+
+
 def local_dataset_ids() -> list[str]:
     """Return the ids of the datasets in the user's Minari folder."""
+    _folder()  # raises what is wrong with it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "Misconfigured dataset named ...": not ours to complain about
         return list(minari.list_local_datasets())
@@ -78,7 +102,7 @@ def local_dataset_ids() -> list[str]:
 
 def has_local_dataset(dataset_id: str) -> bool:
     """Tell whether the user's Minari folder holds ``dataset_id``."""
-    return is_dataset_id(dataset_id) and (get_dataset_path(dataset_id) / "data" / "metadata.json").is_file()
+    return _READ_ID.fullmatch(dataset_id) is not None and (_folder(dataset_id) / "data" / "metadata.json").is_file()
 
 
 def open_local_dataset(dataset_id: str) -> minari.MinariDataset:
@@ -92,7 +116,7 @@ def open_local_dataset(dataset_id: str) -> minari.MinariDataset:
         raise NotFoundError(
             f"There is no Minari dataset '{dataset_id}' here; local ids: {', '.join(local_dataset_ids()) or 'none'}."
         )
-    return open_files(get_dataset_path(dataset_id) / "data", dataset_id)
+    return open_files(_folder(dataset_id) / "data", dataset_id)
 
 
 def open_files(data: Path, name: str) -> minari.MinariDataset:
@@ -182,13 +206,15 @@ def write_dataset(
 
     Raises:
         DataError: a bad id, an id that exists, an unknown format, or metadata that is not JSON.
+        SettingError: there is not enough space, or the folder cannot be written.
     """
     check_dataset_id(dataset_id)
     if data_format not in (None, *_FORMATS):
         raise DataError(f"Minari has no storage format '{data_format}'; {did_you_mean(str(data_format), _FORMATS)}")
     # Resolved, because Minari looks for the file that it has just written below the folder once more.
-    root = (get_dataset_path() if root is None else Path(root)).resolve()
-    root.mkdir(parents=True, exist_ok=True)
+    root = (_folder() if root is None else Path(root)).resolve()
+    check_space(sum(_size(episode) for episode in episodes), root)
+    sweep(root)
     target = root / dataset_id
     if target.exists():
         raise DataError(f"The Minari dataset '{dataset_id}' exists already; delete it first, or use another version.")
@@ -196,15 +222,15 @@ def write_dataset(
         checked: dict[str, Any] = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(f"The metadata of '{dataset_id}' is not JSON: {error}.") from error
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
+    building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=root))
     try:
-        with _minari_root(building), warnings.catch_warnings():
+        with locked(building), interrupted_by_termination(), _minari_root(building), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Minari's advice on fields that have no meaning here
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 list(episodes),
-                env=None if env_id is None else gym.spec(env_id),
-                eval_env=None if eval_env_id is None else gym.spec(eval_env_id),
+                env=_specification(env_id),
+                eval_env=_specification(eval_env_id),
                 observation_space=observation_space,
                 action_space=action_space,
                 algorithm_name=algorithm,
@@ -215,13 +241,55 @@ def write_dataset(
                 requirements=list(requirements),
                 data_format=data_format,
             )
-            dataset.storage.update_metadata(checked)
+            dataset.storage.update_metadata({**checked, **_bare_ids(env_spec=env_id, eval_env_spec=eval_env_id)})
         with _minari_root(root):
             namespace = dataset_id.rpartition("/")[0]
             if namespace and namespace not in list_local_namespaces():
                 create_namespace(namespace)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (building / dataset_id).rename(target)
+        _place(building / dataset_id, target)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SettingError(f"There is no space left in '{root}' for '{dataset_id}'; {SPACE_ADVICE}.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return target
+
+
+def _place(built: Path, target: Path) -> None:
+    """Give a finished dataset its name, unless another process has made one of that name meanwhile."""
+    try:
+        built.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise DataError(f"Another process has just made the Minari dataset '{target.name}'; use that one.") from error
+
+
+def _specification(env_id: str | None) -> EnvSpec | None:
+    """What Minari stores of an environment; None where that is not JSON, such as a class."""
+    try:
+        found = None if env_id is None else gym.spec(env_id)
+        return None if found is None or found.to_json() is None else found
+    except (TypeError, ValueError):
+        return None
+
+
+def _bare_ids(**env_ids: str | None) -> dict[str, str]:
+    """The same of environments that have no such specification: the id alone, which is all that is ever used."""
+    return {key: EnvSpec(id=i).to_json() for key, i in env_ids.items() if i is not None and _specification(i) is None}
+
+
+def check_space(size: int, root: Path | None = None) -> None:
+    """Make sure that a dataset of about ``size`` bytes can be written to the user's Minari folder, or to ``root``.
+
+    Raises:
+        SettingError: the folder cannot be written, or has too little space.
+    """
+    check_room(size, _folder() if root is None else root)
+
+
+def _size(episode: EpisodeBuffer) -> int:
+    """Bytes that an episode takes, with what HDF5 needs beside its arrays."""
+    return 4_000 + sum(np.asarray(value).nbytes for value in vars(episode).values() if isinstance(value, np.ndarray))

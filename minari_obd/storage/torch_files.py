@@ -72,6 +72,32 @@ class StableBaselines3Zip:
     settings: dict[str, Any]
     """The settings' JSON. Its values hold pickles as text, which stay text, beside what they print as."""
 
+    def activation(self, default: str) -> str:
+        """Name of the activation between layers, in lower case, as the settings print it; ``default`` if they do not.
+
+        It is the last part of, for example, ``<class 'torch.nn.modules.activation.Tanh'>``.
+        """
+        printed = str(self._policy_settings().get("activation_fn", default))
+        return re.sub(r"\W+$", "", printed).split(".")[-1].lower()
+
+    def check_plain(self, path: str | Path) -> None:
+        """Refuse a policy that its layers do not describe completely.
+
+        Raises:
+            FormatError: it extracts features from observations first, or explores with gSDE.
+        """
+        extractor = str(self._policy_settings().get("features_extractor_class", "FlattenExtractor"))
+        if "FlattenExtractor" not in extractor or any("features_extractor." in name for name in self.weights):
+            raise FormatError(
+                f"'{path}' extracts features with {extractor[:100]}; only plain observations are supported."
+            )
+        if self.settings.get("use_sde") is True:
+            raise FormatError(f"'{path}' explores with gSDE, which is not supported; train it without use_sde.")
+
+    def _policy_settings(self) -> dict[str, Any]:
+        printed = self.settings.get("policy_kwargs")
+        return printed if isinstance(printed, dict) else {}
+
 
 def read_stable_baselines3(path: str | Path) -> StableBaselines3Zip:
     """Read weights and printed settings of a Stable-Baselines3 zip; nothing is unpickled but tensors.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.torch_files import load_weights, read_stable_baselines3
+from minari_obd.storage.torch_files import StableBaselines3Zip, load_weights, read_stable_baselines3
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import ACTIVATIONS, Layers
 
@@ -106,6 +106,7 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     count = len({name.split(".")[0] for name in parts["critic"]})
     if not count or (is_sac and "mu.weight" not in parts["actor"]):  # PPO and A2C value no actions; gSDE clips means
         raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3 or DDPG, the only ones supported.")
+    file.check_plain(path)
     if is_sac:
         actor = _stack(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
         actor.append((_tensor(parts["actor"]["mu.weight"]), _tensor(parts["actor"].get("mu.bias"))))
@@ -126,7 +127,7 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
             path,
         ),
         value_from="min",
-        activation=settings.activation or _printed_activation(file.settings, path),
+        activation=settings.activation or _printed_activation(file, path),
     )
 
 
@@ -229,13 +230,11 @@ def _printed_bounds(settings: dict[str, Any], path: Path) -> tuple[np.ndarray, n
     return low, high
 
 
-def _printed_activation(settings: dict[str, Any], path: Path) -> str:
-    options = settings.get("policy_kwargs")
-    printed = options.get("activation_fn", "ReLU") if isinstance(options, dict) else "ReLU"
-    name = re.sub(r"\W+$", "", str(printed)).split(".")[-1].lower()  # <class 'torch.nn.modules.activation.Tanh'>
+def _printed_activation(file: StableBaselines3Zip, path: Path) -> str:
+    name = file.activation("ReLU")
     if name not in ACTIVATIONS:
         raise SettingError(
-            f"'{path}' has the activation {str(printed)[:100]}; only {', '.join(ACTIVATIONS)} can be read. If that is "
+            f"'{path}' has the activation {name[:100]}; only {', '.join(ACTIVATIONS)} can be read. If that is "
             "one of them by another name, give activation=."
         )
     return name

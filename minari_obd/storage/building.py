@@ -1,0 +1,59 @@
+"""Building: the hidden folders that Minari datasets are written in, the space for them, and what killed runs left."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minari_obd.errors import SettingError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["BUILDING", "SPACE_ADVICE", "check_room", "locked", "sweep"]
+
+BUILDING, _LOCK = ".building-", ".lock"
+SPACE_ADVICE = "free some, or set MINARI_DATASETS_PATH to a larger disk"
+
+
+def check_room(size: int, root: Path) -> None:
+    """Make sure that a dataset of about ``size`` bytes can be written to the Minari folder ``root``.
+
+    Raises:
+        SettingError: the folder cannot be written, or has too little space.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        raise SettingError(
+            f"The Minari folder '{root}' cannot be used ({error.strerror}); set MINARI_DATASETS_PATH to a folder."
+        ) from error
+    if free < 1.1 * size + 2**16:
+        raise SettingError(
+            f"The dataset takes about {size / 2**20:,.0f} MiB, and '{root}' has {free / 2**20:,.0f} MiB left; "
+            f"{SPACE_ADVICE}."
+        )
+
+
+@contextmanager
+def locked(building: Path) -> Iterator[None]:
+    """Hold a lock in a hidden folder, so that others see that somebody still writes there."""
+    with (building / _LOCK).open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sweep(root: Path) -> None:
+    """Remove the hidden folders of processes that were killed while they wrote a dataset."""
+    for lock in root.glob(f"{BUILDING}*/{_LOCK}"):
+        try:
+            with lock.open() as file:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:  # it is locked, or somebody else has removed it
+            continue

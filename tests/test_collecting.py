@@ -1,0 +1,199 @@
+"""Collecting and rolling out: policies and environments that do not behave, and what the metadata may say of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from minari_obd.environments import episodes
+from minari_obd.environments.making import check_environment_id, make_environment
+from minari_obd.environments.rollouts import visit
+from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.sources.behaviours import load_stable_baselines3
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.collecting import collect
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.building import locked
+from minari_obd.storage.minari_datasets import has_local_dataset, open_local_dataset
+
+
+class Endless(gym.Env):
+    """Counts its steps and never ends; from ``broken`` on, observations are not finite."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
+
+    def __init__(self, broken: float = np.inf, actions: Any = np.float32, **_: Any) -> None:
+        self.broken, self.action_space = broken, gym.spaces.Box(0, 5, (2,), actions)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        return np.full(2, np.nan if self.count >= self.broken else self.count, np.float32), 1.0, False, False, {}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    gym.register("Endless-v0", Endless, disable_env_checker=True)
+    gym.register("Broken-v0", Endless, kwargs={"broken": 3}, max_episode_steps=9, disable_env_checker=True)
+    gym.register("Levels-v0", Endless, kwargs={"actions": np.int64}, max_episode_steps=9, disable_env_checker=True)
+    gym.register("Unversioned", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=5)
+    yield
+    for name in ("Endless-v0", "Broken-v0", "Levels-v0", "Unversioned"):
+        del gym.registry[name]
+
+
+def test_collecting_stops_when_the_steps_are_there() -> None:
+    collect("lab/endless-v0", "Endless-v0", "random", steps=30, progress=False)
+    data = load_offline_data("lab/endless-v0")
+    assert list(data.observations[:, 0]) == list(range(30))
+    assert list(np.flatnonzero(data.truncations)) == [29]
+    assert data.env_id == "Endless-v0"  # though a class cannot be written to metadata
+
+
+def test_an_episode_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episodes, "_MOST_STEPS", 50)
+    with pytest.raises(DataError, match=r"has not ended after 50 steps.* max_episode_steps"):
+        visit("Endless-v0", [0, 1], lambda rows: np.zeros((len(rows), 2)))
+
+
+def test_observations_that_are_not_finite_are_said() -> None:
+    with pytest.raises(DataError, match="observation that is not finite"):
+        visit("Broken-v0", [0], lambda rows: np.zeros((len(rows), 2)))
+
+
+def test_an_environment_of_whole_numbers_is_refused() -> None:
+    with pytest.raises(DataError, match="use an environment with a Box of floats"):
+        make_environment("Levels-v0")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "message"),
+    [
+        (lambda _: np.zeros(5), SettingError, r"gave actions of shape \(5,\), but the environment takes \(1,\)"),
+        (lambda _: np.zeros(()), SettingError, r"gave actions of shape \(\), but the environment takes \(1,\)"),
+        (lambda _: np.full(1, np.nan), DataError, "an action that is not finite"),
+    ],
+)
+def test_a_policy_that_does_not_fit_stores_nothing(policy: Callable, kind: type[MinariObdError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        collect("lab/x-v0", "Pendulum-v1", policy, steps=20, progress=False)
+    assert not has_local_dataset("lab/x-v0")
+
+
+def test_actions_outside_the_bounds_are_counted() -> None:
+    with pytest.warns(UserWarning, match="gave 20 actions outside the bounds of 'Pendulum-v1'"):
+        collect("lab/x-v0", "Pendulum-v1", lambda _: np.full(1, 99.0), steps=20, progress=False)
+
+
+def save_model(algorithm: str = "SAC", **options: Any) -> Any:
+    sb3 = pytest.importorskip("stable_baselines3")
+    model = getattr(sb3, algorithm)("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", **options)
+    Path("private").mkdir(exist_ok=True)
+    model.save("private/model.zip")
+    return model
+
+
+@pytest.mark.parametrize(("algorithm", "activation"), [("SAC", "Tanh"), ("TD3", "ELU"), ("PPO", "ReLU"), ("A2C", None)])
+def test_a_model_acts_with_its_own_activation(algorithm: str, activation: str | None) -> None:
+    import torch
+
+    options = {} if activation is None else {"activation_fn": getattr(torch.nn, activation)}
+    model = save_model(algorithm, policy_kwargs={"net_arch": [16, 16], **options})
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter *= 3.0 if parameter.ndim == 2 else 1.0  # as if it was trained
+    model.save("private/model.zip")
+    policy = load_stable_baselines3("private/model.zip", model.action_space)
+    mean = type(policy)(**{**vars(policy), "log_std": None})
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    expected, _ = model.predict(observations, deterministic=True)
+    np.testing.assert_allclose(mean.act(observations, []), expected, atol=1e-4)
+
+
+def test_a_model_that_its_layers_do_not_describe_is_refused() -> None:
+    import torch
+
+    model = save_model(use_sde=True)
+    with pytest.raises(FormatError, match="explores with gSDE"):
+        load_stable_baselines3("private/model.zip", model.action_space)
+    save_model("PPO", policy_kwargs={"activation_fn": torch.nn.SiLU})
+    with pytest.raises(FormatError, match="has the activation silu; only relu, tanh, elu"):
+        load_stable_baselines3("private/model.zip", model.action_space)
+
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+    class Doubled(BaseFeaturesExtractor):
+        def __init__(self, space: gym.Space) -> None:
+            super().__init__(space, 3)
+
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            return 2 * observations
+
+    save_model("TD3", policy_kwargs={"features_extractor_class": Doubled})
+    with pytest.raises(FormatError, match=r"extracts features with .*Doubled"):
+        load_stable_baselines3("private/model.zip", model.action_space)
+
+
+def test_metadata_names_a_policys_file_without_its_folder(tmp_path: Path) -> None:
+    save_model(policy_kwargs={"net_arch": [16]})
+    collect("lab/x-v0", "Pendulum-v1", str((tmp_path / "private/model.zip").resolve()), steps=20, progress=False)
+    said = str(open_local_dataset("lab/x-v0").storage.metadata)
+    assert "model.zip" in said
+    assert "private" not in said
+    assert str(tmp_path) not in said
+
+
+def test_ids_that_gymnasium_registers_are_plain() -> None:
+    assert check_environment_id("Unversioned") == "Unversioned"
+    with pytest.raises(NotFoundError, match="did you mean 'Hopper-v5'"):
+        check_environment_id("hopper-v5")
+    with pytest.raises(NotFoundError, match="is not a plain environment id"):
+        check_environment_id("module:Unversioned")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(tmp_path: Path) -> None:
+    root = tmp_path / "minari"
+    dead, alive = root / ".building-dead", root / ".building-alive"
+    for folder in (dead, alive):
+        folder.mkdir(parents=True)
+        (folder / ".lock").touch()
+    with locked(alive):
+        collect("lab/x-v0", "Pendulum-v1", "random", steps=5, progress=False)
+    assert not dead.exists()
+    assert alive.exists()
+    assert has_local_dataset("lab/x-v0")
+
+
+def test_a_disk_without_space_is_said_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 100_000})
+    monkeypatch.setattr("minari_obd.storage.building.shutil.disk_usage", lambda _: usage)
+    stepped = []
+    with pytest.raises(SettingError, match=r"takes about 5 MiB, and .* has 0 MiB left; free some"):
+        collect("lab/x-v0", "Pendulum-v1", stepped.append, steps=100_000, progress=False)
+    assert not stepped
+
+
+def test_a_minari_folder_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
+    with pytest.raises(SettingError, match=r"cannot be used.*set MINARI_DATASETS_PATH to a"):
+        collect("lab/x-v0", "Pendulum-v1", "random", steps=5, progress=False)
+
+
+def test_a_dataset_that_another_process_made_meanwhile_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "obd-bench/hopper/medium-v0"
+
+    class Slow:
+        def build(self, *, progress: bool) -> None:
+            collect(name, "Pendulum-v1", "random", steps=5, progress=False)  # the other process
+            raise DataError("exists already")
+
+    monkeypatch.setitem(BENCHMARK, name, Slow())  # pyright: ignore[reportArgumentType]
+    assert len(load_offline_data(name, progress=False)) == 5
