@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from minari_obd.cli.arguments import File, Name, Settings
+from minari_obd.cli.arguments import File, Name, Optional, Settings
 from minari_obd.errors import SettingError
 
 __all__ = ["collect", "distill", "list_choices", "load", "push", "run", "verify"]
@@ -49,7 +50,7 @@ def load(ref: Name, revision: str | None = None, recipe: bool = False) -> None:
     """Load a distilled dataset, check it, and show its card.
 
     Args:
-        ref: Folder, Minari id, or Hugging Face repository.
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository.
         revision: Branch, tag or commit of the repository.
         recipe: Print only the recipe that makes the dataset again, as TOML.
     """
@@ -68,7 +69,7 @@ def verify(ref: Name, revision: str | None = None, source: str | None = None, ev
     """Check what a distilled dataset claims about itself; exit status 1 if a claim is wrong.
 
     Args:
-        ref: Folder, Minari id, or Hugging Face repository.
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository.
         revision: Branch, tag or commit of the repository.
         source: The offline dataset it was made from: Minari id or HDF5 file.
         evaluate: Repeat its evaluation, which takes minutes.
@@ -84,29 +85,39 @@ def verify(ref: Name, revision: str | None = None, source: str | None = None, ev
 
 
 def push(
-    ref: Name,
-    repo_id: Name,
+    ref: Optional = None,
+    repo_id: Optional = None,
     private: bool = False,
     revision: str | None = None,
     license: str | None = None,
+    shelf: str | None = None,
 ) -> None:
     """Publish a distilled dataset, or a teacher, on the Hub with the token of `hf auth login` or HF_TOKEN.
 
     Args:
-        ref: Folder or Minari id of a dataset; folder or file of a teacher.
+        ref: Folder, `shelf/NAME` or Minari id of a dataset; folder or file of a teacher.
         repo_id: `organisation/name`; made if it does not exist.
         private: Make a new repository private.
         revision: Branch to publish on, made if it does not exist.
         license: The Hub's id of the licence, such as `cc-by-4.0`; the dataset's own if not given.
+        shelf: Organisation that gets every set of the shelf, as `organisation/obd-NAME`; instead of REF and REPO-ID.
     """
     from minari_obd.distilled.loading import load_dataset
+    from minari_obd.distilled.shelf import push_shelf
     from minari_obd.teachers.loading import is_teacher, load_teacher
 
-    teacher = is_teacher(ref)
-    published = load_teacher(ref) if teacher else load_dataset(ref)
-    address = published.push_to_hub(repo_id, private=private, revision=revision, license=license)
-    next_step = f"distill SOURCE --teacher.algorithm {repo_id}" if teacher else f"verify {repo_id}"
-    print(f"Published: {address}\nNext: minari-obd {next_step}")
+    given: Any = {"private": private, "revision": revision, "license": license}
+    if shelf is not None and ref is None:
+        for address in push_shelf(shelf, **given):
+            print(f"Published: {address}")
+    elif shelf is not None or ref is None or repo_id is None:
+        raise SettingError("Name what to publish and where: push REF organisation/name, or push --shelf organisation.")
+    else:
+        teacher = is_teacher(ref)
+        published = load_teacher(ref) if teacher else load_dataset(ref)
+        address = published.push_to_hub(repo_id, **given)
+        next_step = f"distill SOURCE --teacher.algorithm {repo_id}" if teacher else f"verify {repo_id}"
+        print(f"Published: {address}\nNext: minari-obd {next_step}")
 
 
 def collect(

@@ -21,7 +21,7 @@ def diagnose(
     """Explain a distilled dataset's score: where students err, and where its pairs lie in the source.
 
     Args:
-        ref: Folder, Minari id, or Hugging Face repository.
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository.
         revision: Branch, tag or commit of the repository.
         source: The offline dataset it was made from: Minari id or HDF5 file.
         teacher: Folder of a saved teacher; if not given, the recipe's own if it was trained on this machine.

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.contents import Contents
+from minari_obd.distilled.shelf import load_from_shelf, shelf_refs
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.sources.behaviours import bundled_names
 from minari_obd.sources.benchmark import BENCHMARK
@@ -18,7 +19,7 @@ __all__ = ["print_card", "print_listing"]
 
 
 def print_listing(console: Console | None = None) -> None:
-    """Print methods, teachers, densities, students, bundled teachers, bundled policies and datasets."""
+    """Print methods, teachers, densities, students, bundled teachers, the shelf, bundled policies and datasets."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -32,6 +33,10 @@ def print_listing(console: Console | None = None) -> None:
     for dataset_id, details in bundled_teacher_details().items():
         score = f"score {details['score']:.1f}" if "score" in details else "no score"
         table.add_row("bundled teacher", f"{dataset_id} ({details['algorithm']}, {score})")
+    for ref in shelf_refs():
+        pairs = load_from_shelf(ref)
+        score = "no score" if pairs.evaluation is None else f"score {pairs.evaluation.score.mean:.1f}"
+        table.add_row("shelf", f"{ref} ({len(pairs)} pairs, {score})")
     table.add_row("bundled policies", ", ".join(bundled_names()))
     local = set(local_dataset_ids())
     for dataset_id in sorted(local | set(BENCHMARK)):

@@ -13,7 +13,7 @@ def clone(ref: Name, out: Path = Path("policy.safetensors"), students: int = 1, 
     """Clone a policy from a distilled dataset and save it.
 
     Args:
-        ref: Folder, Minari id, or Hugging Face repository.
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository.
         out: File to write.
         students: Students to train; together they act by the mean of their actions.
         seed: Seed of their initialisations.
@@ -37,7 +37,7 @@ def evaluate(
     """Evaluate a distilled dataset, or a cloned policy, in its environment.
 
     Args:
-        ref: Folder, Minari id, Hugging Face repository, or the file of a policy.
+        ref: Folder, `shelf/NAME`, Minari id, Hugging Face repository, or the file of a policy.
         env: Plain Gymnasium id; the dataset's own if not given.
         protocol: `paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adamw`, ...; if not given, ten students
             x ten episodes, cloned as the dataset says.
@@ -79,7 +79,7 @@ def finetune(
     """Clone a policy and let it go on learning in its environment, reminded of what it could do at the start.
 
     Args:
-        ref: Folder, Minari id, or Hugging Face repository of a distilled dataset.
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository of a distilled dataset.
         steps: Environment steps.
         settings: the learner's.
         env: Plain Gymnasium id; the dataset's own if not given.

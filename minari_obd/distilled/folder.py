@@ -64,13 +64,16 @@ WRITTEN_FILES = (
 _MOST_PARQUET_BYTES = 1 * 2**30
 
 
-def save_folder(dataset: Contents, folder: Path, *, minari: bool = True, repo_id: str | None = None) -> Path:
+def save_folder(
+    dataset: Contents, folder: Path, *, minari: bool = True, picture: bool = True, repo_id: str | None = None
+) -> Path:
     """Write the folder, whole or not at all.
 
     Args:
         dataset: the pairs.
         folder: where; an older distilled dataset there is replaced.
         minari: also write the pairs as a Minari dataset, for readers without this package.
+        picture: also draw what the pairs cover, for the card.
         repo_id: the repository ``organisation/name`` that the card and the Minari rendering (``name/pairs-v0``) are
             for; ``ORG`` and the folder's own name if not given.
 
@@ -80,7 +83,7 @@ def save_folder(dataset: Contents, folder: Path, *, minari: bool = True, repo_id
     folder = check_target(folder)
     with replacing(folder) as building:
         building.mkdir()
-        _write(dataset, building, repo_id or f"ORG/{folder.name}", minari=minari)
+        _write(dataset, building, repo_id or f"ORG/{folder.name}", minari=minari, picture=picture)
     return folder
 
 
@@ -103,7 +106,7 @@ def check_target(folder: Path) -> Path:
     return check_writable(folder)
 
 
-def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool) -> None:
+def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool, picture: bool) -> None:
     parquet = _parquet(dataset)
     (folder / "data").mkdir()
     (folder / PARQUET_FILE).write_bytes(parquet)
@@ -111,8 +114,10 @@ def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool) -> No
     _write_json(folder / METADATA_FILE, metadata.to_json())
     if dataset.evaluation is not None:
         _write_json(folder / EVALUATION_FILE, dataset.evaluation.to_json())
-    (folder / PICTURE_FILE).write_bytes(draw_coverage(dataset))
-    (folder / CARD_FILE).write_text(dataset_card(dataset, repo_id, picture=PICTURE_FILE), encoding="utf-8")
+    if picture:
+        (folder / PICTURE_FILE).write_bytes(draw_coverage(dataset))
+    card = dataset_card(dataset, repo_id, picture=PICTURE_FILE if picture else None)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     if minari:
         write_rendering(dataset, folder, repo_id.split("/")[1])
 

@@ -6,19 +6,20 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.minari import from_minari
 from minari_obd.distilled.repository import DISTILLED, pull
+from minari_obd.distilled.shelf import is_of_shelf, load_from_shelf, shelf_folder
 from minari_obd.errors import NotFoundError, SettingError
 from minari_obd.storage.hub import fetch
 from minari_obd.storage.minari_datasets import has_local_dataset
 
-__all__ = ["find_folder", "load_dataset"]
+__all__ = ["card_name", "find_folder", "load_dataset"]
 
 
 def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> DistilledDataset:
     """Load a distilled dataset; its ``origin`` says where it came from.
 
     Args:
-        ref: an existing folder; a Minari id (it ends in ``-vN``) of the user's Minari folder; or a Hugging Face
-            repository ``organisation/name``.
+        ref: an existing folder; ``shelf/NAME`` for a set that comes with the package (`minari-obd list`); a Minari id
+            (it ends in ``-vN``) of the user's Minari folder; or a Hugging Face repository ``organisation/name``.
         revision: of the repository: branch, tag or commit. A commit gives the same pairs for ever.
         token: for private repositories.
 
@@ -31,6 +32,9 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
     if _is_folder(ref):
         _check_no_revision(ref, revision)
         return DistilledDataset.of(load_folder(Path(ref)))
+    if is_of_shelf(ref):
+        _check_no_revision(ref, revision)
+        return DistilledDataset.of(load_from_shelf(str(ref)))
     if has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return DistilledDataset.of(from_minari(str(ref)))
@@ -43,10 +47,18 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     Raises:
         NotFoundError, HubError: as :func:`load_dataset`.
     """
+    if is_of_shelf(ref) and not _is_folder(ref):
+        _check_no_revision(ref, revision)
+        return shelf_folder(str(ref))
     if _is_folder(ref) or has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return Path(ref) if _is_folder(ref) else None
     return fetch(DISTILLED, _repository(ref), revision=revision, token=token, whole=True)
+
+
+def card_name(ref: str, folder: Path) -> str:
+    """Return the ``organisation/name`` that the card of a set was written for; ``folder`` is where the set is."""
+    return ref if ref.count("/") == 1 and not is_of_shelf(ref) and not _is_folder(ref) else f"ORG/{folder.name}"
 
 
 def _is_folder(ref: str | Path) -> bool:
@@ -65,6 +77,6 @@ def _repository(ref: str | Path) -> str:
     if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
         return ref
     raise NotFoundError(
-        f"There is no distilled dataset '{ref}': it is neither an existing folder, nor a Minari dataset that is here, "
-        "nor of the form 'organisation/name' of a Hugging Face repository."
+        f"There is no distilled dataset '{ref}': it is neither an existing folder, nor 'shelf/NAME' of `minari-obd "
+        "list`, nor a Minari dataset that is here, nor of the form 'organisation/name' of a Hugging Face repository."
     )

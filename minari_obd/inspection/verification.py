@@ -14,7 +14,7 @@ from rich.text import Text
 from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import CARD_FILE, EVALUATION_FILE, PICTURE_FILE
-from minari_obd.distilled.loading import find_folder, load_dataset
+from minari_obd.distilled.loading import card_name, find_folder, load_dataset
 from minari_obd.distilled.metadata import FORMAT_VERSION, StatedEvaluation, parse_stated_evaluation, read_json
 from minari_obd.distilled.minari import from_minari, open_rendering, stored_evaluation
 from minari_obd.errors import FormatError, MinariObdError, MissingExtraError, NotFoundError, printable
@@ -89,7 +89,7 @@ def verify(
     """Check a distilled dataset: format and hashes, its renderings, and what its provenance and report claim.
 
     Args:
-        ref: a folder, a Minari id, or a Hugging Face repository.
+        ref: a folder, ``shelf/NAME``, a Minari id, or a Hugging Face repository.
         revision: of the repository: branch, tag or commit.
         token: for private repositories.
         source: the offline dataset it was made from, whatever :func:`load_offline_data` takes. If not given, the
@@ -161,10 +161,10 @@ class _Claims:
     def card(self) -> str:
         if self.folder is None or not (self.folder / CARD_FILE).is_file():
             raise _Skipped("there is none")
-        name = self.ref if self.ref.count("/") == 1 and not Path(self.ref).is_dir() else f"ORG/{self.folder.name}"
+        picture = PICTURE_FILE if (self.folder / PICTURE_FILE).is_file() else None
         with (self.folder / CARD_FILE).open("rb") as file:
             text = file.read(2**20).decode("utf-8", errors="replace")
-        if text != dataset_card(self.dataset, name, picture=PICTURE_FILE):
+        if text != dataset_card(self.dataset, card_name(self.ref, self.folder), picture=picture):
             raise _Skipped("edited, or written for another name or by another version: read it as its author's word")
         return "says what the metadata says"
 

@@ -20,6 +20,8 @@ pairs = minari_obd.load_dataset(sys.argv[1])
 policy = minari_obd.clone(pairs, students=2)
 assert policy(pairs.observations).shape == pairs.actions.shape
 report = minari_obd.evaluate(policy, episodes=2)
+shelved = minari_obd.load_dataset("shelf/halfcheetah-medium-sdw-256")
+assert minari_obd.evaluate(minari_obd.clone(shelved), episodes=1).score.mean > 10
 assert np.isfinite(report.scores).all()
 assert len(minari_obd.distill("obd-bench/hopper/medium-v0", "random", size=8, progress=False)) == 8
 collected = minari_obd.collect("light/bundled-v0", "Hopper-v5", "hopper-240000", steps=20, progress=False)
