@@ -69,7 +69,7 @@ def test_observations_that_are_not_finite_are_said() -> None:
 
 
 def test_an_environment_of_whole_numbers_is_refused() -> None:
-    with pytest.raises(DataError, match="use an environment with a Box of floats"):
+    with pytest.raises(DataError, match="use an environment with a Box of one axis and of floats"):
         make_environment("Levels-v0")
 
 

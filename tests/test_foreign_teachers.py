@@ -213,7 +213,7 @@ def test_the_hostile_checkpoint_would_have_worked_on_a_trusting_reader() -> None
         (
             lambda: load_teacher("leaky.zip"),
             SettingError,
-            "has the activation <class 'torch.nn.modules.activation.Leaky",
+            "has the activation leakyrelu",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
-        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of floats and of one axis.")
+        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of one axis and of floats.")
     return environment
 
 
