@@ -58,6 +58,18 @@ def test_their_files_are_small_and_named_after_datasets() -> None:
     assert set(IDS) <= set(BENCHMARK)
 
 
+def test_the_page_on_teachers_has_their_scores() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "teachers.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `obd-bench/")]
+    wanted = set()
+    for dataset_id in IDS:
+        details = bundled_teacher(dataset_id).details
+        low, high = details["score_interval"]
+        score = f"{details['score']:.1f} ({low:.1f} to {high:.1f})"
+        wanted.add(f"| `{dataset_id}` | `{details['algorithm']}` | {score} |")
+    assert set(rows) == wanted
+
+
 def test_half_precision_is_half_the_file_and_sealed() -> None:
     teacher = make_teacher()
     path, whole = Path("half.safetensors"), teacher.save("whole") / "teacher.safetensors"
