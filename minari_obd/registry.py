@@ -57,6 +57,7 @@ OBJECTIVES = Registry(
         "av_pbc": "minari_obd.targets.methods:ActionValuePolicyBehaviouralCloning",
         "sdw": "minari_obd.targets.methods:StateDensityWeighting",
         "opw": "minari_obd.targets.on_policy:OnPolicyWeighting",
+        "vgd": "minari_obd.targets.value_gap:ValueGapDistillation",
     },
 )
 

@@ -26,7 +26,7 @@ from minari_obd.experiments.table import BenchTable, write_results
 from minari_obd.scores.published import published_score
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, StudentProtocol
 from minari_obd.sources.benchmark import BENCHMARK
 
 HOPPER = "obd-bench/hopper/medium-v0"
@@ -115,7 +115,7 @@ def test_variants_are_rows_of_their_own(grid: Path, monkeypatch: pytest.MonkeyPa
     assert len({r.set_key for r in results}) == 2
     made = minari_obd.load_dataset(f"out/sets/{results[1].set_key}")
     assert made.provenance.method == "random"
-    assert made.protocol == replace(StudentProtocol(), depth=2, width=16, steps=10)  # what is not changed stays
+    assert made.protocol == replace(ADAM_STUDENT, depth=2, width=16, steps=10)  # what is not changed stays
     text = BenchTable(results).to_markdown()
     assert text.index("| random | 8 |") < text.index("| random (deeper) | 8 |")
     # What it is called decides nothing: with another name nothing is run again, and the results take it.

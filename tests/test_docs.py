@@ -22,11 +22,12 @@ from hub_server import HubServer
 
 import minari_obd
 from minari_obd.continual.recipe import load_continual
+from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.experiments.grid import load_grid
 from minari_obd.registry import TEACHERS
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol
-from minari_obd.settings.recipe import load_recipe
+from minari_obd.settings.recipe import Recipe, load_recipe
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.sources.benchmark import BenchmarkDataset
 from minari_obd.sources.collecting import collect
@@ -81,7 +82,7 @@ def install_entry_points(text: str) -> None:
         (folder / "entry_points.txt").write_text("\n".join(lines))
 
 
-def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: int) -> None:
+def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: Any) -> None:
     """Give fields of a dataclass other defaults."""
     names = [each.name for each in fields(settings) if each.init]
     defaults: list[Any] = list(settings.__init__.__defaults__)
@@ -94,6 +95,8 @@ def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: int) -> No
 def small(monkeypatch: pytest.MonkeyPatch, hub: HubServer, tmp_path: Path) -> Iterator[None]:
     """Defaults that take seconds, an empty Hub on loopback, and an environment that forgets what a page sets."""
     shrink(monkeypatch, StudentProtocol, width=16, steps=5)
+    shrink(monkeypatch, Recipe, student=StudentProtocol(optimiser="adam", learning_rate=1e-3))
+    shrink(monkeypatch, DynamicsSettings, width=16, updates=20, evaluate_every=10)
     shrink(monkeypatch, EvaluationProtocol, students=2, episodes=2)
     shrink(monkeypatch, DistillationRecipe, steps=3, batch_size=64)
     shrink(monkeypatch, FinetuningRecipe, warmup=50, batch_size=16, evaluate_every=100, episodes=2)

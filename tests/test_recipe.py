@@ -13,11 +13,20 @@ from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_draw_that_is_added_leaves_the_others_at_their_defaults() -> None:
-    recipe = parse_recipe({"source": "x", "distillation": {"draws": {"depths": [2, 3]}}}, "test")
-    default = DistillationRecipe().draws
-    assert default.learning_rates
-    assert recipe.distillation.draws == replace(default, depths=(2, 3))
+def test_a_setting_that_is_added_leaves_the_others_at_their_defaults() -> None:
+    given = {"source": "x", "student": {"depth": 2}, "distillation": {"draws": {"depths": [2, 3]}}}
+    recipe = parse_recipe(given, "test")
+    assert recipe.distillation.draws == replace(DistillationRecipe().draws, depths=(2, 3))
+    assert recipe.student == replace(Recipe("x").student, depth=2)
+    assert recipe.student.optimiser == "adam"
+
+
+@pytest.mark.parametrize("method", ["av_pbc", "sdw"])
+def test_the_papers_settings_are_one_file_away(method: str) -> None:
+    recipe = load_recipe(ROOT / f"recipes/paper-{method}.toml")
+    assert recipe.method == method
+    assert recipe.student == protocol_by_name("paper")
+    assert recipe.distillation.draws.learning_rates == (0.5, 1.0, 2.0)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)

@@ -11,22 +11,27 @@ from conftest import RuleTeacher, make_teacher
 
 import minari_obd
 from minari_obd.distiller.loop import OuterLoop
+from minari_obd.dynamics.fitting import DynamicsRun, DynamicsSettings
 from minari_obd.errors import DataError, SettingError
 from minari_obd.settings.protocols import StudentDraws, StudentProtocol
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
 from minari_obd.sources.data import OfflineData
+from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import train_students
 from minari_obd.targets.targets import Targets
-from minari_obd.targets.value_gap import ValueGap
+from minari_obd.targets.value_gap import ValueGap, agreement, find_fault
+from minari_obd.teachers.calibration import calibrate
 from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.networks import Layers
 
 STUDENT = StudentProtocol(depth=1, width=16, steps=20, optimiser="adam", learning_rate=0.01)
 SETTINGS = DistillationRecipe(
     objective="value_gap", steps=20, batch_size=64, evaluate_every=10, draws=StudentDraws((), (), (), 0.0)
 )
+FEW = DynamicsSettings(members=2, depth=1, width=16, updates=30, evaluate_every=10)
 QUICK = Recipe("x", "pbc", size=12, student=STUDENT, distillation=SETTINGS, teacher=TeacherRecipe("td3_bc", steps=5))
 
 
@@ -128,12 +133,15 @@ def test_a_resumed_run_keeps_the_scale_of_the_cost(small_data: OfflineData, monk
     assert again.observations.tobytes() == whole.observations.tobytes()
 
 
-def test_results_by_the_squared_error_keep_their_names() -> None:
-    before = replace(QUICK, distillation=replace(SETTINGS, objective="squared"))
-    other_share = replace(before, distillation=replace(before.distillation, gap_share=0.3))
-    assert before.deciding() == other_share.deciding()
-    assert "objective" not in before.deciding()["distillation"]
-    assert QUICK.deciding() == QUICK.to_json()
+def test_results_without_the_gap_keep_their_names() -> None:
+    before = replace(QUICK, distillation=replace(SETTINGS, objective="auto"))
+    assert not {"objective", "gap_share"} & set(before.deciding()["distillation"])
+    assert QUICK.deciding()["distillation"]["objective"] == "value_gap"
+    shares = [replace(QUICK, distillation=replace(SETTINGS, gap_share=share)).deciding() for share in (0.3, 0.5)]
+    assert shares[0] != shares[1]
+    squared = [replace(SETTINGS, objective="squared", gap_share=share) for share in (0.3, 0.5)]
+    first, second = (replace(QUICK, distillation=each).deciding() for each in squared)
+    assert first == second
 
 
 @pytest.mark.parametrize(("method", "teacher"), [("dbc", None), ("pbc", RuleTeacher())])
@@ -146,8 +154,72 @@ def test_what_has_no_critics_is_refused_before_any_work(method: str, teacher, sm
 
 def test_critics_that_say_nothing_are_named(small_data: OfflineData) -> None:
     teacher = teacher_of(small_data)
-    flat = [[tuple(torch.zeros_like(part) for part in layer) for layer in critic] for critic in teacher.critics]
+    flat = [_flat(critic) for critic in teacher.critics]
     with pytest.raises(DataError, match="they say nothing about errors"):
         minari_obd.distill(small_data, "pbc", teacher=replace(teacher, critics=flat), recipe=QUICK, progress=False)
     with pytest.raises(SettingError, match=r"gap_share is 0"):
         DistillationRecipe(gap_share=0.0)
+
+
+def test_the_default_method_asks_for_the_gap_and_for_student_states(
+    small_data: OfflineData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Recipe("x").method == "vgd"
+    ensemble = DynamicsRun(small_data, 0, torch.device("cpu"), FEW).fit(progress=False)
+    ensemble.details["unexplained"] = 0.5
+    monkeypatch.setattr(DynamicsRun, "fit", lambda self, progress: ensemble)
+    monkeypatch.setattr("minari_obd.targets.value_gap.LEAST_AGREEMENT", -1.0)  # the critics are made up
+    recipe = replace(QUICK, method="vgd", distillation=replace(SETTINGS, objective="auto"))
+    found = minari_obd.distill(small_data, teacher=teacher_of(small_data), recipe=recipe, progress=False)
+    assert found.provenance.targets["gap_fault"] is None
+    assert found.provenance.targets["dynamics"]["is_used"]
+    squared = replace(recipe, distillation=replace(SETTINGS, objective="squared"))
+    other = minari_obd.distill(small_data, teacher=teacher_of(small_data), recipe=squared, progress=False)
+    assert other.observations.tobytes() != found.observations.tobytes()
+    # Without critics, or with those that know nothing, it does without the gap.
+    monkeypatch.undo()
+    monkeypatch.setattr(DynamicsRun, "fit", lambda self, progress: ensemble)
+    flat = replace(teacher_of(small_data), critics=[_flat(critic) for critic in teacher_of(small_data).critics])
+    without = minari_obd.distill(small_data, teacher=flat, recipe=recipe)
+    assert "agree too little with what followed" in capsys.readouterr().err
+    assert without.observations.tobytes() == other.observations.tobytes()
+    rule = minari_obd.distill(small_data, teacher=RuleTeacher(), recipe=recipe, progress=False)
+    assert "gap_fault" not in rule.provenance.targets
+
+
+def one_step(rewards: np.ndarray, actions: np.ndarray) -> OfflineData:
+    """Episodes of one step."""
+    states, ends = np.random.default_rng(1).normal(size=(len(rewards), 3)), np.ones(len(rewards), bool)
+    arrays = {"observations": states, "actions": actions, "rewards": rewards, "terminations": ends}
+    bounds = {"action_low": [-1.0, -1.0], "action_high": [1.0, 1.0]}
+    return load_offline_data({**arrays, **bounds, "truncations": ~ends}, progress=False)
+
+
+@pytest.mark.parametrize(("slopes", "least", "most"), [((1.0, 1.0), 0.99, 1.0), ((-1.0, -1.0), -1.0, -0.99)])
+def test_critics_agree_with_data_in_which_their_differences_come_true(slopes, least: float, most: float) -> None:
+    # The reward is the first action, and the teacher's is zero, so q(s, a) = a_1 is right, and -a_1 is wrong.
+    actions = np.random.default_rng(0).uniform(-1, 1, (500, 2)).astype(np.float32)
+    data = one_step(actions[:, 0], actions)
+    assert least <= agreement(linear_teacher(data, slopes), data) <= most
+    noise = one_step(np.random.default_rng(2).normal(size=500), actions)
+    assert abs(agreement(linear_teacher(noise, slopes), noise)) < 0.15
+
+
+def linear_teacher(data: OfflineData, slopes: tuple[float, ...]) -> FrozenTeacher:
+    """Always acts zero; critic i values actions at ``slopes[i]`` times the first."""
+    critics = [[(torch.tensor([[0.0, 0.0, 0.0, slope, 0.0]]), torch.zeros(1))] for slope in slopes]
+    actor = [(torch.zeros(2, 3), torch.zeros(2))]
+    return FrozenTeacher(actor, critics, data.normaliser, data.action_low, data.action_high)
+
+
+def test_critics_of_their_own_opinion_are_told_from_those_that_the_data_bears_out(small_data: OfflineData) -> None:
+    teacher = teacher_of(small_data)
+    assert "is needed" in (find_fault(teacher, small_data, calibrate(teacher, small_data)) or "")
+    actions = np.random.default_rng(0).uniform(-1, 1, (500, 2)).astype(np.float32)
+    data = one_step(actions[:, 0], actions)
+    right = linear_teacher(data, (1.0, 1.0))
+    assert find_fault(right, data, calibrate(right, data)) is None
+
+
+def _flat(critic: Layers) -> Layers:
+    return [tuple(torch.zeros_like(part) for part in layer) for layer in critic]

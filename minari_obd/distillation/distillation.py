@@ -10,21 +10,25 @@ from typing import Any
 
 from minari_obd.densities.base import Density
 from minari_obd.distillation.assembly import assemble_distilled, assemble_selected
-from minari_obd.distillation.plan import print_plan, print_values
-from minari_obd.distillation.preparation import Prepared, prepare, recipe_of
+from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_plan, print_values
+from minari_obd.distillation.preparation import Prepared, prepare, recipe_of, student_share
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.settings.recipe import Recipe
 from minari_obd.support.devices import cache_root, cpu_threads
+from minari_obd.targets.student_states import StudentStates
 from minari_obd.targets.targets import Selection, TargetInputs, Targets
-from minari_obd.targets.value_gap import ValueGap
+from minari_obd.targets.value_gap import ValueGap, check_critics, find_fault
 from minari_obd.teachers.calibration import calibrate
-from minari_obd.teachers.frozen import describe_teacher
+from minari_obd.teachers.frozen import FrozenTeacher, describe_teacher
 from minari_obd.teachers.obtaining import ObtainedTeacher, obtain_teacher
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.version import __version__
 
-__all__ = ["Outcome", "build_targets", "distill", "fit_density", "run"]
+__all__ = ["Outcome", "add_student_states", "build_targets", "distill", "fit_density", "run"]
+
+_MOST_UNEXPLAINED = 0.9
+"""Share of the variance of next states beyond which an ensemble knows nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def distill(
 
     Args:
         source: what :func:`load_offline_data` takes, such as a Minari id.
-        method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc``, ``sdw`` (the default) or ``opw``.
+        method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc``, ``sdw``, ``opw`` or ``vgd`` (the default).
         size: how many pairs; 256 by default.
         teacher: an algorithm to train, ``bundled`` for the one that comes with the package, what :func:`load_teacher`
             takes (a folder, a file, or a Hugging Face repository ``organisation/name``), or any object with ``act`` and
@@ -94,6 +98,7 @@ def run(prepared: Prepared) -> Outcome:
         else:
             density = fit_density(prepared)
             targets = build_targets(prepared, taught.teacher, density)
+            targets = add_student_states(prepared, taught.teacher, targets)
             result = _distil(prepared, taught.teacher, targets)
             dataset = assemble_distilled(prepared, taught.teacher, targets, result)
         if prepared.out is not None:
@@ -114,14 +119,42 @@ def build_targets(prepared: Prepared, teacher: Teacher | None, density: Density 
     method, data = prepared.method, prepared.data
     assert not isinstance(method, Selection), "a selection has no targets"
     targets = method.targets(TargetInputs(data, teacher, density))
-    if prepared.recipe.distillation.objective == "value_gap":
-        targets = replace(targets, cost=ValueGap.of(teacher, data))
-    if teacher is None or "mean_value" not in targets.details:
+    objective = prepared.recipe.distillation.objective
+    asks = objective == "value_gap" or (objective == "auto" and method.is_by_value)
+    if teacher is None or not (asks or "mean_value" in targets.details):
         return targets
     calibration = calibrate(teacher, data)
+    details = {**targets.details, "value_calibration": calibration.to_json()}
     if prepared.progress:
         print_values(calibration)
-    return replace(targets, details={**targets.details, "value_calibration": calibration.to_json()})
+    if asks and (objective == "value_gap" or isinstance(teacher, FrozenTeacher)):
+        fault = None if objective == "value_gap" else find_fault(check_critics(teacher), data, calibration)
+        cost = None if fault else ValueGap.of(teacher, data)
+        targets, details = replace(targets, cost=cost), {**details, "gap_fault": fault}
+        if fault and prepared.progress:
+            print_gap_fault(fault)
+    return replace(targets, details=details)
+
+
+def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> Targets:
+    """Return the targets with the states that students visit in the learned dynamics, if the run asks for them.
+
+    An ensemble that predicts next states hardly better than their mean is not used; the plan and the details say so.
+    """
+    if prepared.dynamics is None or teacher is None:
+        return targets
+    ensemble = prepared.dynamics.fit(progress=prepared.progress)
+    is_used = ensemble.unexplained <= _MOST_UNEXPLAINED
+    details = {**targets.details, "dynamics": {**ensemble.details, "is_used": is_used}}
+    if prepared.progress:
+        print_dynamics(ensemble.unexplained, is_used)
+    if not is_used:
+        return replace(targets, details=details)
+    assert not isinstance(prepared.method, Selection)
+    recipe, seed = prepared.recipe, prepared.recipe.seed
+    settings = replace(recipe.student_states, share=student_share(recipe, prepared.method))
+    visited = StudentStates(ensemble, prepared.data, teacher, settings, seed)
+    return replace(targets, details=details, visited=visited)
 
 
 def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> OuterResult:

@@ -10,7 +10,7 @@ from minari_obd.teachers.calibration import Calibration
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["print_plan", "print_values"]
+__all__ = ["print_dynamics", "print_gap_fault", "print_plan", "print_values"]
 
 
 def print_plan(prepared: Prepared) -> None:
@@ -30,6 +30,10 @@ def print_plan(prepared: Prepared) -> None:
         console.print("  teacher      given")
     if prepared.density is not None:
         console.print(f"  density      {prepared.density!r}", markup=False)
+    if prepared.dynamics is not None:
+        seconds, settings = prepared.dynamics.estimate_seconds(), prepared.dynamics.settings
+        how = f"at most about {_duration(seconds)}" if seconds else "fitted before, loaded"
+        console.print(f"  dynamics     {settings.members} networks, {settings.updates:,} updates: {how}")
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
         seconds = prepared.loop.seconds_per_step(*sizes, recipe.size) * recipe.distillation.steps
@@ -47,6 +51,20 @@ def print_values(calibration: Calibration) -> None:
     """Print how a teacher's values lie beside the data's returns, in red if they are not to be trusted."""
     style = "red" if calibration.problem else None
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"  values       {calibration}", style=style)
+
+
+def print_gap_fault(fault: str) -> None:
+    """Print why the squared error is used in place of the value gap."""
+    text = f"  value gap    left out, since the critics are not to be trusted: {fault}"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+
+
+def print_dynamics(unexplained: float, is_used: bool) -> None:
+    """Print how well the ensemble predicts, in red if it is left out."""
+    text = f"  dynamics     {1.0 - unexplained:.1%} of the variance of held-out next states predicted"
+    if not is_used:
+        text += "; that is too little to say where students go, so the data's states are used alone"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=None if is_used else "red")
 
 
 def _duration(seconds: float) -> str:

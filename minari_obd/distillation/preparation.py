@@ -7,11 +7,13 @@ from typing import Any
 from minari_obd.densities.base import Density
 from minari_obd.distilled.folder import check_target
 from minari_obd.distiller.loop import OuterLoop
+from minari_obd.dynamics.fitting import DynamicsRun
 from minari_obd.errors import DataError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.settings.recipe import Recipe, source_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.transitions import has_successors
 from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.targets import Objective, Selection
@@ -22,7 +24,7 @@ from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["Prepared", "prepare", "recipe_of"]
+__all__ = ["Prepared", "prepare", "recipe_of", "student_share"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Prepared:
     density: Density | None
     """The estimator, not fitted yet, or None if the method needs none."""
     loop: OuterLoop
+    dynamics: DynamicsRun | None = None
+    """The fit of the ensemble that says where students go, or None if the run does not ask."""
     is_teacher_brought: bool = False
     """Whether the caller brought the teacher as an object, so that no name identifies it."""
     out: Path | None = None
@@ -114,11 +118,8 @@ def prepare(
         find_bundled_teacher(recipe.source)  # raises if there is none
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
-    if (
-        isinstance(method, Objective)
-        and recipe.distillation.objective == "value_gap"
-        and not isinstance(planned, TeacherRun)
-    ):
+    by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
+    if by_gap and not isinstance(planned, TeacherRun):
         check_critics(planned)
     _check_size(recipe, data, None if isinstance(method, Selection) else loop)
     return Prepared(
@@ -128,10 +129,32 @@ def prepare(
         teacher=planned,
         density=density,
         loop=loop,
+        dynamics=_dynamics(recipe, method, data, loop),
         is_teacher_brought=teacher is not None,
         out=None if out is None else Path(out),
         progress=progress,
     )
+
+
+def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, loop: OuterLoop) -> DynamicsRun | None:
+    """Return the fit of the ensemble, if students' states are asked for; None if not."""
+    if isinstance(method, Selection):
+        return None
+    share, settings = student_share(recipe, method), recipe.student_states
+    if not share or (settings.share is None and not has_successors(data)):
+        return None
+    if not method.needs_teacher:
+        raise SettingError(
+            f"student_states.share is {share:g}, but method '{recipe.method}' has no teacher to say what students "
+            "should do in the states that they visit; set it to 0, or use method 'pbc'."
+        )
+    return DynamicsRun(data, settings.dynamics_seed, loop.device)
+
+
+def student_share(recipe: Recipe, method: Objective) -> float:
+    """Return the share of student states in outer batches: the recipe's, or else the method's own."""
+    share = recipe.student_states.share
+    return method.student_share if share is None else share
 
 
 def _check_size(recipe: Recipe, data: OfflineData, loop: OuterLoop | None) -> None:

@@ -38,6 +38,8 @@ class OuterState:
     """States and actions with the lowest held-out loss, shapes (R, M, S) and (R, M, A)."""
     records: list[Record]
     step: int = 0
+    visits: list[Tensor] = field(default_factory=list)
+    """States that students visited (R, V, S) and the wanted actions (R, V, A); none where they are not asked for."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
 
@@ -45,6 +47,7 @@ class OuterState:
 def write_checkpoint(path: Path, state: OuterState) -> None:
     """Write the state to a file."""
     tensors = state.tensors.named() | {f"best/{i}": each for i, each in enumerate(state.best)}
+    tensors |= {f"visits/{i}": each for i, each in enumerate(state.visits)}
     numbers = {"step": state.step, "threads": state.threads, "records": [asdict(each) for each in state.records]}
     write_tensors(path, tensors, numbers, _KEY)
 
@@ -59,7 +62,8 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState:
         numbers, tensors = read_tensors(path, _KEY)
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         best = [found.pop(f"best/{i}") for i in (0, 1)]
+        visits = [found.pop(f"visits/{i}") for i in (0, 1) if f"visits/{i}" in found]
         lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
         found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs
         records = [Record(**each) for each in numbers["records"]]
-        return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], numbers["threads"])
+        return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], visits, numbers["threads"])

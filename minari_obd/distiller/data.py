@@ -1,5 +1,6 @@
 """What one run of the outer loop is about: targets on the device, those held out, and the batches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.support.streams import Stream
 from minari_obd.targets.clustering import central_rows
-from minari_obd.targets.targets import ActionCost, Targets
+from minari_obd.targets.targets import ActionCost, Targets, VisitedStates
 
 __all__ = ["OuterData", "Split", "held_out_count", "initial_rows", "split_rows"]
 
@@ -62,9 +63,11 @@ class OuterData:
     tensors: list[Tensor]
     """States (N, S), actions (N, A), weights (N,)."""
     judged: list[Tensor]
-    """The same for the held-out states, or an even choice of them."""
+    """The same for the held-out states, or an even choice of them, and for visited states where there are any."""
     cost: ActionCost | None
     """What students' actions cost beside their squared error."""
+    visited: VisitedStates | None = None
+    """Where students go."""
 
     @classmethod
     def of(cls, targets: Targets, settings: DistillationRecipe, seed: int, device: torch.device) -> "OuterData":
@@ -74,10 +77,34 @@ class OuterData:
         tensors = [torch.tensor(a, device=device) for a in (targets.states, targets.actions, targets.weights)]
         judged = [tensor[held_out] for tensor in tensors]
         cost = None if targets.cost is None else targets.cost.to(device)
-        return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged, cost)
+        visited = None if targets.visited is None else targets.visited.to(device)
+        if visited is not None:
+            share = visited.settings.share or 0.0
+            states, wanted = (each[: round(len(judged[0]) * share / (1.0 - share))] for each in visited.held_out)
+            judged = [torch.cat(parts) for parts in zip(judged, _unweighted(states, wanted), strict=True)]
+        return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged, cost, visited)
 
-    def batch(self, size: int, step: int) -> list[Tensor]:
-        """Draw the states of an outer step."""
-        chosen = Stream.BATCHES.generator(self.seed, step).integers(len(self.training), size=size)
-        rows = self.rows[torch.from_numpy(chosen).to(self.rows.device, non_blocking=True)]
-        return [tensor[rows] for tensor in self.tensors]
+    def batch(self, size: int, step: int, visits: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Draw the states of an outer step.
+
+        Args:
+            size: how many.
+            step: the outer step.
+            visits: states (V, S) that students visited and wanted actions (V, A), to draw the settings' share from.
+        """
+        rng = Stream.BATCHES.generator(self.seed, step)
+        count = 0 if self.visited is None or not visits else round((self.visited.settings.share or 0.0) * size)
+        rows = self.rows[self._drawn(rng, len(self.training), size - count)]
+        batch = [tensor[rows] for tensor in self.tensors]
+        if not count:
+            return batch
+        drawn = self._drawn(rng, len(visits[0]), count)
+        return [torch.cat(parts) for parts in zip(batch, _unweighted(*(v[drawn] for v in visits)), strict=True)]
+
+    def _drawn(self, rng: np.random.Generator, total: int, count: int) -> Tensor:
+        return torch.from_numpy(rng.integers(total, size=count)).to(self.rows.device, non_blocking=True)
+
+
+def _unweighted(states: Tensor, wanted: Tensor) -> list[Tensor]:
+    """Return states, wanted actions and equal weights, which are 1, the mean of the data's."""
+    return [states, wanted, torch.ones(len(states), device=states.device)]

@@ -18,6 +18,7 @@ from minari_obd.distiller.graphs import StepGraphs
 from minari_obd.distiller.looks import cost_scale, held_out_losses
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
+from minari_obd.distiller.visits import gather_visits, visits_of
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
@@ -210,7 +211,9 @@ class OuterLoop:
 
     def _step(self, state: OuterState, work: Sequence[OuterData], make: _MakeStep) -> None:
         plan = replace(self.plan(work[0].seed, state.step), cost=work[0].cost)
-        batches = [each.batch(self.settings.batch_size, state.step) for each in work]
+        gather_visits(state, work, self.protocol)
+        visits = [visits_of(state, run) for run in range(len(work))]
+        batches = [w.batch(self.settings.batch_size, state.step, v) for w, v in zip(work, visits, strict=True)]
         sizes = state.tensors.pairs[0].shape[2], state.tensors.pairs[1].shape[2]
         seeds, rate = [each.seed for each in work], self._rate(state.step)
         state.step += 1

@@ -30,6 +30,7 @@ _COLOURS = {
     "av_pbc": "#3a6ea5",
     "sdw": "#d1495b",
     "opw": "#6a4c93",
+    "vgd": "#0b6e4f",
     "whole_data": "#444444",
     "teacher": "#111111",
 }

@@ -25,7 +25,7 @@ _OF_THE_GRID = ("source", "method", "size", "seed")
 
 
 # Settings that a variant may change. All rows share their teachers and are evaluated in the same way.
-_OF_A_VARIANT = ("method", "values", "density", "on_policy", "student", "distillation")
+_OF_A_VARIANT = ("method", "values", "density", "on_policy", "student", "distillation", "student_states")
 
 
 # Sections that decide a baseline's result. The rest of the recipe may change without running it again.
@@ -86,7 +86,7 @@ class Grid:
     datasets: list[str]
     """Minari ids."""
     methods: list[str]
-    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw`, and the baselines `whole_data` and `teacher`."""
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw`, `vgd`, and the baselines `whole_data` and `teacher`."""
     sizes: list[int] = field(default_factory=lambda: [256])
     """Numbers of pairs."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -97,7 +97,8 @@ class Grid:
     """Protocols by which the pairs of every cell are also evaluated, such as `layers_2`, `adamw`, `ensemble`."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Additional rows. Each name maps to a `method` and to its changes of the recipe, in `values`, `density`,
-    `on_policy`, `student` or `distillation`."""
+    `on_policy`, `student`, `distillation` or
+    `student_states`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

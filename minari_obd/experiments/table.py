@@ -17,7 +17,7 @@ from minari_obd.support.tables import markdown_table
 
 __all__ = ["BenchTable", "Line", "write_results"]
 
-_ORDER = ("random", "kmeans", "kmeans++", "dbc", "pbc", "av_pbc", "sdw", "opw")
+_ORDER = ("random", "kmeans", "kmeans++", "dbc", "pbc", "av_pbc", "sdw", "opw", "vgd")
 
 
 _NAMES = {"whole_data": "behavioural cloning, whole data", "teacher": "(the teacher)"}

@@ -7,6 +7,7 @@ from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 from minari_obd.settings.checks import STRICT, check_positive
 
 __all__ = [
+    "ADAM_STUDENT",
     "EVALUATION_PROTOCOLS",
     "PROTOCOLS",
     "EvaluationProtocol",
@@ -55,16 +56,16 @@ class StudentProtocol:
 class StudentDraws:
     """Student settings that are redrawn at each outer step, so that the pairs do not fit only one kind of student.
 
-    An empty list, or a share of 0 for Adam, leaves that setting to the protocol.
+    An empty list, or a share of 0 for Adam, leaves that setting to the protocol. By default nothing is drawn.
     """
 
     depths: tuple[int, ...] = ()
     """Numbers of hidden layers to draw from."""
     steps: tuple[float, ...] = ()
     """Numbers of gradient steps to draw from, as multiples of the protocol's."""
-    learning_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    learning_rates: tuple[float, ...] = ()
     """Step sizes to draw from, as multiples of the protocol's."""
-    adam: float = 0.25
+    adam: float = 0.0
     """Share of students that are trained by Adam instead of the protocol's optimiser."""
     adam_learning_rate: float = 1e-3
     """Adam's step size."""
@@ -123,6 +124,9 @@ class EvaluationProtocol:
 
 _PAPER = StudentProtocol()
 
+ADAM_STUDENT = StudentProtocol(optimiser="adam", learning_rate=1e-3)
+"""The student of a recipe that names no other: a hundred steps of Adam fit teachers that a hundred of SGD cannot."""
+
 
 PROTOCOLS = {
     "paper": _PAPER,
@@ -130,7 +134,7 @@ PROTOCOLS = {
     **{f"layers_{layers}": replace(_PAPER, depth=layers - 1) for layers in (2, 3, 5, 6)},
     "residual": replace(_PAPER, network="residual"),
     "momentum": replace(_PAPER, momentum=0.9, learning_rate=0.03),
-    "adam": replace(_PAPER, optimiser="adam", learning_rate=1e-3),
+    "adam": ADAM_STUDENT,
     "adamw": replace(_PAPER, optimiser="adamw", learning_rate=1e-3),
     # Behavioural cloning on a whole dataset needs minibatches and more steps.
     "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 from minari_obd.errors import FormatError, SettingError, did_you_mean
 from minari_obd.settings.checks import STRICT, check_positive
 from minari_obd.settings.parsing import Problem, check_values, read_toml
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, StudentProtocol
 from minari_obd.settings.sections import (
     DensityRecipe,
     DistillationRecipe,
     EvaluationRecipe,
     OnPolicyRecipe,
+    StudentStatesRecipe,
     TeacherRecipe,
     ValueRecipe,
 )
@@ -34,8 +35,8 @@ class Recipe:
 
     source: str
     """Offline dataset: a Minari id (`minari-obd list` shows the available ones) or a D4RL-style HDF5 file."""
-    method: str = "sdw"
-    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw` or `opw`."""
+    method: str = "vgd"
+    """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw` or `vgd`."""
     size: int = 256
     """Number of pairs to make."""
     seed: int = 0
@@ -49,8 +50,9 @@ class Recipe:
     values: ValueRecipe = field(default_factory=ValueRecipe)
     density: DensityRecipe = field(default_factory=DensityRecipe)
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
-    student: StudentProtocol = field(default_factory=StudentProtocol)
+    student: StudentProtocol = ADAM_STUDENT
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+    student_states: StudentStatesRecipe = field(default_factory=StudentStatesRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -84,9 +86,16 @@ class Recipe:
         bundled = bundled_teacher_file(self.source) if settings["teacher"]["algorithm"] == "bundled" else None
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
+        late = {"distillation": ("objective", "gap_share"), "student_states": tuple(settings["student_states"])}
+        for section, names in late.items():
+            default = asdict(getattr(Recipe(self.source), section))
+            for name in names:
+                if settings[section][name] == default[name]:
+                    del settings[section][name]
         if self.distillation.objective == "squared":
-            for name in ("objective", "gap_share"):
-                del settings["distillation"][name]
+            settings["distillation"].pop("gap_share", None)
+        if not settings["student_states"]:
+            del settings["student_states"]
         return settings
 
 
@@ -110,6 +119,8 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
     def explain(problems: list[Problem]) -> str:
         return f"{origin}: {'; '.join(map(told, problems[:5]))}."
 
+    if isinstance(values, dict) and isinstance(values.get("student"), dict):  # the rest is the recipe's own student
+        values = {**values, "student": {**asdict(ADAM_STUDENT), **values["student"]}}
     return check_values(Recipe, values, explain, default=str)
 
 

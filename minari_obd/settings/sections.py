@@ -7,7 +7,15 @@ from minari_obd.errors import SettingError
 from minari_obd.settings.checks import STRICT, check_fraction, check_positive
 from minari_obd.settings.protocols import StudentDraws
 
-__all__ = ["DensityRecipe", "DistillationRecipe", "EvaluationRecipe", "OnPolicyRecipe", "TeacherRecipe", "ValueRecipe"]
+__all__ = [
+    "DensityRecipe",
+    "DistillationRecipe",
+    "EvaluationRecipe",
+    "OnPolicyRecipe",
+    "StudentStatesRecipe",
+    "TeacherRecipe",
+    "ValueRecipe",
+]
 
 
 @dataclass(frozen=True)
@@ -91,21 +99,53 @@ class OnPolicyRecipe:
 
 
 @dataclass(frozen=True)
+class StudentStatesRecipe:
+    """States that students themselves visit, in a dynamics ensemble learned from the data."""
+
+    share: float | None = None
+    """Share of such states in each outer batch; the rest are the data's. 0 leaves them out, and fits no ensemble. If
+    not given, it is the method's own: 0.5 for `vgd`, 0 for the others."""
+    interval: int = 10
+    """Outer steps between rollouts of new students."""
+    rounds: int = 8
+    """Rollouts whose states are kept to draw from, the last ones."""
+    horizon: int = 200
+    """Longest rollout, in environment steps."""
+    noise: float = 0.3
+    """Standard deviation of the noise on students' actions, on [-1, 1]. The actions to imitate there have no noise."""
+    dynamics_seed: int = 0
+    """Seed of the ensemble. It is not the run's, so that runs with other seeds share one fitted ensemble."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive("student_states", interval=self.interval, rounds=self.rounds, horizon=self.horizon)
+        if self.share is not None and not 0.0 <= self.share < 1.0:
+            raise SettingError(f"student_states.share is {self.share}; it must be at least 0 and below 1.")
+        if not self.noise >= 0.0 or self.dynamics_seed < 0:
+            raise SettingError(
+                f"student_states.noise and dynamics_seed must not be negative; got {self.noise} and "
+                f"{self.dynamics_seed}."
+            )
+
+
+@dataclass(frozen=True)
 class DistillationRecipe:
     """The outer loop, which optimises the pairs."""
 
     initial: Literal["random", "kmeans"] = "random"
     """States from which the pairs start: drawn uniformly, or those nearest to the centres of k-means."""
-    objective: Literal["squared", "value_gap"] = "squared"
+    objective: Literal["auto", "squared", "value_gap"] = "auto"
     """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
-    less the teacher's critics value the student's action than the teacher's."""
+    less the teacher's critics value the student's action than the teacher's. `auto`: `value_gap` for method `vgd` with
+    a teacher whose critics can be trusted, `squared` otherwise."""
     gap_share: float = 0.7
     """Share of the value gap in `value_gap`; the squared error has the rest."""
-    steps: int = 300
+    steps: int = 150
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.03
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning-rate schedule; `cosine` lowers the rate to a hundredth of its full value."""

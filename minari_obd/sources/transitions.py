@@ -5,7 +5,7 @@ import numpy as np
 from minari_obd.errors import DataError
 from minari_obd.sources.data import OfflineData
 
-__all__ = ["discounted_returns", "transitions"]
+__all__ = ["discounted_returns", "has_successors", "transitions"]
 
 
 def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
@@ -17,6 +17,12 @@ def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
         running = rewards[row] + gamma * (0.0 if ends[row] else running)
         returns[row] = running
     return returns
+
+
+def has_successors(data: OfflineData) -> bool:
+    """Whether :func:`transitions` finds any: a next row, a recorded final observation or a terminal state."""
+    is_last = data.terminations | data.truncations
+    return bool((~is_last).any() or data.terminations.any() or np.isfinite(data.final_observations).all(axis=1).any())
 
 
 def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
@@ -42,7 +48,8 @@ def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:
     keep[ends[unknown & data.truncations[ends]]] = False
     if not keep.any():
         raise DataError(
-            f"'{data.dataset_id}' has no step with a known successor, so a teacher cannot be trained on it; give "
+            f"'{data.dataset_id}' has no step with a known successor, so nothing "
+            "that needs transitions can be learned from it; give "
             "next_observations or longer episodes."
         )
     columns = {

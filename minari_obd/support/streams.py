@@ -57,6 +57,12 @@ class Stream(IntEnum):
     """Networks of fine-tuning, before their training."""
     STAGES = 18
     """Seeds of continual learning's stages after the first; (seed, stream, stage)."""
+    DYNAMICS = 19
+    """Networks of the dynamics ensemble and its held-out transitions; (seed, stream, 1, update): its minibatches."""
+    VISITS = 20
+    """Rollouts of students in the ensemble; (seed, stream, step). (seed, stream): their starts, and the teacher's."""
+    VISITORS = 21
+    """Students that are rolled out; (seed, stream, step)."""
     COVERAGE = 30
     """Draws of the coverage that diagnostics measure."""
     NEARNESS = 31

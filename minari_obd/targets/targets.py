@@ -1,5 +1,6 @@
 """Targets: what a cloned student should do in each state."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
@@ -11,10 +12,14 @@ from torch import Tensor
 from minari_obd.densities.base import Density
 from minari_obd.errors import DataError, SettingError
 from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import StudentStatesRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.teachers.protocol import Teacher, bounded_actions
 
-__all__ = ["ActionCost", "Objective", "Selection", "TargetInputs", "Targets"]
+__all__ = ["ActionCost", "Objective", "Policies", "Selection", "TargetInputs", "Targets", "VisitedStates"]
+
+Policies = Callable[[Tensor], Tensor]
+"""E policies at once: normalised states (E, B, S) to actions (E, B, A) on [-1, 1]."""
 
 
 class ActionCost(Protocol):
@@ -25,6 +30,25 @@ class ActionCost(Protocol):
         ...
 
     def to(self, device: torch.device) -> "ActionCost":
+        """Return the same on a device."""
+        ...
+
+
+class VisitedStates(Protocol):
+    """Where students go. It is all that the distiller sees of dynamics."""
+
+    settings: StudentStatesRecipe
+
+    @property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """States (B, S) to judge pairs on, the same all the time, and the actions (B, A) that are wanted there."""
+        ...
+
+    def visit(self, policies: Policies, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Return states (B, S) that ``count`` policies visit, always as many, and the wanted actions (B, A)."""
+        ...
+
+    def to(self, device: torch.device) -> "VisitedStates":
         """Return the same on a device."""
         ...
 
@@ -45,6 +69,8 @@ class Targets:
     """Whether the weights keep the scale of the values from which they were made."""
     cost: "ActionCost | None" = None
     """What a student's action costs beside its squared error; None for the squared error alone."""
+    visited: "VisitedStates | None" = None
+    """Where students go; None for the data's states alone."""
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "weights"):
@@ -137,6 +163,10 @@ class Objective:
 
     needs_teacher: ClassVar[bool] = False
     needs_density: ClassVar[bool] = False
+    is_by_value: ClassVar[bool] = False
+    """Whether ``distillation.objective = "auto"`` means the value gap."""
+    student_share: ClassVar[float] = 0.0
+    """Share of student states where ``student_states.share`` is not given."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:

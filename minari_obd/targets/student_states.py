@@ -1,0 +1,85 @@
+"""Student states: where students would go in the learned dynamics, and what the teacher would do there."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minari_obd.dynamics.ensemble import DynamicsEnsemble
+from minari_obd.dynamics.rollouts import roll_out
+from minari_obd.settings.sections import StudentStatesRecipe
+from minari_obd.sources.data import OfflineData
+from minari_obd.support.streams import Stream
+from minari_obd.targets.targets import Policies
+from minari_obd.teachers.protocol import Teacher, bounded_actions
+
+__all__ = ["StudentStates"]
+
+_LANES = 50  # rollouts at once for each policy
+_STARTS = 4_096
+_STEPS = 200
+_STATES = 4_096  # kept of each round
+
+
+@dataclass(frozen=True, eq=False)
+class StudentStates:
+    """States that policies visit in the ensemble, with the teacher's actions there.
+
+    Theorem 2 of 2410.22728 takes errors at the states of the student, not at those of the data. The rollouts start
+    half at the data's episode starts and half anywhere in the data. Noise on the students' actions makes them leave
+    their way and shows how the teacher comes back (as DART, Laskey et al. 2017, 1703.09327); labels have no noise.
+    """
+
+    ensemble: DynamicsEnsemble
+    data: OfflineData
+    teacher: Teacher
+    settings: StudentStatesRecipe
+    seed: int
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Normalised states to start at, shape (N, S)."""
+        rng, firsts = Stream.VISITS.generator(self.seed), self.data.episode_starts
+        rows = np.concatenate(
+            [firsts[rng.integers(len(firsts), size=_STARTS)], rng.integers(len(self.data), size=_STARTS)]
+        )
+        states = self.data.normaliser.normalise(self.data.observations[rows])
+        return torch.from_numpy(states).to(self.ensemble.low.device)
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """States that the teacher itself visits, with the same noise, to judge pairs on."""
+        generator = torch.Generator().manual_seed(Stream.VISITS.seed(self.seed))
+        return self._rolled(lambda states: self._wanted(states[0])[None], 1, generator)
+
+    def visit(self, policies: Policies, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Follow ``count`` policies, and return 4,096 of the states that they visit with the teacher's actions."""
+        return self._rolled(policies, count, torch.Generator().manual_seed(Stream.VISITS.seed(seed, step)))
+
+    def to(self, device: torch.device) -> "StudentStates":
+        """Return the same on a device."""
+        return replace(self, ensemble=self.ensemble.to(device))
+
+    def _rolled(self, policies: Policies, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rolled = roll_out(
+            self.ensemble,
+            policies,
+            self.starts,
+            policy_count=count,
+            lanes=_LANES,
+            steps=_STEPS,
+            horizon=self.settings.horizon,
+            noise=self.settings.noise,
+            generator=generator,
+        )
+        states = rolled.states.flatten(0, 2)
+        states = states[torch.randint(len(states), (_STATES,), generator=generator).to(states.device)]
+        return states, self._wanted(states)
+
+    def _wanted(self, states: Tensor) -> Tensor:
+        """The teacher's actions (B, A) on [-1, 1] in normalised states (B, S)."""
+        raw = self.data.normaliser.denormalise(states.cpu().numpy())
+        actions = bounded_actions(self.teacher, raw, self.data.action_low, self.data.action_high)
+        return torch.from_numpy(self.data.action_scale.scale(actions).astype(np.float32)).to(states.device)
