@@ -37,6 +37,13 @@ class Registry:
             raise NotFoundError(f"There is no {self.kind} '{name}'; {did_you_mean(name, self.names())}")
         return name
 
+    def package(self, name: str) -> str | None:
+        """Return the package that brings ``name``, with its version; None for this one and for unknown names."""
+        if name in self.builtin:
+            return None
+        found = next((entry for entry in entry_points(group=self.group) if entry.name == name), None)
+        return None if found is None or found.dist is None else f"{found.dist.name} {found.dist.version}"
+
     def get(self, name: str) -> Any:
         """Import and return the component called ``name``."""
         if name in self.builtin:  # without a look at what is installed, which takes milliseconds

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import minari
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ import ray
 
 import minari_obd
 from minari_obd.cli.application import main
+from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.experiments import bench
 from minari_obd.experiments.bench import run_grid
@@ -27,7 +29,11 @@ from minari_obd.scores.published import published_score
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import ADAM_STUDENT, StudentProtocol
+from minari_obd.settings.sections import EvaluationRecipe
 from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.collecting import collect
+from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.files import write_text
 
 HOPPER = "obd-bench/hopper/medium-v0"
 GRIDS = "obd4.toml", "temperatures.toml"
@@ -261,6 +267,66 @@ def test_the_tables_figures_follow_from_the_results() -> None:
     partial = BenchTable(results[:9])
     assert partial.mean("pbc", 64) is None
     assert "| - |" in partial.to_markdown()
+
+
+def test_units_are_named_and_never_mixed() -> None:
+    """A teacher without a score beside students with one; returns of one dataset beside scores of another."""
+    scored = [result(method, "lab/x-v0", 0, 50.0, size=64) for method in ("pbc", "sdw")]
+    plain = [replace(r, dataset="lab/y-v0", report=replace(r.report, reference=None)) for r in scored]
+    table = BenchTable([*scored, *plain])
+    assert [table.unit(name) for name in table.datasets] == ["score", "return"]
+    assert table.mean("pbc", 64) is None
+    text = table.to_markdown()
+    assert "`lab/x-v0`, score" in text
+    assert "`lab/y-v0`, return" in text
+    assert "mean" not in text
+    mixed = BenchTable([scored[0], replace(scored[1], report=plain[1].report)])  # one row has no reference scores
+    assert mixed.unit("lab/x-v0") == "return"
+    for method in ("pbc", "sdw"):
+        found = mixed.estimate(method, 64, "lab/x-v0")
+        assert found is not None
+        assert found.mean == pytest.approx(scored[0].report.mean_return.mean)
+    assert mixed.improvement(("pbc", 64), ("sdw", 64)) == 0.5  # the same returns
+    others = [replace(r, protocol="fast") for r in (*scored, *plain)]
+    text = BenchTable([*scored, *plain, *others]).to_markdown()
+    assert "| lab/x-v0, score | pairs | own | fast |" in text
+    assert "| lab/y-v0, return | pairs | own | fast |" in text
+
+
+def test_a_teacher_is_judged_on_the_scale_of_the_data() -> None:
+    """Also where the table of reference scores does not have the environment."""
+
+    class Still:
+        def act(self, states: np.ndarray) -> np.ndarray:
+            return np.zeros((len(states), 1), np.float32)
+
+        def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            return np.zeros(len(states))
+
+    collect("lab/pendulum-v0", "Pendulum-v1", "random", steps=200, progress=False)
+    own = ReferenceScores(-2_000.0, 0.0, "the dataset's metadata")
+    minari.load_dataset("lab/pendulum-v0").storage.update_metadata({"ref_min_score": -2_000, "ref_max_score": 0})
+    data = load_offline_data("lab/pendulum-v0")
+    recipe = minari_obd.Recipe("lab/pendulum-v0", evaluation=EvaluationRecipe(1, 1, 5))
+    report = judge_teacher(Still(), data, recipe)
+    assert report.reference == own == judge_pairs(data, recipe).report.reference
+    assert report.score.mean == pytest.approx(100 + report.mean_return.mean / 20)
+
+
+def test_results_of_an_earlier_grid_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(task: Task, folder: Path) -> None:
+        made = replace(result("random", "lab/x-v0", 0, 50.0, size=task.cell.size), key=task.key)
+        write_text(task.result_file(folder), json.dumps(made.to_json()))
+
+    collect("lab/x-v0", "Pendulum-v1", "random", steps=30, progress=False)
+    monkeypatch.setattr(bench, "run_task", run)
+    for sizes in ([8, 16], [8]):
+        run_grid(Grid(["lab/x-v0"], ["random"], sizes, [0]), "out", progress=False)
+        assert [each.size for each in load_results(Path("out"))] == sizes
+    assert len(list(Path("out/cells").iterdir())) == 2  # what was measured is kept
+    Path("out/grid.json").write_text("{}")
+    with pytest.raises(FormatError, match="run the bench again"):
+        load_results(Path("out"))
 
 
 def test_published_scores_are_of_the_same_name() -> None:

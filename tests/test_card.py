@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.scores.estimates import Estimate
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import Comparison
+from minari_obd.settings.protocols import StudentProtocol
 
 
 def header_and_body(card: str) -> tuple[dict, str]:
@@ -129,3 +131,44 @@ def test_the_terminal_shows_the_card(capsys: pytest.CaptureFixture[str]) -> None
     print_card(minari_obd.load_dataset("odd@v1"))
     for text in ("obd-x", "8 (observation, action) pairs", "Loaded from", "reward"):
         assert text in said
+
+
+def test_the_card_says_what_the_network_is_and_which_numbers_matter() -> None:
+    pairs = make_pairs()
+    nested = replace(pairs.provenance, targets={"value_calibration": {"mean_value": 3.14159265358979}})
+    card = dataset_card(replace(pairs, provenance=nested), "org/name")
+    assert "| value calibration: mean value | 3.142 |" in card
+    assert "1 hidden layers of 8 (ReLU, tanh at the output), trained on the mean squared error" in card
+    assert "all pairs at once" in card
+    residual = replace(pairs, protocol=replace(pairs.protocol, network="residual"))
+    assert "skip connection" in dataset_card(residual, "org/name")
+    assert "The same policy in plain torch" not in dataset_card(residual, "org/name")
+    other = replace(pairs, protocol=replace(pairs.protocol, network="{0.__class__}"))
+    assert "the network `{0.__class__}` with depth 1 and width 8" in dataset_card(other, "org/name")
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_the_plain_torch_code_clones_what_the_package_clones(
+    optimiser: Literal["sgd", "adam"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    import torch
+
+    protocol = StudentProtocol(depth=2, width=32, steps=100, optimiser=optimiser, learning_rate=0.05)
+    pairs = replace(make_pairs(size=32), protocol=protocol)
+    folder = pairs.save("name")
+    code = (
+        (folder / "README.md")
+        .read_text()
+        .split("in plain torch, cloned from these pairs:\n\n```python\n")[1]
+        .split("```")[0]
+    )
+    columns = {"observation": torch.tensor(pairs.observations), "action": torch.tensor(pairs.actions)}
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, name, repo_type: str(folder / name))
+    torch.manual_seed(0)
+    scope: dict[str, Any] = {"ds": type("Rows", (), {"__getitem__": lambda *_: columns})()}
+    exec(code, scope)  # the card's own code
+    ours = minari_obd.clone(pairs, students=5)
+    errors = [float(np.square(a - pairs.actions).mean()) for a in ours.act_each(pairs.observations)]
+    theirs = float(np.square(scope["policy"](columns["observation"]).detach().numpy() - pairs.actions).mean())
+    assert min(errors) / 2 < theirs < 2 * max(errors)

@@ -1,11 +1,16 @@
 """The command line: every verb for real, every error a sentence and exit status 2."""
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from conftest import make_pairs
+from hub_server import HubServer
 
 import minari_obd
 from minari_obd.cli.application import main
@@ -103,7 +108,42 @@ def test_distill_load_clone_evaluate(hopper: str, capsys: pytest.CaptureFixture[
 
 def test_distill_names_its_own_folder(hopper: str) -> None:
     main(["distill", hopper, "--method", "random", "--size", "8"])
-    assert len(minari_obd.load_dataset("out/obd-bench-hopper-medium-v0-random-8")) == 8
+    assert len(minari_obd.load_dataset("out/obd-bench-hopper-medium-v0-random-8-seed-0")) == 8
+
+
+def test_no_result_takes_the_place_of_another_one(hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["distill", hopper, "--method", "random", "--size", "8"]
+    main([*command, "--out", "made"])
+    main(["evaluate", "made", "--students", "1", "--episodes", "1", "--save"])
+    before = minari_obd.load_dataset("made")
+    main([*command, "--out", "made"])  # the same run again: the same pairs, and what was measured of them
+    again = minari_obd.load_dataset("made")
+    assert again.evaluation is not None
+    assert before.evaluation is not None
+    assert np.array_equal(again.evaluation.returns, before.evaluation.returns)
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", "made", "--seed", "1"])
+    assert end.value.code == 2
+    assert "the result of another run (seed is 0 there and 1 here); give another folder" in capsys.readouterr().err
+    assert minari_obd.load_dataset("made").provenance == again.provenance
+    main([*command, "--out", "made", "--seed", "1", "--overwrite"])
+    assert minari_obd.load_dataset("made").provenance.seed == 1
+    assert minari_obd.load_dataset("made").evaluation is None
+    main(["clone", "made"])
+    with pytest.raises(SystemExit):
+        main(["clone", "made", "--seed", "1"])
+    assert "There is a file 'policy.safetensors' already" in capsys.readouterr().err
+    main(["clone", "made", "--seed", "1", "--overwrite"])
+
+
+def test_folders_are_named_after_source_and_seed() -> None:
+    names = {
+        minari_obd.Recipe(source, seed=seed).name
+        for source in ("obd-bench/hopper/medium-v0", "obd-bench/hopper/medium-replay-v0")
+        for seed in (0, 1)
+    }
+    assert len(names) == 4
+    assert minari_obd.Recipe("/home/me/walk.hdf5", "pbc", 8).name == "walk.hdf5-pbc-8-seed-0"
 
 
 def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +177,12 @@ def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "none.toml"], "There is no recipe 'none.toml'"),
         (["load", "nowhere"], "There is no distilled dataset 'nowhere'"),
         (["evaluate", "none.safetensors"], "There is no policy"),
+        (["distill", "x-v0", "--distillation.steps", "0"], "distillation.steps is 0; it must be above zero."),
+        (["distill", "x-v0", "--size", "0"], "size is 0; it must be above zero."),
+        (
+            ["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "random", "--license", "mitt"],
+            "did you mean 'mit'",
+        ),
         (["collect", "lab/x-v0"], "--env and --policy are needed"),
         (["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "no_module:act"], "cannot be imported"),
         (["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "hopper-1"], "did you mean"),
@@ -150,6 +196,49 @@ def test_errors_are_one_sentence(arguments: list[str], message: str, capsys: pyt
     assert error.startswith("minari-obd: ")
     assert message in error
     assert not list(Path().rglob("*.*"))
+
+
+def test_a_mistyped_folder_is_named(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pairs().save("out/made")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "out/maed"])
+    assert "There is no folder 'out/maed'; did you mean 'out/made'?" in capsys.readouterr().err
+
+
+ROOM = """
+import gymnasium as gym
+gym.register("Room-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=5)
+"""
+
+
+def test_the_user_may_name_a_module_that_registers_environments(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_OBD_IMPORT", "")  # put back after the test
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_rooms.py").write_text(ROOM)
+    replace(make_pairs(shape=(3, 1)), env_id="Room-v0").save("made")
+    command = ["evaluate", "made", "--students", "1", "--episodes", "1"]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "import the package that registers it (--import MODULE on the command line)" in capsys.readouterr().err
+    main([*command, "--import", "my_rooms"])
+    assert "1 students x 1 episodes in Room-v0" in capsys.readouterr().out
+    assert os.environ["MINARI_OBD_IMPORT"] == "my_rooms"  # which child processes of `bench --jobs` import, too
+    gym.registry.pop("Room-v0")
+    del sys.modules["my_rooms"]
+    main(command)
+    gym.registry.pop("Room-v0")
+    for wrong, message in ((["--import=no_such"], "'no_such' cannot be imported"), (["--import"], "needs the name")):
+        with pytest.raises(SystemExit) as end:
+            main([*command, *wrong])
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == minari_obd.__version__
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

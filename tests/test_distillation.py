@@ -131,7 +131,7 @@ def files() -> set[str]:
         ({"method": "sdv"}, NotFoundError, "no method 'sdv'; did you mean 'sdw'"),
         ({"size": 601}, DataError, "601 pairs were asked for, but 'arrays' has only 600 steps"),
         ({"size": 571}, DataError, "only 570 states to distil"),
-        ({"size": 0}, SettingError, "recipe.size is 0"),
+        ({"size": 0}, SettingError, "size is 0"),
         ({"teacher": "calq"}, NotFoundError, "did you mean 'calql'"),
         ({"teacher": "a string is a name".split}, SettingError, "has methods act and value"),
         ({"device": "tpu"}, SettingError, "no device 'tpu'"),

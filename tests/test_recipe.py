@@ -2,13 +2,15 @@
 
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
+from minari_obd.settings.protocols import StudentDraws, StudentProtocol, protocol_by_name
 from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe
-from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe
+from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe, TeacherRecipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +60,7 @@ def test_json_round_trip() -> None:
         ("source = 'a'\n[teacher]\nalgoritm = 'iql'", "no setting 'teacher.algoritm' .did you mean 'algorithm'"),
         ("source = 'a'\nsize = '3'", "size: Input should be a valid integer"),
         ("source = 'a'\n[student]\noptimiser = 'lion'", "student.optimiser: Input should be 'sgd', 'adam' or 'adamw'"),
-        ("source = 'a'\nsize = 0", "recipe.size is 0; it must be above zero"),
+        ("source = 'a'\nsize = 0", "size is 0; it must be above zero"),
         ("source = ", "is not TOML"),
     ],
 )
@@ -96,3 +98,30 @@ def test_protocols_have_names() -> None:
     assert protocol_by_name("paper") == StudentProtocol()
     with pytest.raises(NotFoundError, match="did you mean 'paper'"):
         protocol_by_name("papr")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (
+            Recipe,
+            {"teacher": "td3_bc"},
+            "teacher is 'td3_bc'; expected a TeacherRecipe, such as Te",
+        ),
+        (Recipe, {"size": "64"}, "size is '64'; expected a whole number"),
+        (Recipe, {"threads": 1.5}, "threads is 1.5; expected a whole number or None"),
+        (DistillationRecipe, {"optimiser": "adma"}, "distillation.optimiser is 'adma'; expected one of 'adam', 'sgd'"),
+        (StudentProtocol, {"depth": True}, "student.depth is True"),
+        (TeacherRecipe, {"algorithm": Path("teacher")}, "expected text"),
+    ],
+)
+def test_settings_made_in_python_are_checked_as_those_of_files(kind: Any, values: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        kind(**({"source": "x"} if kind is Recipe else {}), **values)
+
+
+def test_numbers_of_numpy_and_lists_are_taken() -> None:
+    draws: Any = {"depths": [1, 2]}
+    recipe = Recipe("x", size=cast(int, np.int64(8)), distillation=DistillationRecipe(draws=StudentDraws(**draws)))
+    assert recipe.to_json()["size"] == 8
+    assert recipe.distillation.draws.depths == (1, 2)

@@ -9,6 +9,7 @@ import pytest
 from conftest import make_arrays
 
 from minari_obd.errors import DataError, FormatError, NotFoundError
+from minari_obd.sources.collecting import collect
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
@@ -200,3 +201,11 @@ def test_actions_are_scaled_to_their_bounds() -> None:
     data = load_offline_data({**arrays, "action_low": np.array([-2.0, -1.0]), "action_high": np.array([2.0, 3.0])})
     np.testing.assert_allclose(data.scaled_actions()[:, 0], arrays["actions"][:, 0] / 2, rtol=1e-5)
     np.testing.assert_allclose(data.scaled_actions()[:, 1], (arrays["actions"][:, 1] - 1) / 2, rtol=1e-5)
+
+
+def test_an_id_that_is_not_here_is_named_at_once_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    collect("lab/hopper-v0", "Pendulum-v1", "random", steps=20, progress=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("minari.download_dataset", lambda *_: pytest.fail("asked Minari, which tries on"))
+    with pytest.raises(NotFoundError, match=r"127\.0\.0\.1 cannot be reached.*did you mean 'lab/hopper-v0'"):
+        load_offline_data("lab/hoper-v0")

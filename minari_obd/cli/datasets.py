@@ -10,33 +10,34 @@ from minari_obd.errors import SettingError
 __all__ = ["collect", "distill", "list_choices", "load", "push", "run", "verify"]
 
 
-def distill(settings: Settings, out: Path | None = None) -> None:
+def distill(settings: Settings, out: Path | None = None, overwrite: bool = False) -> None:
     """Distil an offline dataset into a few hundred pairs, and save them as a folder.
 
     Args:
         settings: the recipe.
-        out: Folder to write; `out/<source>-<method>-<size>` if not given.
+        out: Folder to write; `out/<source>-<method>-<size>-seed-<seed>` if not given.
+        overwrite: Replace the result of another run there.
     """
     from minari_obd.distillation.distillation import run as run_prepared
     from minari_obd.distillation.preparation import prepare
 
-    source = settings.source.strip("/").replace("/", "-")
-    folder = out or Path("out") / f"{source}-{settings.method}-{settings.size}"
-    dataset = run_prepared(prepare(settings, out=folder)).dataset
+    folder = out or Path("out") / settings.name
+    dataset = run_prepared(prepare(settings, out=folder, overwrite=overwrite)).dataset
     print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder}")
 
 
-def run(recipe_file: File, settings: Settings, out: Path | None = None) -> None:
+def run(recipe_file: File, settings: Settings, out: Path | None = None, overwrite: bool = False) -> None:
     """Run a recipe: distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
 
     Args:
         recipe_file: A TOML file such as recipes/quickstart.toml; the options below override it.
         settings: the recipe.
-        out: Folder to write; `out/obd-<environment>-<method>-<size>` if not given.
+        out: Folder to write; `out/<source>-<method>-<size>-seed-<seed>` if not given.
+        overwrite: Replace the result of another run there.
     """
     from minari_obd.distillation.pipeline import run_recipe
 
-    result = run_recipe(settings, out)
+    result = run_recipe(settings, out, overwrite=overwrite)
     print(
         f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"
         f"Next: minari-obd load {result.folder}\n"
@@ -121,7 +122,14 @@ def push(
 
 
 def collect(
-    dataset_id: Name, env: str | None = None, policy: str | None = None, steps: int = 200_000, seed: int = 0
+    dataset_id: Name,
+    env: str | None = None,
+    policy: str | None = None,
+    steps: int = 200_000,
+    seed: int = 0,
+    license: str | None = None,
+    author: str | None = None,
+    author_email: str | None = None,
 ) -> None:
     """Collect an offline dataset: an obd-bench one by its id, or any environment with any policy.
 
@@ -131,6 +139,9 @@ def collect(
         policy: `random`, a bundled policy, the path of a Stable-Baselines3 zip, or `module:function`.
         steps: Environment steps.
         seed: Seed of environments and actions.
+        license: The Hub's id of the data's licence, such as `cc-by-4.0`.
+        author: Who answers for the data; left out if not given.
+        author_email: How to reach them; left out if not given.
     """
     from minari_obd.sources.behaviours import import_policy
     from minari_obd.sources.benchmark import BENCHMARK
@@ -141,7 +152,16 @@ def collect(
     elif env is None or policy is None:
         raise SettingError(f"'{dataset_id}' is not one of obd-bench's, so --env and --policy are needed.")
     else:
-        collect_dataset(dataset_id, env, import_policy(policy), steps=steps, seed=seed)
+        collect_dataset(
+            dataset_id,
+            env,
+            import_policy(policy),
+            steps=steps,
+            seed=seed,
+            license=license,
+            author=author,
+            author_email=author_email,
+        )
     print(f"Next: minari-obd distill {dataset_id}")
 
 

@@ -9,7 +9,13 @@ from minari_obd.settings.finetuning import FinetuningRecipe
 __all__ = ["clone", "evaluate", "finetune"]
 
 
-def clone(ref: Name, out: Path = Path("policy.safetensors"), students: int = 1, seed: int = 0) -> None:
+def clone(
+    ref: Name,
+    out: Path = Path("policy.safetensors"),
+    students: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
     """Clone a policy from a distilled dataset and save it.
 
     Args:
@@ -17,10 +23,13 @@ def clone(ref: Name, out: Path = Path("policy.safetensors"), students: int = 1, 
         out: File to write.
         students: Students to train; together they act by the mean of their actions.
         seed: Seed of their initialisations.
+        overwrite: Replace a file that is there.
     """
     from minari_obd.cloning.cloning import clone as clone_policy
     from minari_obd.distilled.loading import load_dataset
 
+    if out.is_file() and not overwrite:
+        raise SettingError(f"There is a file '{out}' already; name another with --out, or replace it with --overwrite.")
     policy = clone_policy(load_dataset(ref), students=students, seed=seed, progress=True)
     print(f"Saved in {policy.save(out)}\nNext: minari-obd evaluate {out}")
 
@@ -76,14 +85,14 @@ def finetune(
     bc_data: str | None = None,
     out: Path | None = None,
 ) -> None:
-    """Clone a policy and let it go on learning in its environment, reminded of what it could do at the start.
+    """Clone a policy and continue training it with RL in its environment, regularised towards the clone.
 
     Args:
         ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository of a distilled dataset.
         steps: Environment steps.
         settings: the learner's.
         env: Plain Gymnasium id; the dataset's own if not given.
-        seed: Seed of every random number.
+        seed: Random seed.
         bc_data: Minari id of an offline dataset to be reminded of; needs --bc-states data (see --bc-target too).
         out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
     """

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.errors import DataError, SettingError
+from minari_obd.errors import DataError, NotFoundError, SettingError
+from minari_obd.registry import STUDENTS
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.scaling import Normaliser
@@ -57,6 +58,7 @@ def clone(
     elif protocol is None:
         protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
     protocol = protocol_by_name(protocol)
+    _check_network(protocol, first)
     if start is None:
         start = new_policy(sets, students=students or 1, protocol=protocol, seed=seed)
     else:
@@ -74,7 +76,8 @@ def clone(
             batches=_minibatches(len(states), protocol.batch_size, seed),
             after_step=bar.update,
         )
-    task = {"env_id": first.env_id, "reference": first.reference} if is_one_task else {}
+    names = ("env_id", "reference", "observation_fields")
+    task = {name: getattr(first, name) for name in names} if is_one_task else {}
     return Policy(trained, protocol, start.normaliser, first.action_low, first.action_high, **task)
 
 
@@ -121,6 +124,17 @@ def _check_start(
             f"The policy to start from has {start.students} student(s), each a network {given}, but "
             f"{students or start.students} of {wanted} were asked for; leave both to the policy."
         )
+
+
+def _check_network(protocol: StudentProtocol, pairs: DistilledDataset | OfflineData) -> None:
+    """Make sure that the student network is known here. A set says which package brings it."""
+    try:
+        STUDENTS.check(protocol.network)
+    except NotFoundError as error:
+        plugins = pairs.provenance.plugins if isinstance(pairs, DistilledDataset) else {}
+        package = plugins.get(f"{STUDENTS.kind} '{protocol.network}'")
+        hint = f" The set says that the package '{package}' brings it; install that if you trust it." if package else ""
+        raise NotFoundError(f"{error}{hint}") from None
 
 
 def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:

@@ -1,16 +1,19 @@
 """Policies: cloned students that act as one, and their file."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, printable
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.students.networks import Student, make_student
@@ -39,6 +42,8 @@ class Policy:
     """Environment that the pairs are about, if known."""
     reference: ReferenceScores | None = None
     """Reference scores of that environment, if there are any."""
+    observation_fields: tuple[ObservationField, ...] = ()
+    """Which columns hold which part of the observations, where the data's were dicts or tuples; else empty."""
 
     @property
     def action_scale(self) -> ActionScale:
@@ -50,12 +55,31 @@ class Policy:
         """E, the number of students."""
         return len(self.parameters[0])
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations (B, S), or one (S,), to raw actions (B, A), or one (A,)."""
+    def __repr__(self) -> str:
+        env, network = self.env_id or "unknown", f"{self.protocol.network} {self.protocol.depth}x{self.protocol.width}"
+        sizes = f"{self.normaliser.mean.size} observations to {np.asarray(self.action_low).size} actions"
+        return printable(f"Policy({self.students} student(s) of {network}, {sizes}, environment {env})")
+
+    def __call__(self, observations: Any) -> np.ndarray:
+        """Raw observations (B, S), or one (S,), to raw actions (B, A), or one (A,).
+
+        Where the data had dicts or tuples, it takes those too: one, or one of arrays with a batch's axis first.
+
+        Raises:
+            DataError: observations of another size, or without a part that the data had.
+        """
+        if self.observation_fields and isinstance(observations, Mapping | tuple):
+            observations = flatten_observation(self.observation_fields, observations)
         observations = np.asarray(observations)
         single = observations.ndim == 1
         actions = self.act_each(observations[None] if single else observations).mean(axis=0)
         return actions[0] if single else actions
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """Return actions and ``state``: the method that Stable-Baselines3's ``evaluate_policy`` calls."""
+        return self(observation), state
 
     @torch.no_grad()
     def act_each(self, observations: np.ndarray) -> np.ndarray:
@@ -81,6 +105,7 @@ class Policy:
             tensors[name] = torch.tensor(value)
         header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
         header["reference_scores"] = None if self.reference is None else asdict(self.reference)
+        header["observation_fields"] = [asdict(each) for each in self.observation_fields]
         write_tensors(path, tensors, header, _KEY)
         return path
 
@@ -116,4 +141,5 @@ def load_policy(path: str | Path) -> Policy:
             action_high=tensors["action_high"].numpy(),
             env_id=header["env_id"],
             reference=None if header["reference_scores"] is None else ReferenceScores(**header["reference_scores"]),
+            observation_fields=tuple(ObservationField(**each) for each in header.get("observation_fields", ())),
         )

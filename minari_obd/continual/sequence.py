@@ -104,7 +104,8 @@ class TaskSequence:
     def policy_for(self, task: DistilledDataset, policy: Policy) -> Policy:
         """Return a policy as it acts in a task, on raw observations."""
         normaliser = policy.normaliser if self.normaliser == "joint" else task.normaliser
-        return replace(policy, normaliser=normaliser, env_id=task.env_id, reference=task.reference)
+        task_of = {name: getattr(task, name) for name in ("env_id", "reference", "observation_fields")}
+        return replace(policy, normaliser=normaliser, **task_of)
 
     def _as_seen(self, pairs: DistilledDataset) -> DistilledDataset:
         """Return pairs to be normalised together; with own normalisers they are normalised already."""

@@ -1,16 +1,17 @@
 """Assembly: pairs and all that is known of how they came about, as a distilled dataset."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 
+from minari_obd.distillation.keeping import kept_recipe
 from minari_obd.distillation.preparation import Prepared
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.distiller.result import OuterResult
+from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.targets.targets import Targets
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.protocol import Teacher
@@ -40,14 +41,12 @@ def assemble_distilled(
         targets: what the outer loop was given.
         result: what it returned.
     """
-    data, recipe = prepared.data, prepared.recipe
-    if teacher is not None and (origin := getattr(teacher, "origin", None)):  # the very commit that was read
-        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm=origin))
+    data = prepared.data
     return _assemble(
         prepared,
         data.normaliser.denormalise(result.states),
         data.action_scale.unscale(result.actions),
-        recipe=recipe.to_json(),
+        recipe=kept_recipe(prepared.recipe, teacher).to_json(),
         teacher=None if teacher is None else describe_teacher(teacher),
         targets=targets.details,
         outer_step=result.step,
@@ -56,6 +55,16 @@ def assemble_distilled(
         history=result.history,
         precision=prepared.loop.precision,
     )
+
+
+def _plugins(prepared: Prepared) -> dict[str, str]:
+    """Return the packages that brought what the run uses, by what they brought."""
+    recipe = prepared.recipe
+    used = [(OBJECTIVES, recipe.method), (STUDENTS, recipe.student.network)]
+    used += [] if prepared.density is None else [(DENSITIES, recipe.density.estimator)]
+    used += [] if prepared.teacher is None else [(TEACHERS, recipe.teacher.algorithm)]
+    packages = {f"{registry.kind} '{name}'": registry.package(name) for registry, name in used}
+    return {what: package for what, package in packages.items() if package is not None}
 
 
 def _assemble(prepared: Prepared, observations: np.ndarray, actions: np.ndarray, **known: Any) -> DistilledDataset:
@@ -72,6 +81,7 @@ def _assemble(prepared: Prepared, observations: np.ndarray, actions: np.ndarray,
             "package_version": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": str(prepared.loop.device),
+            "plugins": _plugins(prepared),
             "threads": torch.get_num_threads(),  # a resumed run keeps those that it was begun with
             **known,
         }
@@ -88,4 +98,5 @@ def _assemble(prepared: Prepared, observations: np.ndarray, actions: np.ndarray,
         reference=data.reference,
         license=data.license,
         source_quantiles=data.observation_quantiles,
+        observation_fields=data.observation_fields,
     )

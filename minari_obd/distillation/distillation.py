@@ -10,6 +10,7 @@ from typing import Any
 
 from minari_obd.densities.base import Density
 from minari_obd.distillation.assembly import assemble_distilled, assemble_selected
+from minari_obd.distillation.keeping import with_kept_evaluation
 from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_plan, print_values
 from minari_obd.distillation.preparation import Prepared, prepare, recipe_of, student_share
 from minari_obd.distilled.dataset import DistilledDataset
@@ -51,6 +52,7 @@ def distill(
     seed: int | None = None,
     device: str | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     recipe: Recipe | None = None,
     progress: bool = True,
 ) -> DistilledDataset:
@@ -66,19 +68,21 @@ def distill(
         seed: seed of every random number; 0 by default.
         device: ``cpu``, ``cuda`` or ``auto`` (the default).
         out: a folder to save the result in. It is checked before any long work.
+        overwrite: let the result take the place of another run's in that folder.
         recipe: all other settings. The arguments above win over it where they are given.
         progress: print the plan and show progress bars.
 
     Raises:
         NotFoundError: an unknown dataset, method or teacher.
         DataError: the data cannot be used, or has fewer steps than pairs were asked for.
-        SettingError: settings that make no sense, or an output path that cannot be written.
+        SettingError: settings that make no sense, or a folder that cannot be written or
+            holds another run's result.
         MissingExtraError: d3rlpy, scikit-learn or zuko is needed and not installed.
         DivergedError: the pairs' gradient could not be used many times in a row. Its ``dataset`` holds the best pairs.
     """
     recipe = recipe_of(recipe, source, method=method, size=size, teacher=teacher, seed=seed, device=device)
     brought = None if isinstance(teacher, str | Path) else teacher
-    return run(prepare(recipe, source, brought, out=out, progress=progress)).dataset
+    return run(prepare(recipe, source, brought, out=out, overwrite=overwrite, progress=progress)).dataset
 
 
 def run(prepared: Prepared) -> Outcome:
@@ -102,6 +106,7 @@ def run(prepared: Prepared) -> Outcome:
             result = _distil(prepared, taught.teacher, targets)
             dataset = assemble_distilled(prepared, taught.teacher, targets, result)
         if prepared.out is not None:
+            dataset = with_kept_evaluation(dataset, prepared.out)
             dataset.save(prepared.out)
         return Outcome(dataset, taught, time.perf_counter() - begun)
 

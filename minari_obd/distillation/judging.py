@@ -46,8 +46,12 @@ def judge_pairs(
 
 
 def judge_teacher(
-    teacher: Teacher, env_id: str | None, recipe: Recipe, *, workers: int | None = None, progress: bool = False
+    teacher: Teacher, data: OfflineData, recipe: Recipe, *, workers: int | None = None, progress: bool = False
 ) -> EvaluationReport:
-    """Evaluate a teacher over as many episodes as all students have together, so that its interval compares."""
+    """Evaluate a teacher over as many episodes as all students have together, so that its interval compares.
+
+    Its scores are on the data's own scale, as those of the students are.
+    """
     episodes = recipe.evaluation.students * recipe.evaluation.episodes
-    return evaluate(teacher, env=env_id, episodes=episodes, seed=recipe.seed, workers=workers, progress=progress)
+    report = evaluate(teacher, env=data.env_id, episodes=episodes, seed=recipe.seed, workers=workers, progress=progress)
+    return report if data.reference is None else replace(report, reference=data.reference)

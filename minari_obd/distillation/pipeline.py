@@ -13,7 +13,6 @@ from minari_obd.distillation.distillation import Outcome, run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.distillation.preparation import Prepared, prepare
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.distilled.folder import check_target
 from minari_obd.errors import SettingError
 from minari_obd.scores.report import Comparison, EvaluationReport
 from minari_obd.settings.recipe import Recipe
@@ -57,7 +56,7 @@ class Result:
 
     def table(self) -> Table:
         """The table for the terminal."""
-        scored = self.rows[0].report.reference is not None
+        scored = all(row.report.reference is not None for row in self.rows)
         table = Table(box=SIMPLE_HEAD, title=f"{self.dataset.provenance.source} in {self.dataset.env_id}")
         table.add_column("cloned from")
         for title in ("pairs", "score" if scored else "return", "95% interval", "runs", "made in", "cloned in"):
@@ -79,29 +78,32 @@ class Result:
         return table
 
 
-def run_recipe(recipe: Recipe, out: str | Path | None = None, *, progress: bool = True) -> Result:
+def run_recipe(
+    recipe: Recipe, out: str | Path | None = None, *, overwrite: bool = False, progress: bool = True
+) -> Result:
     """Distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
 
     Leaves the distilled dataset, with its evaluation, in ``out`` and the whole table beside it in ``out.results.json``.
 
     Args:
         recipe: the run.
-        out: the folder to leave; ``out/<environment>-<method>-<size>`` if not given.
+        out: the folder to leave; ``out/<source>-<method>-<size>-seed-<seed>`` if not given.
+        overwrite: let the result take the place of another run's.
         progress: print the plan, show bars and print the table.
 
     Raises:
-        SettingError: the source names no environment to evaluate in.
+        SettingError: the source names no environment to evaluate in, or the folder holds another run's result.
     """
     with cpu_threads(recipe.threads) as threads:
         recipe = replace(recipe, threads=threads)
-        prepared = prepare(recipe, out=out, progress=progress)
+        folder = Path("out") / recipe.name if out is None else Path(out)
+        prepared = prepare(recipe, out=folder, overwrite=overwrite, progress=progress)
         if prepared.data.env_id is None:
             raise SettingError(
                 f"'{prepared.data.dataset_id}' names no environment, so nothing can be evaluated; use "
                 "`minari-obd distill`."
             )
-        folder = prepared.out or check_target(Path("out") / _name(recipe, prepared.data.env_id))
-        outcome = run(replace(prepared, out=folder))  # saved at once, and once more with its evaluation
+        outcome = run(prepared)  # saved at once, and once more with its evaluation
         rows = _rows(prepared, outcome)
         dataset = _with_evaluation(outcome.dataset, rows)
         dataset.save(folder)
@@ -112,15 +114,13 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, *, progress: bool 
         return result
 
 
-def _name(recipe: Recipe, env_id: str) -> str:
-    return f"obd-{env_id.rsplit('-v', 1)[0].lower()}-{recipe.method}-{recipe.size}"
-
-
 def _rows(prepared: Prepared, outcome: Outcome) -> list[Row]:
     """Judge the pairs, and beside them random pairs, the whole data and the teacher, in the order of the table."""
     recipe, data, progress = prepared.recipe, prepared.data, prepared.progress
 
     def row(name: str, pairs: DistilledDataset | OfflineData, made: float = 0.0, *, is_result: bool = False) -> Row:
+        if progress:
+            Console(stderr=True, highlight=False).print(f"[bold]{name}[/bold]")  # above the bars of their students
         judged = judge_pairs(pairs, recipe, progress=progress)
         return Row(name, len(pairs), judged.report, made, judged.cloned_seconds, is_result)
 
@@ -131,7 +131,9 @@ def _rows(prepared: Prepared, outcome: Outcome) -> list[Row]:
     rows.append(row(f"{recipe.method} pairs", outcome.dataset, outcome.seconds, is_result=True))
     rows.append(row("whole dataset", data))
     if (teacher := outcome.taught.teacher) is not None:
-        report = judge_teacher(teacher, data.env_id, recipe, progress=progress)
+        if progress:
+            Console(stderr=True).print("[bold](teacher)[/bold]")
+        report = judge_teacher(teacher, data, recipe, progress=progress)
         rows.append(Row("(teacher)", None, report, outcome.taught.seconds, 0.0))
     return rows
 

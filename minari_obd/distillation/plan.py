@@ -4,10 +4,12 @@ import torch
 from rich.console import Console
 
 from minari_obd.distillation.preparation import Prepared
+from minari_obd.registry import TEACHERS
 from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
 from minari_obd.teachers.frozen import FrozenTeacher
+from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.training import TeacherRun
 
 __all__ = ["print_dynamics", "print_gap_fault", "print_plan", "print_values"]
@@ -23,6 +25,9 @@ def print_plan(prepared: Prepared) -> None:
         training, seconds = prepared.teacher, prepared.teacher.estimate_seconds()
         how = f"about {_duration(seconds)}" if seconds else "trained before, loaded"
         console.print(f"  teacher      {training.algorithm.name}, {training.steps:,} updates: {how}")
+    elif isinstance(prepared.teacher, PluginTraining):
+        package = TEACHERS.package(prepared.teacher.name)
+        console.print(f"  teacher      {prepared.teacher.name}, trained by {package}", markup=False)
     elif recipe.teacher.algorithm == "bundled" and isinstance(prepared.teacher, FrozenTeacher):
         details = prepared.teacher.details
         console.print(f"  teacher      bundled: {details['algorithm']}, score {details['score']:.1f}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.densities.base import Density
+from minari_obd.distillation.keeping import check_same_run, kept_recipe
 from minari_obd.distilled.folder import check_target
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.dynamics.fitting import DynamicsRun
@@ -18,9 +19,11 @@ from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.targets import Objective, Selection
 from minari_obd.targets.value_gap import check_critics
+from minari_obd.teachers.algorithms import Algorithm
 from minari_obd.teachers.bundled import find_bundled_teacher
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.obtaining import plan_teacher
+from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.teachers.training import TeacherRun
 
@@ -34,7 +37,7 @@ class Prepared:
     recipe: Recipe
     data: OfflineData
     method: Objective | Selection
-    teacher: Teacher | TeacherRun | None
+    teacher: Teacher | TeacherRun | PluginTraining | None
     """The teacher, the training that will make it, or None if the method needs none."""
     density: Density | None
     """The estimator, not fitted yet, or None if the method needs none."""
@@ -42,7 +45,7 @@ class Prepared:
     dynamics: DynamicsRun | None = None
     """The fit of the ensemble that says where students go, or None if the run does not ask."""
     is_teacher_brought: bool = False
-    """Whether the caller brought the teacher as an object, so that no name identifies it."""
+    """Whether the caller, or another package, brings the teacher, so that no name identifies it."""
     out: Path | None = None
     """Folder to save the result in."""
     progress: bool = True
@@ -88,6 +91,7 @@ def prepare(
     teacher: Teacher | None = None,
     *,
     out: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Prepared:
     """Read the data, and find whatever would fail after long work before it starts.
@@ -97,6 +101,7 @@ def prepare(
         source: the data itself, where it is more than the recipe's name for it.
         teacher: the caller's own teacher.
         out: folder to save the result in.
+        overwrite: let the result take the place of another run's.
         progress: show bars.
 
     Raises:
@@ -112,15 +117,19 @@ def prepare(
     method: Objective | Selection = OBJECTIVES.get(recipe.method).of(recipe)
     density: Density | None = DENSITIES.get(recipe.density.estimator)() if method.needs_density else None
     _ = loop.precision  # raises if it does not exist here
-    if method.needs_teacher and teacher is None and recipe.teacher.algorithm in TEACHERS.names():
+    algorithm = recipe.teacher.algorithm
+    is_named = method.needs_teacher and teacher is None and algorithm in TEACHERS.names()
+    if is_named and isinstance(TEACHERS.get(algorithm), Algorithm):
         check_installed("d3rlpy", "distill")
     if method.needs_teacher and teacher is None and recipe.teacher.algorithm == "bundled":
         find_bundled_teacher(recipe.source)  # raises if there is none
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
-    if by_gap and not isinstance(planned, TeacherRun):
+    if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
         check_critics(planned)
+    if out is not None and not overwrite:
+        check_same_run(Path(out), kept_recipe(recipe, planned), data)
     _check_size(recipe, data, None if isinstance(method, Selection) else loop)
     return Prepared(
         recipe=recipe,
@@ -130,7 +139,7 @@ def prepare(
         density=density,
         loop=loop,
         dynamics=_dynamics(recipe, method, data, loop),
-        is_teacher_brought=teacher is not None,
+        is_teacher_brought=teacher is not None or isinstance(planned, PluginTraining),
         out=None if out is None else Path(out),
         progress=progress,
     )

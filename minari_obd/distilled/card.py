@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from minari_obd.distilled.contents import Contents
-from minari_obd.distilled.minari import minari_name
+from minari_obd.distilled.usage import usage
 from minari_obd.errors import printable
 from minari_obd.scores.report import Comparison
 from minari_obd.settings.protocols import StudentProtocol
@@ -62,10 +62,10 @@ about a second.
 |---|---|---|
 | `observation` | float32[{s}] | in the environment's units |
 | `action` | float32[{a}] | in the environment's units |
-{_transition_rows(dataset, s)}{_results(dataset)}
+{_transition_rows(dataset, s)}{_fields(dataset)}{_results(dataset)}
 ## Use
 
-{_three_ways(repo_id, name)}
+{usage(dataset, repo_id)}
 Students expect observations normalised with the mean and scale in `obd.json`; `minari_obd` does that by itself.
 
 ## How it was made
@@ -123,28 +123,21 @@ def _transition_rows(dataset: Contents, size: int) -> str:
 """
 
 
-def _three_ways(repo_id: str, name: str) -> str:
-    organisation = repo_id.split("/")[0]
-    minari = f"""
-```python
-import minari                                            # with MINARI_REMOTE=hf://{organisation} in the environment
-ds = minari.load_dataset("{name}/pairs-v0", download=True)
-```
+def _fields(dataset: Contents) -> str:
+    """Return which columns hold which part, where observations were dicts or tuples."""
+    if not dataset.observation_fields:
+        return ""
+    rows, first = [], 0
+    for each in dataset.observation_fields:
+        kind = f"one of {each.one_hot} values, from {each.start} up" if each.one_hot else f"shape {tuple(each.shape)}"
+        rows.append([f"`observation[{first}:{first + each.size}]`", f"`{each.name}`", kind])
+        first += each.size
+    table = markdown_table(["columns", "part of the environment's observation", "what it is"], rows)
+    return f"""
+`policy(observation)` takes the dict itself, too. It was flattened as `gymnasium.spaces.flatten` does:
+
+{table}
 """
-    # Minari takes the repository's name from the dataset's id, so a name that no id may have cannot be reached.
-    reachable = minari if minari_name(name) == name else ""
-    return f"""```python
-import minari_obd
-policy = minari_obd.clone(minari_obd.load_dataset("{repo_id}"))   # policy(observations) -> actions
-```
-
-Without this package:
-
-```python
-import datasets
-ds = datasets.load_dataset("{repo_id}", split="train").with_format("torch")
-```
-{reachable}"""
 
 
 def _limits(dataset: Contents) -> str:
@@ -182,10 +175,20 @@ def _provenance(dataset: Contents) -> str:
         "offline loss": None if p.offline_loss is None else f"{p.offline_loss:.5f}",
         "seed": p.seed,
         "created": p.created,
-        **p.targets,
+        **{f"{what} is of": package for what, package in p.plugins.items()},
+        **_flat(p.targets),
     }
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in rows.items()}
     return markdown_table(["", ""], [[key, shown[key]] for key, value in rows.items() if value is not None])
+
+
+def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Give the values inside of dicts rows of their own."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}{key.replace('_', ' ')}" if above else key
+        rows |= _flat(value, f"{key.replace('_', ' ')}: ") if isinstance(value, dict) else {name: value}
+    return rows
 
 
 def _teacher(teacher: dict[str, Any] | None) -> str:
@@ -195,10 +198,24 @@ def _teacher(teacher: dict[str, Any] | None) -> str:
     return f"{teacher.get('algorithm')}{updates}"
 
 
+_NETWORKS = {
+    "mlp": "a multi-layer perceptron with {0} hidden layers of {1} (ReLU, tanh at the output)",
+    "residual": "a multi-layer perceptron with {0} hidden layers of {1} and a skip connection around each hidden layer "
+    "but the first (ReLU, tanh at the output)",
+}
+
+
 def _student(protocol: StudentProtocol) -> str:
+    network, sizes = _NETWORKS.get(protocol.network), (protocol.depth, protocol.width)
+    if network is None:  # another package's; its name may hold anything
+        network = f"the network `{protocol.network}` with depth {sizes[0]} and width {sizes[1]}"
+    else:
+        network = network.format(*sizes)
+    optimiser = f"{protocol.optimiser} (momentum {protocol.momentum})" if protocol.momentum else protocol.optimiser
+    batch = "all pairs at once" if protocol.batch_size is None else f"minibatches of {protocol.batch_size}"
     return (
-        f"{protocol.depth} hidden layers of {protocol.width}, {protocol.steps} steps of {protocol.optimiser} "
-        f"at {protocol.learning_rate}"
+        f"{network}, trained on the mean squared error of actions scaled to "
+        f"[-1, 1] by {protocol.steps} steps of {optimiser} at {protocol.learning_rate}, {batch}"
     )
 
 
@@ -210,9 +227,10 @@ def _results(dataset: Contents) -> str:
     if max(report.returns.shape) > _MOST_RESAMPLED:
         return f"\n## Results\n\nThe evaluation has {report.returns.size:,} returns, too many to summarise here.\n"
     pairs = f"**{len(dataset)} {dataset.provenance.method} pairs**"
-    rows = []
-    for line in (*report.comparisons, Comparison.of(pairs, len(dataset), report)):
-        value = line.mean_return if report.reference is None or line.score is None else line.score
+    lines = (*report.comparisons, Comparison.of(pairs, len(dataset), report))
+    is_scored, rows = all(line.score is not None for line in lines), []
+    for line in lines:
+        value = line.score if is_scored and line.score is not None else line.mean_return
         rows.append(
             [
                 line.name,
@@ -222,7 +240,7 @@ def _results(dataset: Contents) -> str:
                 f"{line.students} x {line.episodes}",
             ]
         )
-    unit = "return" if report.reference is None else "normalised score"
+    unit = "normalised score" if is_scored else "return"
     table = markdown_table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
     return f"""
 ## Results

@@ -12,6 +12,7 @@ from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.data import QUANTILES
+from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
 
@@ -67,6 +68,8 @@ class Contents:
     """The Hub's id of the licence, inherited from the source or given; None if the source names none."""
     source_quantiles: np.ndarray | None = None
     """Quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95, 1 of the source's observations, shape (7, S), raw units, if known."""
+    observation_fields: tuple[ObservationField, ...] = ()
+    """Which columns hold which part of the observations, where the source's were dicts or tuples; else empty."""
     transitions: Transitions | None = None
     """One simulated step from each pair, see :meth:`DistilledDataset.with_transitions`."""
     origin: str | None = field(default=None, compare=False)
@@ -101,6 +104,8 @@ class Contents:
             raise DataError(f"evaluation is a {type(self.evaluation).__name__}; expected an EvaluationReport.")
         if self.transitions is not None and self.transitions.next_observations.shape != shape:
             raise DataError(f"Successors have shape {self.transitions.next_observations.shape}; expected {shape}.")
+        if self.observation_fields and sum(each.size for each in self.observation_fields) != shape[1]:
+            raise DataError(f"The fields of observations have other than {shape[1]} columns together.")
         if self.source_quantiles is not None:
             quantiles = np.array(self.source_quantiles, dtype=np.float32)
             if quantiles.shape != (len(QUANTILES), shape[1]) or not np.isfinite(quantiles).all():

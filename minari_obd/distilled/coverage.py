@@ -40,16 +40,26 @@ def draw_coverage(dataset: Contents) -> bytes:
         left.hlines(quantiles[3], places - 0.375, places + 0.375, color=_STRONG, lw=1.2, label="source: median")
     _dots(left, states, "pairs")
     shown = np.concatenate([states.ravel(), [-3.0, 3.0]])
-    left.set(title=f"{len(states)} pairs: observations", xlabel="dimension", ylabel="z-score of the source")
+    left.set(
+        title=f"{len(states)} pairs: {_shown('observations', dataset.observations)}",
+        xlabel="dimension",
+        ylabel="z-score of the source",
+    )
     left.set_ylim(float(shown.min()) - 0.5, float(shown.max()) + 0.5)  # a source's rare extremes would flatten the rest
     left.legend(fontsize=7, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     right.axhspan(-1, 1, color=_FAINT, zorder=0)
     _dots(right, actions, "pairs")
-    right.set(title="actions (band: their bounds)", xlabel="dimension")
+    right.set(title=_shown("actions", dataset.actions), xlabel="dimension (band: bounds)")
     for axes, size in ((left, states.shape[1]), (right, actions.shape[1])):
         axes.set_xlim(-0.6, size - 0.4)
         axes.set_xticks(np.arange(0, size, 1 + size // 20))
     return png(figure)
+
+
+def _shown(what: str, values: np.ndarray) -> str:
+    """A title, which says so if dimensions are left out."""
+    size = values.shape[1]
+    return what if size <= _MOST_DIMENSIONS else f"{what}, the first {_MOST_DIMENSIONS} of {size} dimensions"
 
 
 def _dots(axes: Any, values: np.ndarray, label: str) -> None:

@@ -13,6 +13,7 @@ from minari_obd.distilled.minari import from_minari, to_minari
 from minari_obd.distilled.repository import push
 from minari_obd.distilled.transitions import with_transitions
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.support.licences import check_known_license
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class DistilledDataset(Contents):
             SettingError: a malformed id, or a repository that holds something else.
             HubError: the server refused, or cannot be reached.
         """
-        dataset = self if license is None else replace(self, license=license)
+        dataset = self if license is None else replace(self, license=check_known_license(license))
         return push(dataset, repo_id, private=private, revision=revision, token=token)
 
     def to_minari(self, dataset_id: str, *, data_format: str | None = None) -> MinariDataset:

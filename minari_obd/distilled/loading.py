@@ -7,8 +7,8 @@ from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.minari import from_minari
 from minari_obd.distilled.repository import DISTILLED, pull
 from minari_obd.distilled.shelf import is_of_shelf, load_from_shelf, shelf_folder
-from minari_obd.errors import NotFoundError, SettingError
-from minari_obd.storage.hub import fetch
+from minari_obd.errors import NotFoundError, SettingError, did_you_mean
+from minari_obd.storage.hub import HubError, fetch
 from minari_obd.storage.minari_datasets import has_local_dataset
 
 __all__ = ["card_name", "find_folder", "load_dataset"]
@@ -38,7 +38,15 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
     if has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return DistilledDataset.of(from_minari(str(ref)))
-    return DistilledDataset.of(pull(_repository(ref), revision=revision, token=token))
+    try:
+        return DistilledDataset.of(pull(_repository(ref), revision=revision, token=token))
+    except (NotFoundError, HubError) as error:
+        if not _is_folder(Path(ref).parent) or Path(ref).parent == Path():
+            raise
+        folders = [str(path) for path in Path(ref).parent.iterdir() if path.is_dir()]
+        raise NotFoundError(
+            f"There is no folder '{ref}'; {did_you_mean(str(ref), folders)} On the Hub: {error}"
+        ) from error
 
 
 def find_folder(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> Path | None:

@@ -16,6 +16,7 @@ from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import Comparison, EvaluationReport
 from minari_obd.settings.parsing import Problem, check_values
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser
 
 __all__ = [
@@ -31,7 +32,8 @@ __all__ = [
     "validated",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""The newest. A dataset without anything of format 3 is written as format 2, for older versions of this package."""
 
 
 MOST_PAIRS = 1_000_000
@@ -78,6 +80,9 @@ class Metadata:
     """The Hub's id of the licence. Since format 2."""
     source_quantiles: list[list[float]] | None = None
     """Quantiles 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1 of the source's observations, (7, S). Since format 2."""
+    observation_fields: list[ObservationField] | None = None
+    """Which columns hold which part of an observation that was a dict or tuple, in order; left out if it was flat.
+    Since format 3."""
     transitions: bool = False
     """Whether each pair has a simulated reward and successor. Since format 2."""
     pairs_sha256: str | None = None
@@ -92,7 +97,7 @@ class Metadata:
         """Describe a dataset."""
         quantiles = dataset.source_quantiles
         return cls(
-            format=FORMAT_VERSION,
+            format=3 if dataset.observation_fields or dataset.provenance.plugins else 2,
             size=len(dataset),
             observation_mean=dataset.normaliser.mean.tolist(),  # float32 as Python floats: JSON keeps every bit
             observation_scale=dataset.normaliser.scale.tolist(),
@@ -104,6 +109,7 @@ class Metadata:
             provenance=dataset.provenance,
             license=dataset.license,
             source_quantiles=None if quantiles is None else quantiles.tolist(),
+            observation_fields=list(dataset.observation_fields) or None,
             transitions=dataset.transitions is not None,
             pairs_sha256=dataset.content_sha256,
             parquet_sha256=parquet_sha256,
@@ -111,7 +117,11 @@ class Metadata:
 
     def to_json(self) -> dict[str, Any]:
         """Return the metadata as JSON values."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
+        values = json.loads(json.dumps(asdict(self), allow_nan=False))
+        for holder, name in ((values, "observation_fields"), (values["provenance"], "plugins")):
+            if not holder[name]:  # unknown to older versions
+                del holder[name]
+        return values
 
     def contents(
         self,
@@ -143,6 +153,7 @@ class Metadata:
                     evaluation=evaluation,
                     license=self.license,
                     source_quantiles=None if quantiles is None else np.array(quantiles),
+                    observation_fields=tuple(self.observation_fields or ()),
                     transitions=transitions,
                     origin=origin,
                 )

@@ -76,6 +76,7 @@ def to_minari(
             **({} if dataset.license is None else {"license": dataset.license}),
             **({} if reference is None else {"ref_min_score": reference.random, "ref_max_score": reference.expert}),
         },
+        compact=True,
         data_format=data_format,
         root=root,
     )

@@ -42,6 +42,9 @@ class Provenance:
     """CPU threads of torch: promises to the bit hold for one number of them."""
     precision: str = "float32"
     """Type of the products in the distiller's students: ``bfloat16``, ``tf32`` or ``float32``."""
+    plugins: dict[str, str] = field(default_factory=dict)
+    """Packages (``name version``) that brought the method, density, teacher or student, by what they brought; left out
+    if this package has them all. Since format 3."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",

@@ -27,7 +27,8 @@ def check_environment_id(env_id: str) -> str:
         raise NotFoundError(f"{env_id!r} is not a plain environment id such as 'Hopper-v5'.")
     if env_id not in gym.registry:
         raise NotFoundError(
-            f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it, or "
+            f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it "
+            "(--import MODULE on the command line), or "
             + did_you_mean(env_id, [name for name in gym.registry if name[:3].lower() == env_id[:3].lower()])
         )
     return env_id

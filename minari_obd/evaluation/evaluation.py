@@ -1,7 +1,7 @@
 """Evaluation: rolls out students x episodes in lockstep."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +13,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import Batch, roll_out
 from minari_obd.errors import DataError, SettingError
-from minari_obd.evaluation.subjects import LoneTeacher, Students
+from minari_obd.evaluation.subjects import LoneTeacher, Students, as_actor
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
 from minari_obd.support.progress import progress_bar
@@ -27,7 +27,7 @@ _Part = tuple[slice, slice]
 
 
 def evaluate(
-    subject: DistilledDataset | Policy | Teacher,
+    subject: DistilledDataset | Policy | Teacher | Callable[[np.ndarray], Any] | Any,
     *,
     env: str | None = None,
     students: int | None = None,
@@ -41,7 +41,8 @@ def evaluate(
 
     Args:
         subject: a distilled dataset, from which students are cloned first; a policy, whose students are evaluated one
-            by one; or a teacher, which counts as one student.
+            by one; a teacher; a function of one raw observation (S,) that returns its action (A,); or anything with
+            such a ``predict``, as Stable-Baselines3's models have. All but the first two count as one student.
         env: a plain registered Gymnasium id; the subject's own if not given.
         students: number of students to clone from a distilled dataset; the protocol's number if not given. A policy is
             evaluated with all the students that it has.
@@ -53,7 +54,8 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        SettingError: counts or seed make no sense, the environment is unknown, or it does not fit the subject.
+        SettingError: counts or seed make no sense, the environment is unknown, or it does not fit the subject, which
+            may be none of these.
         NotFoundError: the environment is not registered.
         DataError: the environment returned rewards that are not finite.
     """
@@ -71,7 +73,7 @@ def evaluate(
     environment = make_environment(env_id)
     if isinstance(subject, DistilledDataset):
         subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
-    judged = Students(subject, given.ensemble) if isinstance(subject, Policy) else LoneTeacher(subject)
+    judged = Students(subject, given.ensemble) if isinstance(subject, Policy) else LoneTeacher(as_actor(subject))
     judged.check(environment)
     starts = Stream.EPISODES.seeds(episodes, seed)
     started = time.perf_counter()

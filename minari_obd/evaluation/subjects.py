@@ -1,19 +1,21 @@
 """Subjects that can be evaluated in an environment: students (alone or as ensembles) and teachers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from minari_obd.cloning.policy import Policy
 from minari_obd.environments.episodes import BatchPolicy
-from minari_obd.errors import SettingError
+from minari_obd.errors import DataError, SettingError
 from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, reference_scores
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["LoneTeacher", "Students", "check_fit", "known_reference"]
+__all__ = ["Function", "LoneTeacher", "Students", "as_actor", "check_fit", "known_reference"]
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,49 @@ class Students:
 
 
 @dataclass(frozen=True)
-class LoneTeacher:
-    """A teacher, which counts as one student."""
+class Function:
+    """A user's function of one observation (S,), called row by row."""
 
-    teacher: Teacher
+    function: Callable[[np.ndarray], Any]
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """Actions (B, A) for raw observations (B, S).
+
+        Raises:
+            DataError: what the function returns is no action.
+        """
+        actions = [np.asarray(self.function(state), dtype=np.float32) for state in states]
+        if actions[0].ndim != 1 or any(action.shape != actions[0].shape for action in actions):
+            raise DataError(
+                f"The function returned an array of shape {actions[0].shape} for one observation of shape "
+                f"{states[0].shape}; it must return one action, a vector."
+            )
+        return np.stack(actions)
+
+
+def as_actor(subject: Any) -> Teacher | Function:
+    """Return what a user brought as something that acts in a batch of observations.
+
+    Raises:
+        SettingError: it does not act.
+    """
+    if hasattr(subject, "act"):
+        return subject
+    if callable(getattr(subject, "predict", None)):
+        return Function(lambda observation: subject.predict(observation, deterministic=True)[0])
+    if callable(subject):
+        return Function(subject)
+    raise SettingError(
+        f"A {type(subject).__name__} cannot be evaluated; give a distilled dataset, a policy, a teacher, or a function "
+        "of one observation."
+    )
+
+
+@dataclass(frozen=True)
+class LoneTeacher:
+    """A teacher or a user's function, which counts as one student."""
+
+    teacher: Teacher | Function
 
     count = 1
     ensemble = 1
@@ -90,7 +131,20 @@ class LoneTeacher:
         return isinstance(self.teacher, FrozenTeacher)
 
     def check(self, environment: gym.Env) -> None:
-        """Accept any environment. The teacher itself refuses observations of another size."""
+        """Make sure that a function's actions have the environment's size. A teacher refuses other observations itself.
+
+        Raises:
+            SettingError: they have not.
+        """
+        if isinstance(self.teacher, Function):
+            observation, _ = environment.reset(seed=0)
+            flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))
+            found = self.teacher.act(flat[None]).shape[1:]
+            if found != environment.action_space.shape:
+                raise SettingError(
+                    f"The function returned an action of shape {found}; the environment has "
+                    f"{environment.action_space.shape}."
+                )
 
     def reference(self, env_id: str) -> ReferenceScores | None:
         """Return the reference scores of an environment, if there are any."""

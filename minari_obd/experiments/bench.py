@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minari_obd.errors import MinariObdError
-from minari_obd.experiments.cell import CellResult, Task, run_task
+from minari_obd.experiments.cell import CellResult, Task, note_tasks, run_task
 from minari_obd.experiments.grid import Cell, Grid, load_grid
 from minari_obd.experiments.processes import ProcessRunner
 from minari_obd.experiments.ray import RayRunner
@@ -31,7 +31,8 @@ def run_grid(
 
     Args:
         grid: the grid, or its TOML file.
-        out: a folder: ``cells/*.json`` for results, ``sets/*`` for distilled datasets, ``logs/*`` of processes.
+        out: a folder: ``cells/*.json`` for results, ``grid.json`` for the names of this grid's, ``sets/*`` for
+            distilled datasets, ``logs/*`` of processes.
         jobs: processes to run at a time; with 1, cells run in this process. The results are the same for any number.
         ray: spread the cells over the running Ray cluster, one core per cell; ``jobs`` is then ignored.
         progress: show bars.
@@ -49,6 +50,7 @@ def run_grid(
     # Load each source once here: datasets are then built before processes need them, and their content names results.
     sources = {name: load_offline_data(name, progress=progress).content_sha256 for name in grid.datasets}
     tasks = [_task(cell, sources[cell.recipe.source]) for cell in grid.cells()]
+    note_tasks(tasks, folder)
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
     with progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
         bar.update(len(tasks) - len(missing))

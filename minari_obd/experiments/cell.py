@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
 
-__all__ = ["CellResult", "Task", "load_results", "run_task"]
+__all__ = ["CellResult", "Task", "load_results", "note_tasks", "run_task"]
+
+_TASKS_FILE = "grid.json"
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,25 @@ class CellResult:
             ) from error
 
 
+def note_tasks(tasks: Iterable[Task], folder: Path) -> None:
+    """Note which cells the grid has: results of earlier grids stay in the folder and are not of this one."""
+    write_text(folder / _TASKS_FILE, json.dumps({"cells": [task.key for task in tasks]}, indent=1) + "\n")
+
+
 def load_results(folder: Path) -> list[CellResult]:
-    """Read every result in a bench's folder, in the order of dataset, method, size, protocol and seed.
+    """Read the results of the last grid in a bench's folder, in the order of dataset, method, size, protocol and seed.
 
     Raises:
         FormatError: a file is damaged.
     """
-    results = [CellResult.read(path) for path in sorted((folder / "cells").glob("*.json"))]
+    paths, noted = sorted((folder / "cells").glob("*.json")), folder / _TASKS_FILE
+    if noted.is_file():  # folders of version 0.1.0 have none: every cell is shown
+        try:
+            keys = set(json.loads(noted.read_text(encoding="utf-8"))["cells"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"'{noted}' is damaged ({error}); run the bench again, which writes it anew.") from error
+        paths = [path for path in paths if path.stem in keys]
+    results = [CellResult.read(path) for path in paths]
     return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
 
 
@@ -152,7 +167,7 @@ def _judge_teacher(task: Task, data: OfflineData, folder: Path, workers: int | N
     if isinstance(planned, TeacherRun):
         _copy(planned.cache_folder, kept)
     assert taught.teacher is not None
-    report = judge_teacher(taught.teacher, data.env_id, recipe, workers=workers)
+    report = judge_teacher(taught.teacher, data, recipe, workers=workers)
     return _result(task, report, taught.seconds)
 
 
@@ -161,7 +176,7 @@ def _judge_pairs(task: Task, data: OfflineData, folder: Path, workers: int | Non
     if task.cell.kind == "whole_data":
         judged = judge_pairs(data, recipe, workers=workers)
         return _result(task, judged.report, 0.0, judged.cloned_seconds)
-    prepared = prepare(recipe, data, out=folder / "sets" / task.set_key, progress=False)
+    prepared = prepare(recipe, data, out=folder / "sets" / task.set_key, overwrite=True, progress=False)
     if isinstance(prepared.teacher, TeacherRun):
         _copy(folder / "teachers" / task.teacher_key, prepared.teacher.cache_folder)
     outcome = run(prepared)

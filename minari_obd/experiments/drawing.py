@@ -11,12 +11,14 @@ import numpy as np
 
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.states import hidden_positions
+from minari_obd.support.modules import import_named
 
 __all__ = ["draw"]
 
 
 def main() -> None:
     """Read the arguments of :func:`draw` as JSON from standard input, and write its pictures to the named file."""
+    import_named()
     np.save(sys.argv[1], draw(**json.load(sys.stdin)))
 
 

@@ -103,7 +103,8 @@ def draw_training(logs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
         for number, (label, log) in enumerate(logs.items()):
             if name in log:
                 colour = _LINES[number % len(_LINES)]
-                drawn[label] = panel.plot(log["update"], log[name], lw=1.1, alpha=0.85, color=colour)[0]
+                mark = "o-" if np.isfinite(log[name]).sum() == 1 else "-"  # a line of one point shows nothing
+                drawn[label] = panel.plot(log["update"], log[name], mark, lw=1.1, ms=3, alpha=0.85, color=colour)[0]
         panel.set_title(name.replace("_", " "), fontsize=9)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
         panel.locator_params(axis="x", nbins=4)
@@ -151,9 +152,9 @@ def draw_protocols(table: BenchTable, dataset: str) -> bytes | None:
         _errorbars(axes, shown, colours[line.method], f"{line.method}, {line.size}", sideways=True)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="score")
+    axes.set(xlabel=table.unit(dataset))
     axes.grid(axis="x", lw=0.4, alpha=0.6)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(fontsize=8, frameon=False, ncols=3, loc="outside lower center")  # beside it, not over bars
     return png(figure, _DPI)
 
 
@@ -174,8 +175,8 @@ def draw_sizes(table: BenchTable, dataset: str) -> bytes | None:
             axes.annotate(method.replace("_", " "), (sizes[0], value.mean), fontsize=7, va="bottom")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set(xlabel="pairs", ylabel="score")
-    axes.legend(fontsize=8, frameon=False)
+    axes.set(xlabel="pairs", ylabel=table.unit(dataset))
+    figure.legend(fontsize=8, frameon=False, ncols=3, loc="outside lower center")
     return png(figure, _DPI)
 
 

@@ -28,7 +28,7 @@ def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) 
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
     if (place / "obd.json").is_file():
         return load_dataset(place)
-    return run(prepare(recipe, data, out=place, progress=progress)).dataset
+    return run(prepare(recipe, data, out=place, overwrite=True, progress=progress)).dataset
 
 
 def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:

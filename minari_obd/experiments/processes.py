@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from minari_obd.errors import MinariObdError
 from minari_obd.experiments.cell import Task, run_task
 from minari_obd.support.children import child_of
+from minari_obd.support.modules import import_named
 
 __all__ = ["ProcessRunner", "last_line", "start_process"]
 
@@ -20,6 +22,7 @@ def main() -> None:
     """Run the cell that standard input describes, and write its result; the last line of an error names it."""
     given = json.load(sys.stdin)
     try:
+        import_named()
         run_task(Task.from_json(given["task"]), Path(given["folder"]), workers=1)
     except MinariObdError as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -58,9 +61,11 @@ class ProcessRunner:
         return self._folder / "logs" / f"{key}.log"
 
 
-def start_process(task: Task, folder: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def start_process(
+    task: Task, folder: Path, log: IO[bytes], variables: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
     """Start a process that runs a cell and writes its result; ``log`` takes its output and its errors."""
-    arguments, environment = child_of("minari_obd.experiments.processes")
+    arguments, environment = child_of("minari_obd.experiments.processes", variables=variables)
     process = subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert process.stdin is not None
     process.stdin.write(json.dumps({"task": task.to_json(), "folder": str(folder.resolve())}).encode())

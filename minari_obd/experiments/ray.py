@@ -16,6 +16,7 @@ from minari_obd.experiments.cell import Task
 from minari_obd.experiments.processes import last_line, start_process
 from minari_obd.storage.files import write_bytes
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.modules import VARIABLE
 
 __all__ = ["RayRunner"]
 
@@ -61,7 +62,7 @@ class RayRunner:
         if task.cell.protocol is not None:
             needed.append(f"sets/{task.set_key}")
         files = {name: content for place in needed for name, content in _read(self._folder, place).items()}
-        self._running[self._work.remote(task.to_json(), files)] = task
+        self._running[self._work.remote(task.to_json(), files, os.environ.get(VARIABLE, ""))] = task
 
     def finished(self) -> dict[str, str | None]:
         """Wait briefly, and take the files of one finished cell."""
@@ -93,7 +94,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _work(given: dict[str, Any], files: _Files) -> tuple[str | None, _Files]:
+def _work(given: dict[str, Any], files: _Files, modules: str) -> tuple[str | None, _Files]:
     """Run a cell on a worker, in a separate process.
 
     Returns:
@@ -105,7 +106,7 @@ def _work(given: dict[str, Any], files: _Files) -> tuple[str | None, _Files]:
             write_bytes(folder / path, content)
         log = folder / "log"
         with log.open("wb") as said:
-            process = start_process(Task.from_json(given), folder, said)
+            process = start_process(Task.from_json(given), folder, said, {VARIABLE: modules})
         if _wait(process):
             return last_line(log), {}
         log.unlink()

@@ -113,16 +113,18 @@ class _Page:
 
     def protocols(self) -> str:
         """Return the scores of other architectures, optimisers and ensembles."""
-        lines = self.table.protocol_columns()
-        if not lines:
+        if not self.table.protocols:
             return ""
         note = (
-            "<p>Mean over datasets. The pairs were made for one student, here <i>own</i>; the others are cloned from "
+            "<p>The pairs were made for one student, here <i>own</i>; the others are cloned from "
             "the same pairs: other depths, a residual network, other optimisers, an ensemble that acts by its mean "
             "action.</p>"
         )
-        table = table_of(["pairs of", "pairs", OWN, *self.table.protocols], [fields_of(line) for line in lines])
-        return note + table + self.each(lambda d: draw_protocols(self.table, d), "students")
+        tables = ""
+        for dataset, title in self.table.of_protocols():
+            lines = self.table.protocol_columns(dataset)
+            tables += table_of([title, "pairs", OWN, *self.table.protocols], [fields_of(line) for line in lines])
+        return note + tables + self.each(lambda d: draw_protocols(self.table, d), "students")
 
     def diagnostics(self) -> str:
         """Return the pairs' diagnostics, with a table for each dataset."""

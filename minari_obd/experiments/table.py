@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from minari_obd.experiments.cell import CellResult
 from minari_obd.scores.estimates import Estimate, estimate_mean, estimate_mean_over_tasks, probability_of_improvement
 from minari_obd.scores.published import published_score
+from minari_obd.scores.references import ReferenceScores
 from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.tables import markdown_table
 
@@ -57,6 +58,25 @@ class BenchTable:
         self.datasets = list(dict.fromkeys(result.dataset for result in results))
         self.groups = list(dict.fromkeys((result.method, result.size) for result in ordered))
         self.protocols = list(dict.fromkeys(result.protocol for result in ordered if result.protocol))
+        scales: dict[str, set[ReferenceScores | None]] = {}
+        for result in results:
+            scales.setdefault(result.dataset, set()).add(result.report.reference)
+        self._scored = {name for name, found in scales.items() if len(found) == 1 and None not in found}
+        self.has_mean = len(self.datasets) == 1 or self._scored == set(self.datasets)
+        """Whether a mean over datasets means anything. Returns of different environments have no common scale."""
+
+    def unit(self, dataset: str) -> str:
+        """Return what a dataset's column holds: ``score`` if all of its results are on one scale, else ``return``."""
+        return "score" if dataset in self._scored else "return"
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Return the name and the unit of each column of the main table."""
+        named = [(name, self.unit(name)) for name in self.datasets]
+        return [*named, ("mean", self.unit(self.datasets[0]))] if self.has_mean else named
+
+    def _values(self, result: CellResult) -> np.ndarray:
+        """Return scores (students, episodes), or returns where that is the column's unit."""
+        return result.report.scores if result.dataset in self._scored else result.report.returns
 
     def of(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> list[CellResult]:
         """Return the results of a field, one for each seed."""
@@ -64,29 +84,35 @@ class BenchTable:
         return [each for each in self.results if (each.method, each.size, each.dataset, each.protocol) == wanted]
 
     def estimate(self, method: str, size: int | None, dataset: str, protocol: str | None = None) -> Estimate | None:
-        """Return the mean score of a field, or None if it has no result.
+        """Return the mean score (or return) of a field, or None if it has no result.
 
         The interval resamples seeds, because a seed's students share their pairs and teacher. With a single seed, it
         resamples the seed's students (or a teacher's episodes).
         """
-        scores = [scores_of(result) for result in self.of(method, size, dataset, protocol)]
+        scores = [self._values(result) for result in self.of(method, size, dataset, protocol)]
         if not scores:
             return None
         return estimate_mean(scores[0] if len(scores) == 1 else np.stack([np.atleast_1d(s.mean()) for s in scores]))
 
     def mean(self, method: str, size: int | None, protocol: str | None = None) -> Estimate | None:
-        """Return the mean over all datasets, with a stratified interval: seeds are resampled within each dataset."""
+        """Return the mean over all datasets, with a stratified interval: seeds are resampled within each dataset.
+
+        It is None if a field is empty, or if the columns have no common scale.
+        """
+        if not self.has_mean:
+            return None
         fields = [self.of(method, size, dataset, protocol) for dataset in self.datasets]
         if not all(fields):
             return None
-        return estimate_mean_over_tasks([np.array([scores_of(r).mean() for r in field]) for field in fields])
+        return estimate_mean_over_tasks([np.array([self._values(r).mean() for r in field]) for field in fields])
 
     def lines(self) -> list[Line]:
-        """Return the main table: a column for each dataset, then their mean."""
-        return [
-            Line(method, size, [*(self.estimate(method, size, d) for d in self.datasets), self.mean(method, size)])
-            for method, size in self.groups
-        ]
+        """Return the main table: a column for each dataset, then their mean, if it has one."""
+        found = []
+        for method, size in self.groups:
+            means = [self.mean(method, size)] if self.has_mean else []
+            found.append(Line(method, size, [*(self.estimate(method, size, d) for d in self.datasets), *means]))
+        return found
 
     def protocol_columns(self, dataset: str | None = None) -> list[Line]:
         """Return the table of other students: a column for the pairs' own protocol, then one for each other protocol.
@@ -105,6 +131,12 @@ class BenchTable:
                 found.append(Line(method, size, values))
         return found
 
+    def of_protocols(self) -> list[tuple[str | None, str]]:
+        """Return the dataset and the title of each table of other students: one of means, or one for each dataset."""
+        if self.has_mean:
+            return [(None, f"mean {self.unit(self.datasets[0])} over datasets")]
+        return [(name, f"{name}, {self.unit(name)}") for name in self.datasets]
+
     def published(self) -> list[Line]:
         """Return the papers' scores of the same methods, on data of the same name."""
         found = []
@@ -121,7 +153,7 @@ class BenchTable:
         """
         shares = []
         for dataset in self.datasets:
-            both = [[scores_of(r).mean(axis=1) for r in self.of(*group, dataset)] for group in (ours, theirs)]
+            both = [[r.report.returns.mean(axis=1) for r in self.of(*group, dataset)] for group in (ours, theirs)]
             if not all(both):
                 continue
             first, second = (np.concatenate(each)[:, None] for each in both)
@@ -130,14 +162,16 @@ class BenchTable:
 
     def to_markdown(self) -> str:
         """Return the tables, with the papers' own numbers below ours."""
-        head = ["students cloned from", "pairs", *(f"`{name}`" for name in self.datasets), "mean"]
+        titles = [f"`{name}`, {unit}" if name in self.datasets else f"{name} {unit}" for name, unit in self.columns()]
+        head = ["students cloned from", "pairs", *titles]
         parts = [markdown_table(head, [_texts(line) for line in self.lines()])]
-        if others := self.protocol_columns():
-            head = ["mean over datasets", "pairs", OWN, *self.protocols]
-            parts += [
-                "Other students, cloned from the same pairs:",
-                markdown_table(head, [_texts(line) for line in others]),
-            ]
+        for dataset, title in self.of_protocols():
+            if others := self.protocol_columns(dataset):
+                head = [title, "pairs", OWN, *self.protocols]
+                parts += [
+                    "Other students, cloned from the same pairs:",
+                    markdown_table(head, [_texts(line) for line in others]),
+                ]
         if published := self.published():
             head = ["published", *(f"D4RL's of `{name}`" for name in self.datasets)]
             rows = [[line.name, *("-" if v is None else f"{v.mean:.1f}" for v in line.values)] for line in published]
@@ -156,11 +190,6 @@ def _rank(method: str) -> int:
 
 def _texts(line: Line) -> list[str]:
     return [line.name, str(line.size or "-"), *map(text_of, line.values)]
-
-
-def scores_of(result: CellResult) -> np.ndarray:
-    """Return scores (students, episodes), or returns if the environment has no reference scores."""
-    return result.report.returns if result.report.reference is None else result.report.scores
 
 
 def text_of(estimate: Estimate | None) -> str:

@@ -12,10 +12,11 @@ __all__ = ["costs_table", "improvement_table", "published_table", "scores_table"
 
 def scores_table(table: BenchTable) -> str:
     """Return the main table."""
-    head = ["students cloned from", "pairs", *table.datasets, "mean"]
+    head = ["students cloned from", "pairs", *(f"{name}, {unit}" for name, unit in table.columns())]
+    scores = "A score is a normalised return: 0 is a random policy and 100 is the reference expert. "
     note = (
-        "<p>Normalised scores: 0 is a random policy and 100 is D4RL's expert. Means over seeds, each over all its "
-        "students and episodes, with a 95% bootstrap interval over seeds (for the mean over datasets, within each "
+        f"<p>{scores if any(unit == 'score' for _, unit in table.columns()) else ''}Means over seeds, each over all "
+        "its students and episodes, with a 95% bootstrap interval over seeds (for the mean over datasets, within each "
         "dataset).</p>"
     )
     return note + table_of(head, [fields_of(line) for line in table.lines()])

@@ -174,6 +174,7 @@ def _teacher_score(recipe: Recipe, data: OfflineData, folder: Path) -> float | N
         report = evaluate(taught.teacher, env=data.env_id, episodes=100, seed=recipe.seed)
         write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
     report = EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    report = report if data.reference is None else replace(report, reference=data.reference)
     return (report.mean_return if report.reference is None else report.score).mean
 
 

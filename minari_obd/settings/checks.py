@@ -1,19 +1,72 @@
 """Checks shared by the settings of every section."""
 
-from typing import Any
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from minari_obd.errors import SettingError
 
-__all__ = ["STRICT", "check_fraction", "check_positive"]
+__all__ = ["STRICT", "check_fraction", "check_positive", "check_types"]
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
 
 
+def check_types(section: str, settings: Any) -> None:
+    """Refuse values of another type than their fields have, as for values from a file.
+
+    Settings are also made in Python, where nothing else checks them before they are used. Scalars of NumPy become
+    Python's, and lists become tuples.
+
+    Args:
+        section: its name in messages; empty for the recipe itself.
+        settings: a dataclass of settings.
+
+    Raises:
+        SettingError: a value does not fit. It says what does.
+    """
+    hints = get_type_hints(type(settings))
+    for name in (each.name for each in fields(settings)):
+        value, kind = getattr(settings, name), hints[name]
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+            value = value.item()
+            object.__setattr__(settings, name, value)
+        if isinstance(value, list) and get_origin(kind) is tuple:
+            object.__setattr__(settings, name, tuple(value))
+        elif not _fits(value, kind):
+            given = (
+                f", such as {getattr(kind, '__name__', kind)}({value!r})"
+                if is_dataclass(kind) and isinstance(value, str)
+                else ""
+            )
+            place = f"{section}.{name}" if section else name
+            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{given}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind in (int, float):
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_said, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(kind)))
+    known = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
+    return known.get(kind) or f"a {(get_origin(kind) or kind).__name__}"
+
+
 def check_positive(section: str, **values: float | None) -> None:
-    """Refuse any setting of a section that is not above zero."""
+    """Refuse any setting of a section (empty: of the recipe itself) that is not above zero."""
     for name, value in values.items():
         if value is not None and not value > 0:
-            raise SettingError(f"{section}.{name} is {value}; it must be above zero.")
+            place = f"{section}.{name}" if section else name
+            raise SettingError(f"{place} is {value}; it must be above zero.")
 
 
 def check_fraction(section: str, **values: float) -> None:

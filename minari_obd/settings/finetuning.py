@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import SettingError
-from minari_obd.settings.checks import STRICT, check_fraction, check_positive
+from minari_obd.settings.checks import STRICT, check_fraction, check_positive, check_types
 
 __all__ = ["FinetuningRecipe"]
 
@@ -89,6 +89,7 @@ class FinetuningRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("finetuning", self)
         positive = ("learning_rate", "batch_size", "policy_delay", "buffer_size", "critic_depth", "critic_width")
         positive += ("evaluate_every", "episodes", "threads", "bc_decay", "bc_recovery")
         check_positive("finetuning", **{name: getattr(self, name) for name in positive})

@@ -3,10 +3,11 @@
 import json
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.errors import FormatError, NotFoundError, did_you_mean
 
 __all__ = ["Problem", "check_values", "parse_settings", "read_toml"]
 
@@ -20,7 +21,10 @@ def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise NotFoundError(f"There is no {kind} '{path}'; {kind}s are TOML files such as {example}.")
+        raise NotFoundError(
+            f"There is no {kind} '{path}'; {kind}s are TOML files such as {example} of "
+            "https://github.com/minari-obd/minari-obd, which an installed package does not hold."
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -80,6 +84,10 @@ def parse_settings(kind: type[_T], values: Any, origin: str) -> _T:
     """
 
     def explain(problems: list[Problem]) -> str:
-        return f"{origin} is wrong at {problems[0].place or 'its top'}: {problems[0].message}."
+        first = problems[0]
+        if first.is_unknown and len(first.location) == 1 and is_dataclass(kind):
+            known = did_you_mean(first.place, [each.name for each in fields(kind)])
+            return f"{origin} has a setting '{first.place}' that does not exist; {known}"
+        return f"{origin} is wrong at {first.place or 'its top'}: {first.message}."
 
     return check_values(kind, values, explain, default=str)

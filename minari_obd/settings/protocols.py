@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
-from minari_obd.settings.checks import STRICT, check_positive
+from minari_obd.settings.checks import STRICT, check_positive, check_types
 
 __all__ = [
     "ADAM_STUDENT",
@@ -42,6 +42,7 @@ class StudentProtocol:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("student", self)
         check_positive(
             "student", depth=self.depth, width=self.width, steps=self.steps, learning_rate=self.learning_rate
         )
@@ -73,6 +74,7 @@ class StudentDraws:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("distillation.draws", self)
         for name in ("depths", "steps", "learning_rates"):
             for value in getattr(self, name):
                 check_positive("distillation.draws", **{name: value})
@@ -119,6 +121,7 @@ class EvaluationProtocol:
     """Students that act together, by the mean of their actions, and are evaluated as one."""
 
     def __post_init__(self) -> None:
+        check_types("evaluation", self)
         check_positive("evaluation", students=self.students, episodes=self.episodes, ensemble=self.ensemble)
 
 

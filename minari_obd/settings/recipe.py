@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from minari_obd.errors import FormatError, SettingError, did_you_mean
-from minari_obd.settings.checks import STRICT, check_positive
+from minari_obd.settings.checks import STRICT, check_positive, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
 from minari_obd.settings.protocols import ADAM_STUDENT, StudentProtocol
 from minari_obd.settings.sections import (
@@ -40,7 +40,7 @@ class Recipe:
     size: int = 256
     """Number of pairs to make."""
     seed: int = 0
-    """Seed of every random number."""
+    """Random seed."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA if there is a GPU."""
     threads: int | None = None
@@ -58,13 +58,20 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        check_positive("recipe", size=self.size, threads=self.threads)
+        check_types("", self)
+        check_positive("", size=self.size, threads=self.threads)
         if self.seed < 0:
             raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
         if not self.source:
             raise SettingError(
                 "The recipe names no source; give a Minari id such as 'obd-bench/halfcheetah/medium-v0'."
             )
+
+    @property
+    def name(self) -> str:
+        """A name for the result's folder: source, method, size and seed."""
+        source = Path(self.source).name if self.source.endswith((".hdf5", ".h5")) else self.source
+        return f"{source.strip('/').replace('/', '-')}-{self.method}-{self.size}-seed-{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as nested JSON values."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import SettingError
-from minari_obd.settings.checks import STRICT, check_fraction, check_positive
+from minari_obd.settings.checks import STRICT, check_fraction, check_positive, check_types
 from minari_obd.settings.protocols import StudentDraws
 
 __all__ = [
@@ -40,6 +40,7 @@ class TeacherRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("teacher", self)
         check_positive("teacher", steps=self.steps)
         if not 0.0 <= self.average <= 1.0:
             raise SettingError(f"teacher.average is {self.average}; it must be from 0 to 1.")
@@ -59,6 +60,7 @@ class DensityRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("density", self)
         check_fraction("density", effective_fraction=self.effective_fraction)
 
 
@@ -78,6 +80,7 @@ class ValueRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("values", self)
         check_positive("values", beta=self.beta)
         check_fraction("values", effective_fraction=self.effective_fraction)
 
@@ -94,6 +97,7 @@ class OnPolicyRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("on_policy", self)
         check_fraction("on_policy", decay=self.decay)
         check_positive("on_policy", temperature=self.temperature)
 
@@ -179,6 +183,7 @@ class DistillationRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("distillation", self)
         check_positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
         check_positive("distillation", clip_to_average=self.clip_to_average)
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
@@ -204,6 +209,7 @@ class EvaluationRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("evaluation", self)
         check_positive(
             "evaluation", students=self.students, episodes=self.episodes, whole_data_steps=self.whole_data_steps
         )

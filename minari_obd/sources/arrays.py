@@ -43,12 +43,14 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
 
 
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
-    """Return the environment's reference scores from the table, otherwise those of the dataset itself."""
-    if env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
-        return reference_scores(env_id)
+    """Return the reference scores of the dataset itself, or those in the table of its environment."""
+    is_known = env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
+    table = reference_scores(env_id) if env_id is not None and is_known else None
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if not isinstance(low, int | float) or not isinstance(high, int | float) or not -np.inf < low < high < np.inf:
-        return None
+        return table
+    if table is not None and (low, high) == (table.random, table.expert):
+        return table  # which says where the numbers come from
     return ReferenceScores(float(low), float(high), "the dataset's metadata")
 
 
@@ -159,7 +161,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         action_low=np.asarray(arrays.get("action_low", low)),
         action_high=np.asarray(arrays.get("action_high", high)),
         env_id=env_id,
-        reference=find_reference(env_id, {}),
+        reference=find_reference(env_id, arrays),
         license=arrays.get("license"),
     )
 

@@ -1,11 +1,9 @@
 """Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +15,7 @@ from safetensors.numpy import load as load_safetensors
 from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
 from minari_obd.sources.scaling import ActionScale
 from minari_obd.storage.torch_files import read_stable_baselines3
+from minari_obd.support.modules import import_from_path
 
 __all__ = [
     "Behaviour",
@@ -184,14 +183,10 @@ def import_policy(name: str) -> Any:
     module, separator, attribute = name.partition(":")
     if not separator or Path(name).exists():
         return name
-    sys.path.insert(0, "")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(
-            f"The policy '{name}' cannot be imported: {error}; name it as module:function, with the module on Python's "
-            "path."
-        ) from error
+    found = import_from_path(module)
+    if not hasattr(found, attribute):
+        raise SettingError(f"The policy '{name}' cannot be imported: '{module}' has no '{attribute}'.")
+    return getattr(found, attribute)
 
 
 def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from minari_obd.sources.behaviours import (
     load_bundled,
     load_stable_baselines3,
 )
+from minari_obd.sources.fields import fields_of_space
 from minari_obd.storage.minari_datasets import (
     check_dataset_id,
     check_space,
@@ -31,7 +32,7 @@ from minari_obd.storage.minari_datasets import (
     has_local_dataset,
     write_dataset,
 )
-from minari_obd.support.licences import check_license
+from minari_obd.support.licences import check_known_license
 from minari_obd.support.progress import progress_bar
 
 __all__ = ["collect", "collect_chain", "resolve_behaviour"]
@@ -100,6 +101,8 @@ def collect(
     seed: int = 0,
     description: str | None = None,
     license: str | None = None,
+    author: str | None = None,
+    author_email: str | None = None,
     progress: bool = True,
 ) -> str:
     """Roll out a policy and store its steps as a Minari dataset.
@@ -113,6 +116,8 @@ def collect(
         seed: seed of environments and actions. The same seed on the same machine gives the same bytes.
         description: a sentence for the dataset's metadata.
         license: the Hub's id of the data's licence, such as ``cc-by-4.0``. Distilled sets inherit it.
+        author: who answers for the data, for its metadata; left out if not given.
+        author_email: how to reach them; left out if not given.
         progress: show a bar.
 
     Returns:
@@ -123,7 +128,8 @@ def collect(
         NotFoundError: the environment or the policy is unknown.
         SettingError: the policy does not fit the environment, or steps or seed make no sense.
     """
-    given = {"description": description, "license": license, "progress": progress}
+    given: dict[str, Any] = {"description": description, "license": license, "progress": progress}
+    given |= {"author": author, "author_email": author_email}
     return collect_chain(dataset_id, env_id, [policy], steps=steps, seed=seed, **given)
 
 
@@ -137,11 +143,13 @@ def collect_chain(
     description: str | None = None,
     algorithm: str | None = None,
     license: str | None = None,
+    author: str | None = None,
+    author_email: str | None = None,
     progress: bool = True,
 ) -> str:
     """Roll out several policies in turn, each for an equal share of the steps, as :func:`collect` does for one."""
     check_dataset_id(dataset_id)
-    check_license(license)
+    check_known_license(license)
     if has_local_dataset(dataset_id):
         raise DataError(
             f"The Minari dataset '{dataset_id}' already exists; remove it with `minari delete {dataset_id}` "
@@ -177,8 +185,7 @@ def collect_chain(
     first = environments[0]
     observed = first.observation_space
     names = ", ".join(each.name for each in behaviours)
-    known_scores = env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
-    scores = reference_scores(env_id) if known_scores else None
+    scores = reference_scores(env_id) if env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES else None
     write_dataset(
         dataset_id,
         buffers,
@@ -189,11 +196,14 @@ def collect_chain(
         description=description or f"{steps:,} steps of {names} in {env_id}, seed {seed}, collected by minari-obd.",
         env_id=env_id,
         eval_env_id=env_id,
+        author=author,
+        author_email=author_email,
         requirements=[f"gymnasium=={version('gymnasium')}", *_mujoco_requirement(first)],
         metadata={
             "collection": {"policies": names, "steps": steps, "seed": seed, "minari_obd": version("minari-obd")},
             **({"ref_min_score": scores.random, "ref_max_score": scores.expert} if scores else {}),
             **({"license": license} if license else {}),
+            **({} if is_flat(observed) else {"observation_fields": [asdict(f) for f in fields_of_space(observed)]}),
         },
     )
     return dataset_id

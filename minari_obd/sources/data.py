@@ -9,6 +9,7 @@ import numpy as np
 
 from minari_obd.errors import DataError
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
 
@@ -49,6 +50,8 @@ class OfflineData:
     """Reference scores, if there are any."""
     flattened_from: str | None = None
     """Description of the observation space before Gymnasium flattened it; None if it was flat."""
+    observation_fields: tuple[ObservationField, ...] = ()
+    """Which columns hold which part of the observation before it was flattened; empty if it was flat."""
     license: str | None = None
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     episode_starts: np.ndarray = field(init=False)

@@ -19,8 +19,9 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         source: a Minari id (a local one is read, an ``obd-bench/*`` one is built, any other is downloaded by Minari),
             a ``minari.MinariDataset``, the path of a D4RL-style HDF5 file, a mapping of arrays with the keys
             ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
-            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``), or an
-            :class:`OfflineData`. Arrays and files without bounds get -1 and 1 if all actions lie within.
+            ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``,
+            ``ref_min_score``, ``ref_max_score``), or an :class:`OfflineData`. Arrays and files without bounds get
+            -1 and 1 if all actions lie within.
         download: let Minari download an id that is not local.
         progress: show bars for long operations.
 

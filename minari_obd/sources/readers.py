@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -12,6 +12,8 @@ from minari_obd.errors import DataError, FormatError, NotFoundError, SettingErro
 from minari_obd.sources.arrays import ROWS, action_bounds, check_continuous, find_reference
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.data import OfflineData
+from minari_obd.sources.fields import ObservationField, fields_of_space
+from minari_obd.storage.downloads import download as download_dataset
 from minari_obd.storage.minari_datasets import has_local_dataset, is_dataset_id, local_dataset_ids, open_local_dataset
 from minari_obd.support.licences import check_license
 
@@ -27,8 +29,6 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
     Raises:
         NotFoundError: the dataset is neither on this machine nor where Minari looks.
     """
-    import minari
-
     if has_local_dataset(dataset_id):
         return open_local_dataset(dataset_id)
     if dataset_id in BENCHMARK:
@@ -42,7 +42,7 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
     if not is_dataset_id(dataset_id) or dataset_id.startswith("obd-bench/") or not download:
         raise NotFoundError(f"There is no dataset '{dataset_id}'; {did_you_mean(dataset_id, known)}")
     try:
-        minari.download_dataset(dataset_id)
+        download_dataset(dataset_id)
     except Exception as error:  # anything that the network, the remote or Minari may raise
         raise NotFoundError(
             f"There is no dataset '{dataset_id}' here, and Minari could not download it ({_first_line(error)}); "
@@ -114,7 +114,19 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         reference=find_reference(env_id, dataset.storage.metadata),
         license=_license(dataset.storage.metadata.get("license")),
         flattened_from=None if flat else str(observation_space),
+        observation_fields=_fields(observation_space, dataset.storage.metadata),
     )
+
+
+def _fields(space: gym.Space, metadata: Mapping[str, Any]) -> tuple[ObservationField, ...]:
+    """Return the parts of flattened observations: of the space, or those that `collect` noted when it flattened."""
+    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
+        return tuple(fields_of_space(space))
+    try:
+        noted = [ObservationField(**each) for each in metadata.get("observation_fields", ())]
+        return tuple(noted) if sum(each.size for each in noted) == space.shape[0] else ()
+    except TypeError:  # anyone may have written the metadata; without the parts, the columns have no names
+        return ()
 
 
 def _environment_id(dataset: "MinariDataset") -> str | None:

@@ -23,6 +23,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
 from minari_obd.storage.building import BUILDING, SPACE_ADVICE, check_room, locked, sweep
+from minari_obd.storage.hdf5 import repack
 from minari_obd.support.interrupts import interrupted_by_termination
 
 __all__ = [
@@ -43,14 +44,9 @@ _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
 _READ_ID = re.compile(r"(?:\w[\w-]*/)*\w[\w-]*-v\d+")  # what is there already may have such an id
 
 
-_AUTHOR = "The minari-obd authors"
-
-
 _CODE = "https://github.com/minari-obd/minari-obd"
 
-
 _FORMATS = ("hdf5", "arrow", "parquet")
-
 
 _MOST_METADATA_BYTES = 64 * 2**20
 
@@ -182,7 +178,10 @@ def write_dataset(
     env_id: str | None = None,
     eval_env_id: str | None = None,
     requirements: Sequence[str] = (),
+    author: str | None = None,
+    author_email: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    compact: bool = False,
     data_format: str | None = None,
     root: Path | None = None,
 ) -> Path:
@@ -200,6 +199,9 @@ def write_dataset(
         env_id: the environment that produced the data, if one did.
         eval_env_id: the environment to evaluate in.
         requirements: pip requirements to make the environment.
+        author: who answers for the data; left out if not given.
+        author_email: how to reach them; left out if not given.
+        compact: write an HDF5 file for very short episodes, where Minari's own has 15 kB for each.
         metadata: further JSON values to store, reference scores among them.
         data_format: Minari's storage format, ``hdf5`` (if not given), ``arrow`` or ``parquet``.
         root: a Minari folder other than the user's.
@@ -234,14 +236,16 @@ def write_dataset(
                 observation_space=observation_space,
                 action_space=action_space,
                 algorithm_name=algorithm,
-                author=_AUTHOR,
-                author_email="minari-obd@users.noreply.github.com",
+                author=author,
+                author_email=author_email,
                 code_permalink=_CODE,
                 description=description,
                 requirements=list(requirements),
                 data_format=data_format,
             )
             dataset.storage.update_metadata({**checked, **_bare_ids(env_spec=env_id, eval_env_spec=eval_env_id)})
+            if compact and data_format in (None, "hdf5"):
+                repack(building / dataset_id / "data" / "main_data.hdf5")
         with _minari_root(root):
             namespace = dataset_id.rpartition("/")[0]
             if namespace and namespace not in list_local_namespaces():

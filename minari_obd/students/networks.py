@@ -89,8 +89,8 @@ class ModuleStudent:
 
     make: Callable[[int, int], torch.nn.Module]
     """Takes the state and action sizes and returns a new module that maps (B, S) to (B, A)."""
-    action_size: int
-    """A, which cannot be derived from the parameters."""
+    action_size: int | None = None
+    """A, if it shall be checked; otherwise it is found from the shapes of the parameters."""
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Return the parameters of E new modules, in the order of ``named_parameters``.
@@ -98,7 +98,7 @@ class ModuleStudent:
         Raises:
             SettingError: the action size is not the student's.
         """
-        if action_size != self.action_size:
+        if self.action_size not in (None, action_size):
             raise SettingError(
                 f"This student's actions have {self.action_size} dimensions, but the pairs' have {action_size}; set "
                 f"action_size to {action_size}."
@@ -115,7 +115,7 @@ class ModuleStudent:
         count = len(parameters[0])
         states = states if states.dim() == 3 else states.expand(count, -1, -1)
         with torch.device("meta"):  # only the network's structure; its values are the parameters
-            module = self.make(states.shape[-1], self.action_size)
+            module = self.make(states.shape[-1], self._action_size(parameters, states.shape[-1]))
         names = [name for name, _ in module.named_parameters()]
         actions = [
             torch.func.functional_call(
@@ -124,6 +124,14 @@ class ModuleStudent:
             for e in range(count)
         ]
         return torch.stack(actions)
+
+    def _action_size(self, parameters: Sequence[Tensor], state_size: int) -> int:
+        """Return the one A with which a new module has parameters of these shapes."""
+        shapes = [p.shape[1:] for p in parameters]
+        for size in sorted({int(n) for shape in shapes for n in shape}):
+            if [p.shape for p in self.make(state_size, size).parameters()] == shapes:
+                return size
+        raise SettingError("The parameters are not those of this module; was the student network changed since?")
 
 
 def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from minari_obd.errors import FormatError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import Holding, publish
 from minari_obd.storage.tensors import read_header, read_tensors, reading, write_tensors
-from minari_obd.support.licences import check_license
+from minari_obd.support.licences import check_known_license
 from minari_obd.teachers.actor_critic import ActorCritic
 from minari_obd.teachers.card import TEACHER_FILE, algorithm_of, teacher_card
 from minari_obd.teachers.networks import Layers, has_norms, layers_below, named_tensors
@@ -80,7 +80,7 @@ class FrozenTeacher(ActorCritic):
             SettingError: a malformed id or licence, or a repository that holds something else.
             HubError: the server refused, or cannot be reached.
         """
-        check_license(license)
+        check_known_license(license)
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.save(scratch)
             (folder / _CARD_FILE).write_text(teacher_card(self, repo_id, license), encoding="utf-8")

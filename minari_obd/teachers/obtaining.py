@@ -8,9 +8,11 @@ from minari_obd.registry import TEACHERS
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import choose_device
+from minari_obd.teachers.algorithms import Algorithm
 from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.teachers.training import TeacherRun
 
@@ -27,7 +29,9 @@ class ObtainedTeacher:
     """Wall time of its training; zero if there was nothing to train."""
 
 
-def plan_teacher(recipe: Recipe, data: OfflineData, given: Teacher | None = None) -> Teacher | TeacherRun:
+def plan_teacher(
+    recipe: Recipe, data: OfflineData, given: Teacher | None = None
+) -> Teacher | TeacherRun | PluginTraining:
     """Return the teacher, or the training that will make it. Nothing takes long here.
 
     Args:
@@ -42,6 +46,9 @@ def plan_teacher(recipe: Recipe, data: OfflineData, given: Teacher | None = None
     """
     settings = recipe.resolved().teacher
     if given is None and settings.algorithm in TEACHERS.names():
+        found = TEACHERS.get(settings.algorithm)
+        if not isinstance(found, Algorithm):
+            return PluginTraining(settings.algorithm, found, data, settings.steps, recipe.seed, settings.options)
         chosen = settings.options, settings.average, settings.precision
         device = choose_device(recipe.device)
         return TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
@@ -58,12 +65,15 @@ def plan_teacher(recipe: Recipe, data: OfflineData, given: Teacher | None = None
     return given
 
 
-def obtain_teacher(planned: Teacher | TeacherRun | None, *, progress: bool = True) -> ObtainedTeacher:
+def obtain_teacher(planned: Teacher | TeacherRun | PluginTraining | None, *, progress: bool = True) -> ObtainedTeacher:
     """Return the planned teacher; train it, unless this very training was done before.
 
     Raises:
         MinariObdError: the training diverged.
     """
+    if isinstance(planned, PluginTraining):
+        started = time.perf_counter()
+        return ObtainedTeacher(planned.train(), time.perf_counter() - started)
     if not isinstance(planned, TeacherRun):
         return ObtainedTeacher(planned)
     was_cached, started = planned.is_cached, time.perf_counter()

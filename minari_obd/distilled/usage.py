@@ -1,0 +1,66 @@
+"""Usage: the code on a dataset card that loads the pairs and clones from them."""
+
+from minari_obd.distilled.contents import Contents
+from minari_obd.distilled.minari import minari_name
+
+__all__ = ["usage"]
+
+
+def usage(dataset: Contents, repo_id: str) -> str:
+    """Return Markdown: code that loads a published dataset with and without this package.
+
+    Args:
+        dataset: the pairs.
+        repo_id: ``organisation/name`` of the repository.
+    """
+    organisation, name = repo_id.split("/")
+    minari = f"""
+```python
+import minari  # pip install 'minari[hdf5,hf]' pillow; with MINARI_REMOTE=hf://{organisation} in the environment
+ds = minari.load_dataset("{name}/pairs-v0", download=True)
+```
+"""
+    # Minari takes the repository's name from the dataset's id, so a name that no id may have cannot be reached.
+    reachable = minari if minari_name(name) == name else ""
+    return f"""```python
+import minari_obd
+policy = minari_obd.clone(minari_obd.load_dataset("{repo_id}"))   # policy(observations) -> actions
+```
+
+Without this package:
+
+```python
+import datasets  # pip install datasets
+ds = datasets.load_dataset("{repo_id}", split="train").with_format("torch")
+```
+{reachable}{_cloning(dataset, repo_id)}"""
+
+
+def _cloning(dataset: Contents, repo_id: str) -> str:
+    """Return plain torch code that clones the student that the pairs were made for, if it is an MLP."""
+    p = dataset.protocol
+    if p.network != "mlp" or p.batch_size is not None:
+        return ""
+    sizes = [dataset.observations.shape[1], *[p.width] * p.depth, dataset.actions.shape[1]]
+    optimiser = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[p.optimiser]
+    momentum = f", momentum={p.momentum}" if p.momentum else ""
+    return f"""
+The same policy in plain torch, cloned from these pairs:
+
+```python
+import json, pathlib, torch
+from huggingface_hub import hf_hub_download
+obd = json.loads(pathlib.Path(hf_hub_download("{repo_id}", "obd.json", repo_type="dataset")).read_text())
+names = "observation_mean", "observation_scale", "action_low", "action_high"
+mean, scale, low, high = (torch.tensor(obd[name]) for name in names)
+states, actions = (ds[:]["observation"] - mean) / scale, 2 * (ds[:]["action"] - low) / (high - low) - 1
+sizes = {sizes}
+layers = [m for i, o in zip(sizes, sizes[1:]) for m in (torch.nn.Linear(i, o), torch.nn.ReLU())]
+for layer in layers[::2]: torch.nn.init.orthogonal_(layer.weight, 2**0.5), torch.nn.init.zeros_(layer.bias)
+net = torch.nn.Sequential(*layers[:-1], torch.nn.Tanh())
+optimiser = torch.optim.{optimiser}(net.parameters(), lr={p.learning_rate}{momentum})
+for _ in range({p.steps}):
+    optimiser.zero_grad(), (net(states) - actions).square().mean().backward(), optimiser.step()
+policy = lambda observation: low + (net((observation - mean) / scale) + 1) / 2 * (high - low)
+```
+"""
