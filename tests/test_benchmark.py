@@ -47,7 +47,7 @@ print(sorted(k for k in dataset.storage.metadata if k in ("description", "code_p
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['author', 'code_permalink', 'description', 'requirements']"
+    assert done.stdout.strip() == "['code_permalink', 'description', 'requirements']"  # nobody is named unasked
 
 
 def test_every_row_is_what_the_environment_answers() -> None:
