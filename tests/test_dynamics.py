@@ -197,9 +197,11 @@ def test_rollouts_end_where_members_disagree(fitted: DynamicsEnsemble) -> None:
     given = {"policy_count": 1, "lanes": 30, "steps": 40, "horizon": 1_000, "noise": 0.0}
     push = lambda states: torch.ones(*states.shape[:2], 1)  # noqa: E731
     usual = roll_out(fitted, push, starts, generator=torch.Generator().manual_seed(0), **given)
+    assert usual.lost < 0.5
     strict = replace(fitted, limit=torch.tensor(0.0))
     cut = roll_out(strict, push, starts, generator=torch.Generator().manual_seed(0), **given)
     assert cut.ends.all()
+    assert cut.lost == 1.0
     assert 0.0 < float(usual.ends.float().mean()) < 0.3  # pushed to one side, the cart leaves the track
 
 

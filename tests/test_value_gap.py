@@ -15,7 +15,7 @@ from minari_obd.dynamics.fitting import DynamicsRun, DynamicsSettings
 from minari_obd.errors import DataError, SettingError
 from minari_obd.settings.protocols import StudentDraws, StudentProtocol
 from minari_obd.settings.recipe import Recipe
-from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
+from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe, TeacherRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
@@ -185,6 +185,22 @@ def test_the_default_method_asks_for_the_gap_and_for_student_states(
     assert without.observations.tobytes() == other.observations.tobytes()
     rule = minari_obd.distill(small_data, teacher=RuleTeacher(), recipe=recipe, progress=False)
     assert "gap_fault" not in rule.provenance.targets
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_an_ensemble_that_cannot_follow_the_teacher_is_left_out_unless_asked_for(
+    share: float | None, small_data: OfflineData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = DynamicsRun(small_data, 0, torch.device("cpu"), FEW).fit(progress=False)
+    ensemble.details["unexplained"] = 0.5
+    monkeypatch.setattr(DynamicsRun, "fit", lambda self, progress: replace(ensemble, limit=torch.tensor(0.0)))
+    squared = replace(QUICK, method="vgd", distillation=replace(SETTINGS, objective="squared"))
+    recipe = replace(squared, student_states=StudentStatesRecipe(share=share))
+    found = minari_obd.distill(small_data, teacher=RuleTeacher(), recipe=recipe)
+    said = found.provenance.targets["dynamics"]
+    assert said["lost"] == 1.0
+    assert said["is_used"] == (share is not None)
+    assert ("100% go where the data says nothing" in capsys.readouterr().err) == (share is None)
 
 
 def one_step(rewards: np.ndarray, actions: np.ndarray) -> OfflineData:

@@ -30,6 +30,8 @@ __all__ = ["Outcome", "add_student_states", "build_targets", "distill", "fit_den
 
 _MOST_UNEXPLAINED = 0.9
 """Share of the variance of next states beyond which an ensemble knows nothing."""
+_MOST_LOST = 0.5
+"""Share of the teacher's episodes in an ensemble that may leave what it knows."""
 
 
 @dataclass(frozen=True)
@@ -144,22 +146,25 @@ def build_targets(prepared: Prepared, teacher: Teacher | None, density: Density 
 def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> Targets:
     """Return the targets with the states that students visit in the learned dynamics, if the run asks for them.
 
-    An ensemble that predicts next states hardly better than their mean is not used; the plan and the details say so.
+    An ensemble that predicts next states hardly better than their mean is not used, nor, unless the recipe asks for the
+    states, one that the teacher itself mostly leaves; the plan and the details say so.
     """
     if prepared.dynamics is None or teacher is None:
         return targets
-    ensemble = prepared.dynamics.fit(progress=prepared.progress)
-    is_used = ensemble.unexplained <= _MOST_UNEXPLAINED
-    details = {**targets.details, "dynamics": {**ensemble.details, "is_used": is_used}}
-    if prepared.progress:
-        print_dynamics(ensemble.unexplained, is_used)
-    if not is_used:
-        return replace(targets, details=details)
     assert not isinstance(prepared.method, Selection)
-    recipe, seed = prepared.recipe, prepared.recipe.seed
+    recipe = prepared.recipe
+    ensemble = prepared.dynamics.fit(progress=prepared.progress)
     settings = replace(recipe.student_states, share=student_share(recipe, prepared.method))
-    visited = StudentStates(ensemble, prepared.data, teacher, settings, seed)
-    return replace(targets, details=details, visited=visited)
+    visited = StudentStates(ensemble, prepared.data, teacher, settings, recipe.seed)
+    fault = None
+    if ensemble.unexplained > _MOST_UNEXPLAINED:
+        fault = "that is too little to say where students go"
+    elif visited.lost > _MOST_LOST and recipe.student_states.share is None:
+        fault = f"but of the teacher's own episodes, {visited.lost:.0%} go where the data says nothing"
+    if prepared.progress:
+        print_dynamics(ensemble.unexplained, fault)
+    details = {**targets.details, "dynamics": {**ensemble.details, "lost": visited.lost, "is_used": fault is None}}
+    return replace(targets, details=details, visited=None if fault else visited)
 
 
 def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> OuterResult:

@@ -64,12 +64,12 @@ def print_gap_fault(fault: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
 
 
-def print_dynamics(unexplained: float, is_used: bool) -> None:
-    """Print how well the ensemble predicts, in red if it is left out."""
+def print_dynamics(unexplained: float, fault: str | None) -> None:
+    """Print how well the ensemble predicts, in red, with the cause, if it is left out."""
     text = f"  dynamics     {1.0 - unexplained:.1%} of the variance of held-out next states predicted"
-    if not is_used:
-        text += "; that is too little to say where students go, so the data's states are used alone"
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=None if is_used else "red")
+    if fault:
+        text += f"; {fault}, so the data's states are used alone"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red" if fault else None)
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,13 @@ class Rollouts:
     """Rewards of the steps, shape (T, E, L)."""
     ends: Tensor
     """Whether the lane's episode ended with the step, by a terminal state, the horizon or disagreement, (T, E, L)."""
+    losses: Tensor
+    """Whether it ended by disagreement, (T, E, L)."""
+
+    @property
+    def lost(self) -> float:
+        """Share of the episodes that ended where members disagree too much to go on; 0 if none ended."""
+        return float(self.losses.sum() / self.ends.sum().clamp(min=1))
 
 
 @torch.no_grad()
@@ -74,7 +81,7 @@ def roll_out(
     states = drawn()
     # Lanes begin at different ages, so that they do not all start again at once.
     age = torch.randint(horizon, (policy_count, lanes), generator=generator).to(device)
-    found: tuple[list[Tensor], ...] = [], [], []
+    found: tuple[list[Tensor], ...] = [], [], [], []
     for _ in range(steps):
         actions = policies(states)
         if noise:
@@ -85,7 +92,7 @@ def roll_out(
         is_lost = ungrouped(predicted.disagreement > ensemble.limit)[..., 0]
         is_terminal = ungrouped(predicted.ends > 0.5)[..., 0]
         is_over = is_lost | is_terminal | (age >= horizon)
-        for kept, each in zip(found, (states, ungrouped(predicted.rewards)[..., 0], is_over), strict=True):
+        for kept, each in zip(found, (states, ungrouped(predicted.rewards)[..., 0], is_over, is_lost), strict=True):
             kept.append(each)
         states = torch.where(is_over[..., None], drawn(), ungrouped(predicted.states))
         age = torch.where(is_over, 0, age)

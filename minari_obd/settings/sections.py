@@ -137,8 +137,8 @@ class StudentStatesRecipe:
 class DistillationRecipe:
     """The outer loop, which optimises the pairs."""
 
-    initial: Literal["random", "kmeans"] = "random"
-    """States from which the pairs start: drawn uniformly, or those nearest to the centres of k-means."""
+    initial: Literal["random", "kmeans"] = "kmeans"
+    """States from which the pairs start: those nearest to the centres of k-means, or (the papers') drawn uniformly."""
     objective: Literal["auto", "squared", "value_gap"] = "auto"
     """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
     less the teacher's critics value the student's action than the teacher's. `auto`: `value_gap` for method `vgd` with

@@ -18,6 +18,7 @@ from minari_obd.teachers.protocol import Teacher, bounded_actions
 __all__ = ["StudentStates"]
 
 _LANES = 50  # rollouts at once for each policy
+_FOLLOWED = 200
 _STARTS = 4_096
 _STEPS = 200
 _STATES = 4_096  # kept of each round
@@ -53,6 +54,26 @@ class StudentStates:
         """States that the teacher itself visits, with the same noise, to judge pairs on."""
         generator = torch.Generator().manual_seed(Stream.VISITS.seed(self.seed))
         return self._rolled(lambda states: self._wanted(states[0])[None], 1, generator)
+
+    @cached_property
+    def lost(self) -> float:
+        """Share of the teacher's own episodes in the ensemble, without noise, that leave what the ensemble knows.
+
+        They start where the data's episodes start. Where the ensemble cannot follow the teacher, what it says of
+        students that imitate the teacher means nothing.
+        """
+        rolled = roll_out(
+            self.ensemble,
+            lambda states: self._wanted(states[0])[None],
+            self.starts[:_STARTS],
+            policy_count=1,
+            lanes=_FOLLOWED,
+            steps=self.settings.horizon,
+            horizon=self.settings.horizon,
+            noise=0.0,
+            generator=torch.Generator().manual_seed(Stream.VISITS.seed(self.seed)),
+        )
+        return rolled.lost
 
     def visit(self, policies: Policies, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Follow ``count`` policies, and return 4,096 of the states that they visit with the teacher's actions."""
