@@ -217,6 +217,15 @@ def test_visited_states_have_the_teachers_clean_actions(fitted: DynamicsEnsemble
     assert visited.held_out[0].shape == states.shape
 
 
+def test_rollouts_start_in_states_that_weigh(fitted: DynamicsEnsemble) -> None:
+    data = cart()
+    weights = (data.observations[:, 0] > 0.5).astype(np.float32)
+    starts = StudentStates(fitted, data, Pusher(), STATES, 0, weights).starts
+    anywhere = data.normaliser.denormalise(starts[4_096:].numpy())
+    assert (anywhere[:, 0] > 0.49).all()
+    assert len(np.unique(anywhere, axis=0)) > 100
+
+
 def test_batches_hold_the_share_that_was_asked_for(fitted: DynamicsEnsemble) -> None:
     data = cart()
     states = data.normaliser.normalise(data.observations)

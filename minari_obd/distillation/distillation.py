@@ -155,7 +155,7 @@ def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Tar
     recipe = prepared.recipe
     ensemble = prepared.dynamics.fit(progress=prepared.progress)
     settings = replace(recipe.student_states, share=student_share(recipe, prepared.method))
-    visited = StudentStates(ensemble, prepared.data, teacher, settings, recipe.seed)
+    visited = StudentStates(ensemble, prepared.data, teacher, settings, recipe.seed, targets.weights)
     fault = None
     if ensemble.unexplained > _MOST_UNEXPLAINED:
         fault = "that is too little to say where students go"

@@ -29,8 +29,9 @@ class StudentStates:
     """States that policies visit in the ensemble, with the teacher's actions there.
 
     Theorem 2 of 2410.22728 takes errors at the states of the student, not at those of the data. The rollouts start
-    half at the data's episode starts and half anywhere in the data. Noise on the students' actions makes them leave
-    their way and shows how the teacher comes back (as DART, Laskey et al. 2017, 1703.09327); labels have no noise.
+    half at the data's episode starts and half in states of the data, drawn by weight. Noise on the students' actions
+    makes them leave their way and shows how the teacher comes back (as DART, Laskey et al. 2017, 1703.09327); labels
+    have no noise.
     """
 
     ensemble: DynamicsEnsemble
@@ -38,14 +39,16 @@ class StudentStates:
     teacher: Teacher
     settings: StudentStatesRecipe
     seed: int
+    weights: np.ndarray | None = None
+    """Weights of the data's states, shape (N,), to start in proportion to; equal if not given."""
 
     @cached_property
     def starts(self) -> Tensor:
         """Normalised states to start at, shape (N, S)."""
         rng, firsts = Stream.VISITS.generator(self.seed), self.data.episode_starts
-        rows = np.concatenate(
-            [firsts[rng.integers(len(firsts), size=_STARTS)], rng.integers(len(self.data), size=_STARTS)]
-        )
+        weights = np.ones(len(self.data)) if self.weights is None else np.asarray(self.weights, np.float64)
+        anywhere = rng.choice(len(self.data), _STARTS, p=weights / weights.sum())
+        rows = np.concatenate([firsts[rng.integers(len(firsts), size=_STARTS)], anywhere])
         states = self.data.normaliser.normalise(self.data.observations[rows])
         return torch.from_numpy(states).to(self.ensemble.low.device)
 
