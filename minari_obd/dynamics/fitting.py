@@ -17,6 +17,7 @@ from minari_obd.dynamics.ensemble import DynamicsEnsemble, draw_parameters, pred
 from minari_obd.errors import MinariObdError
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
+from minari_obd.storage.cache import check_cache
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.support.devices import cache_root
 from minari_obd.support.interrupts import deferred_interrupts
@@ -113,6 +114,7 @@ class DynamicsRun:
         """
         if self.is_cached:
             return DynamicsEnsemble.load(self.path).to(self.device)
+        check_cache()
         fit, settings = _Fit.begin(self), self.settings
         record = fit.read(self.checkpoint) if self.checkpoint.is_file() else _Record()
         torch.set_num_threads(record.threads)  # bits depend on it

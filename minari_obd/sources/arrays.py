@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minari_obd.errors import DataError, FormatError, NotFoundError
-from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, reference_scores
+from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.data import OfflineData
 
 __all__ = ["ROWS", "action_bounds", "check_continuous", "find_reference", "from_arrays", "from_d4rl_file"]
@@ -44,8 +44,7 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
 
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
     """Return the reference scores of the dataset itself, or those in the table of its environment."""
-    is_known = env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
-    table = reference_scores(env_id) if env_id is not None and is_known else None
+    table = reference_of(env_id)
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if not isinstance(low, int | float) or not isinstance(high, int | float) or not -np.inf < low < high < np.inf:
         return table

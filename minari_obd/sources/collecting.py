@@ -14,7 +14,7 @@ from minari.data_collector import EpisodeBuffer
 from minari_obd.environments.episodes import Step, run_episodes
 from minari_obd.environments.making import is_flat, make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
-from minari_obd.scores.references import REFERENCE_SCORES, reference_scores
+from minari_obd.scores.references import reference_of
 from minari_obd.sources.behaviours import (
     Behaviour,
     CallableBehaviour,
@@ -185,7 +185,7 @@ def collect_chain(
     first = environments[0]
     observed = first.observation_space
     names = ", ".join(each.name for each in behaviours)
-    scores = reference_scores(env_id) if env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES else None
+    scores = reference_of(env_id)
     write_dataset(
         dataset_id,
         buffers,

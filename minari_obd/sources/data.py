@@ -1,14 +1,14 @@
 """Offline data: the source of a distillation, as flat, aligned, validated arrays."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from minari_obd.errors import DataError
-from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
@@ -123,6 +123,16 @@ class OfflineData:
             f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, "
             f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
         )
+
+    def in_environment(self, env_id: str | None) -> "OfflineData":
+        """Return the data as that of another environment, or as it is if ``env_id`` is None.
+
+        Its own reference scores stay if it named no environment; otherwise, they are the other environment's.
+        """
+        if env_id in (None, self.env_id):
+            return self
+        reference = self.reference if self.env_id is None and self.reference is not None else reference_of(env_id)
+        return replace(self, env_id=env_id, reference=reference)
 
     @cached_property
     def normaliser(self) -> Normaliser:

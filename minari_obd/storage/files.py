@@ -12,24 +12,31 @@ from minari_obd.errors import SettingError
 __all__ = ["check_new", "check_writable", "replacing", "write_bytes", "write_text"]
 
 
-def check_writable(path: str | Path) -> Path:
+def check_writable(
+    path: str | Path, name: str = "output path", advice: str = "choose a folder that you may write to"
+) -> Path:
     """Make sure, before any long work, that ``path`` can be written later.
 
     Creates the missing parent folders and nothing else.
 
+    Args:
+        path: a file or a folder.
+        name: what it is called in the error.
+        advice: what to do, for the error.
+
     Raises:
-        SettingError: a parent is a file, or may not be written.
+        SettingError: a parent is a file, may not be written, or is full.
     """
     path = Path(path)
     probe = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(b"0")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise SettingError(
-            f"The output path '{path}' cannot be written ({error.strerror}); choose a folder that you may write to."
-        ) from error
+        raise SettingError(f"The {name} '{path}' cannot be written ({error.strerror}); {advice}.") from error
     return path
 
 

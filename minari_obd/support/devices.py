@@ -15,8 +15,17 @@ __all__ = ["cache_root", "choose_device", "cpu_threads", "fastest_thread_count"]
 
 
 def cache_root() -> Path:
-    """Folder of trained teachers and checkpoints: ``MINARI_OBD_CACHE``, else ``~/.cache/minari_obd``."""
-    return Path(os.environ.get("MINARI_OBD_CACHE") or Path.home() / ".cache" / "minari_obd")
+    """Folder of trained teachers and checkpoints: ``MINARI_OBD_CACHE``, else ``~/.cache/minari_obd``.
+
+    Raises:
+        SettingError: the variable is not set, and there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("MINARI_OBD_CACHE") or Path.home() / ".cache" / "minari_obd")
+    except RuntimeError as error:
+        raise SettingError(
+            "There is no home folder to keep trained teachers and checkpoints in; set MINARI_OBD_CACHE to a folder."
+        ) from error
 
 
 def choose_device(device: str) -> torch.device:
