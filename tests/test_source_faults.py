@@ -1,5 +1,6 @@
 """Sources with faults: each is mended with a warning, or refused in a sentence, and never read as something else."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
+from minari_obd import distill, load_dataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -189,10 +191,18 @@ def test_settings_of_the_environment_that_are_not_used_are_said() -> None:
         data = collected(forward_reward_weight=-5.0, render_mode="rgb_array")
     assert data.env_id is None
     assert data.reference is None  # a score would be of another environment
+    distill(data, "random", size=4, out="out", progress=False)
+    kept = load_dataset("out")
+    assert kept.provenance.source_changed_settings == ["forward_reward_weight"]
+    assert json.loads(Path("out/obd.json").read_text())["format"] == 3
+    assert "| other settings of its environment | `forward_reward_weight` |" in Path("out/README.md").read_text()
 
 
 def test_settings_of_pictures_change_nothing() -> None:
-    assert collected(render_mode="rgb_array", width=64).env_id == "HalfCheetah-v5"
+    data = collected(render_mode="rgb_array", width=64)
+    assert data.env_id == "HalfCheetah-v5"
+    distill(data, "random", size=4, out="out", progress=False)
+    assert "source_changed_settings" not in Path("out/obd.json").read_text()
 
 
 @settings(

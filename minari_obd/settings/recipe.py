@@ -70,8 +70,9 @@ class Recipe:
     @property
     def name(self) -> str:
         """A name for the result's folder: source, method, size and seed."""
-        source = Path(self.source).name if self.source.endswith((".hdf5", ".h5")) else self.source
-        return f"{source.strip('/').replace('/', '-')}-{self.method}-{self.size}-seed-{self.seed}"
+        source = Path(self.source).stem if self.source.endswith((".hdf5", ".h5")) else self.source
+        source = source.replace("/", "-").strip("-.") or "data"  # a folder that begins with a dot is hidden
+        return f"{source}-{self.method}-{self.size}-seed-{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as nested JSON values."""

@@ -52,6 +52,8 @@ class OfflineData:
     """Description of the observation space before Gymnasium flattened it; None if it was flat."""
     observation_fields: tuple[ObservationField, ...] = ()
     """Which columns hold which part of the observation before it was flattened; empty if it was flat."""
+    changed_settings: tuple[str, ...] = ()
+    """Names of the settings in which the environment that was recorded differed from the registered one."""
     license: str | None = None
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     episode_starts: np.ndarray = field(init=False)
