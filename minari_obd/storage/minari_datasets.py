@@ -43,12 +43,8 @@ __all__ = [
 _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
 
 _READ_ID = re.compile(r"(?:\w[\w-]*/)*\w[\w-]*-v\d+")  # what is there already may have such an id
-
-
 _CODE = "https://github.com/minari-obd/minari-obd"
-
 _FORMATS = ("hdf5", "arrow", "parquet")
-
 _MOST_METADATA_BYTES = 64 * 2**20
 
 
