@@ -1,5 +1,6 @@
 """The plan: what a run will do and how long that takes here, said before it starts."""
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -57,7 +58,12 @@ def print_plan(prepared: Prepared) -> None:
 
 
 def _print_doubts(data: OfflineData, console: Console) -> None:
-    """Print why pairs of this data could not be evaluated here, if that is so."""
+    """Print which observations never change, and why pairs could not be evaluated here, if that is so."""
+    frozen = np.flatnonzero(data.normaliser.frozen)
+    if len(frozen):
+        some = ", ".join(map(str, frozen[:10])) + (", ..." if len(frozen) > 10 else "")
+        text = f"{len(frozen)} of {data.observations.shape[1]} never change in the data (dimensions {some}, from 0)"
+        console.print(f"  observations {text}", style="yellow", markup=False)
     try:
         check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
     except MinariObdError as error:

@@ -67,7 +67,7 @@ class Metadata:
     observation_mean: list[float]
     """Students see (observation - mean) / scale; one number a dimension of the observation."""
     observation_scale: list[float]
-    """Standard deviation + 0.001."""
+    """Standard deviation + 0.001; 1 where the source never changes."""
     action_low: list[float]
     """Students' actions on [-1, 1] are stretched to these bounds."""
     action_high: list[float]
