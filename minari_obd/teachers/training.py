@@ -18,7 +18,7 @@ from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
-from minari_obd.storage.cache import check_cache
+from minari_obd.storage.cache import check_cache, read_kept
 from minari_obd.storage.files import write_text
 from minari_obd.support.devices import cache_root, choose_device
 from minari_obd.support.interrupts import deferred_interrupts
@@ -145,8 +145,9 @@ class TeacherRun:
         Raises:
             MinariObdError: the training diverged, or the cache cannot be written.
         """
-        if self.is_cached:
-            return load_teacher(self.cache_folder)
+        cached = read_kept(self.cache_folder / "teacher.safetensors", load_teacher)
+        if cached is not None:
+            return cached
         check_cache()
         with contained(self.seed, self.device):
             algo = self._create()
@@ -155,10 +156,9 @@ class TeacherRun:
             if self.average:
                 average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
                 modules["average"] = average.module
-            record = TrainingRecord()
-            if self.checkpoint.is_file():
-                record = read_training(self.checkpoint, modules, self.device)
-                torch.set_num_threads(record.threads)
+            kept = read_kept(self.checkpoint, lambda path: read_training(path, modules, self.device))
+            record = kept or TrainingRecord()
+            torch.set_num_threads(record.threads)
             self._update(algo, modules, record, average, progress)
             teacher = self._freeze(algo) if average is None else self._choose(algo, average)
         write_text(self.cache_folder / "training.csv", log_text(record.log))
