@@ -260,4 +260,4 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "made"])
     assert end.value.code == 130
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "goes on from its checkpoint" in capsys.readouterr().err

@@ -70,7 +70,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """A name for the result's folder: source, method, size and seed."""
-        source = Path(self.source).stem if self.source.endswith((".hdf5", ".h5")) else self.source
+        source = Path(self.source).stem if self.source.lower().endswith((".hdf5", ".h5")) else self.source
         source = source.replace("/", "-").strip("-.") or "data"  # a folder that begins with a dot is hidden
         return f"{source}-{self.method}-{self.size}-seed-{self.seed}"
 

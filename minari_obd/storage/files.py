@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from minari_obd.errors import SettingError
+from minari_obd.errors import FormatError, SettingError
 
-__all__ = ["check_new", "check_writable", "replacing", "write_bytes", "write_text"]
+__all__ = ["check_new", "check_not_pointer", "check_writable", "is_there", "replacing", "write_bytes", "write_text"]
 
 
 def check_writable(
@@ -87,6 +87,27 @@ def check_new(path: Path) -> None:
     """
     if path.exists():
         raise SettingError(f"'{path.parent}' holds a {path.stem} already; give another folder, or delete that one.")
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file or folder; also of names that no file can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def check_not_pointer(path: Path) -> None:
+    """Make sure that a file is not what Git leaves in its place where the LFS extension is missing.
+
+    Raises:
+        FormatError: it is.
+    """
+    with path.open("rb") as file:
+        if file.read(26) == b"version https://git-lfs.gi":
+            raise FormatError(
+                f"'{path}' is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder."
+            )
 
 
 def _replace_folder(path: Path, new: Path) -> None:
