@@ -1,6 +1,6 @@
 """A night of trials: benches, distillations and a Hub under kills, full disks and troubles of the network.
 
-    python benchmarks/night.py --minutes 480 [--seed 0] [--folder night]
+    python benchmarks/night.py --minutes 480 [--seed 0] [--folder night] [--only hub full]
 
 Every trial is drawn by chance. None may lose a result, leave a half-written file, end in a traceback, or end in
 another table than the undisturbed run. Trials of a full disk mount a small tmpfs, which takes root; otherwise they are
@@ -77,6 +77,8 @@ class Night:
         self.must(self.start("collect", *arguments))
         self.must(self.start(*DISTIL, "--out", str(folder / "reference")))
         self.must(self.start("bench", str(folder / "grid.toml"), "--out", str(folder / "reference-bench")))
+        if self.faults:
+            sys.exit("The undisturbed runs failed already.")
         self.pairs, self.table = hash_of(folder / "reference"), table_of(folder / "reference-bench")
 
     def start(self, *arguments: str, **changed: str) -> "subprocess.Popen[str]":
@@ -85,7 +87,7 @@ class Night:
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=self.environment | changed, start_new_session=True, **pipes)
 
-    def end(self, process: "subprocess.Popen[str]", limit: float = 300) -> tuple[int, str]:
+    def end(self, process: "subprocess.Popen[str]", limit: float = 1_800) -> tuple[int, str]:
         """Wait for a command; a traceback or a run without an end is a fault."""
         try:
             said = process.communicate(timeout=limit)[1]
@@ -246,13 +248,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=480)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", nargs="*", choices=sorted({trial.__name__ for trial in TRIALS}), default=[])
     settings = parser.parse_args()
     folder = settings.folder or Path(tempfile.mkdtemp(prefix="night-"))
     folder.mkdir(parents=True, exist_ok=True)
-    begun, counts = time.monotonic(), Counter[str]()
     night = Night(folder.resolve(), settings.seed)
+    trials = [trial for trial in TRIALS if not settings.only or trial.__name__ in settings.only]
+    begun, counts = time.monotonic(), Counter[str]()
     while time.monotonic() - begun < 60 * settings.minutes:
-        trial = night.random.choice(TRIALS)
+        trial = night.random.choice(trials)
         print(f"{(time.monotonic() - begun) / 60:6.1f} min  {trial.__name__}", flush=True)
         try:
             trial(night)

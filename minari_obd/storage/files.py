@@ -1,5 +1,6 @@
 """Files: written whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder with all that is in it, which then replaces a folder at ``path``. The folder above is made if it is missing.
 
     Raises:
-        SettingError: the folder above cannot be written.
+        SettingError: the folder above cannot be written, or its disk is full.
     """
     temporary = _beside(check_writable(path))
     try:
@@ -57,6 +58,10 @@ def replacing(path: Path) -> Iterator[Path]:
             _replace_folder(path, temporary)
         else:
             temporary.replace(path)
+    except Exception as error:  # safetensors, HDF5 and Arrow have errors of their own for a full disk
+        if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
+            raise SettingError(f"There is no space left for '{path}'; free some, and run the same again.") from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
