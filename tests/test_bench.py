@@ -58,6 +58,8 @@ students = 2
 episodes = 2
 whole_data_steps = 5
 """
+EXPLODING = {"broken": {"method": "dbc", "student": {"learning_rate": 1e30}}}
+"""Whatever fails before a cell runs is found earlier."""
 
 
 @pytest.fixture
@@ -160,8 +162,8 @@ def test_a_ray_cluster_gives_the_same_results(grid: Path) -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         spread = run_grid(small, "spread", ray=True, progress=False)
-        broken = replace(small, methods=["random"], sizes=[100_000], protocols=[])
-        with pytest.raises(MinariObdError, match=r"random, 100000 pairs, seed 0: DataErr"):
+        broken = replace(small, methods=["random"], variants=EXPLODING, protocols=[])
+        with pytest.raises(MinariObdError, match=r"dbc \(broken\), 8 pairs, seed 0: "):
             run_grid(broken, "spread", ray=True, progress=False)
     finally:
         ray.shutdown()
@@ -215,10 +217,25 @@ def test_a_run_that_is_terminated_leaves_no_process_behind(grid: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(jobs: int, grid: Path) -> None:
-    broken = replace(load_grid(grid), methods=["random"], sizes=[100_000, 8], seeds=[0])
-    with pytest.raises(MinariObdError, match=r"1 of 2 cell\(s\) failed, first .*random, 100000 pairs, seed 0: DataErr"):
+    broken = replace(load_grid(grid), methods=["random"], variants=EXPLODING, sizes=[8], seeds=[0])
+    with pytest.raises(MinariObdError, match=r"1 of 2 cell\(s\) failed, first .*dbc \(broken\), 8 pairs, seed 0: "):
         run_grid(broken, "out", jobs=jobs, progress=False)
     assert len(list(Path("out/cells").glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sizes": [8, 100_000]}, "100000 pairs were asked for"),
+        ({"recipe": {"evaluation": {"env": "Ant-v5"}}}, "the environment has 105 and 8"),
+        ({"recipe": {"evaluation": {"env": "Nowhere-v0"}}}, "'Nowhere-v0' is not registered"),
+        ({"variants": {"x": {"method": "dbc", "student": {"network": "cnn"}}}}, "no student network 'cnn'"),
+    ],
+)
+def test_what_would_fail_is_found_before_the_first_cell(changes: dict, problem: str, grid: Path) -> None:
+    with pytest.raises(MinariObdError, match=problem):
+        run_grid(replace(load_grid(grid), **changes), "out", progress=False)
+    assert not list(Path("out/cells").glob("*.json"))
 
 
 def test_the_command_line_prints_the_table_and_leaves_every_return(

@@ -143,7 +143,17 @@ def test_folders_are_named_after_source_and_seed() -> None:
         for seed in (0, 1)
     }
     assert len(names) == 4
-    assert minari_obd.Recipe("/home/me/walk.hdf5", "pbc", 8).name == "walk.hdf5-pbc-8-seed-0"
+    assert minari_obd.Recipe("/home/me/walk.hdf5", "pbc", 8).name == "walk-pbc-8-seed-0"
+
+
+@pytest.mark.parametrize("source", ["../s.hdf5", "./s.h5", ".s.hdf5", "/tmp/.s.hdf5", "../s"])
+def test_no_folder_is_hidden(source: str) -> None:
+    assert minari_obd.Recipe(source, "random", 8).name == "s-random-8-seed-0"
+
+
+def test_hints_can_be_pasted(hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["distill", hopper, "--method", "random", "--size", "8", "--out", "my pairs"])
+    assert "Next: minari-obd evaluate 'my pairs'" in capsys.readouterr().out
 
 
 def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,4 +260,4 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "made"])
     assert end.value.code == 130
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "goes on from its checkpoint" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Collecting and rolling out: policies and environments that do not behave, and what the metadata may say of them."""
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from minari_obd.environments.making import check_environment_id, make_environmen
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.sources.behaviours import load_stable_baselines3
-from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.benchmark import BENCHMARK, BenchmarkDataset
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
-from minari_obd.storage.building import locked
-from minari_obd.storage.minari_datasets import has_local_dataset, open_local_dataset
+from minari_obd.storage.building import alone, locked
+from minari_obd.storage.minari_datasets import has_local_dataset, minari_folder, open_local_dataset
 
 
 class Endless(gym.Env):
@@ -197,3 +199,27 @@ def test_a_dataset_that_another_process_made_meanwhile_is_used(monkeypatch: pyte
 
     monkeypatch.setitem(BENCHMARK, name, Slow())  # pyright: ignore[reportArgumentType]
     assert len(load_offline_data(name, progress=False)) == 5
+
+
+def test_a_benchmark_dataset_is_built_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    built, build = [], BenchmarkDataset.build
+
+    def short(self: BenchmarkDataset, **given: Any) -> str:
+        built.append(self.dataset_id)
+        time.sleep(0.3)
+        return build(self, **{**given, "steps": 40})
+
+    monkeypatch.setattr(BenchmarkDataset, "build", short)
+    name = "obd-bench/hopper/medium-v0"
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: load_offline_data(name, progress=False), range(3)))
+    assert built == [name]
+    assert len({data.content_sha256 for data in found}) == 1
+    assert f"Another process is building '{name}'; waiting for it." in capfd.readouterr().err
+    assert not list(minari_folder().glob(".*"))
+
+
+def test_a_folder_that_cannot_be_locked_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with alone(tmp_path / "file", "x", pytest.fail), alone(tmp_path / "file", "x", pytest.fail):
+        pass

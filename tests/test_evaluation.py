@@ -168,9 +168,7 @@ def test_unusable_requests_are_named() -> None:
     pairs = make_pairs(env_id=None)
     with pytest.raises(SettingError, match="environment of this subject is not known"):
         minari_obd.evaluate(pairs)
-    with pytest.raises(
-        SettingError, match="takes 3 observations and gives 2 actions, but the environment has 11 and 3"
-    ):
+    with pytest.raises(SettingError, match="is for 3 observations and 2 actions, but the environment has 11 and 3"):
         minari_obd.evaluate(pairs, env="Hopper-v5")
     with pytest.raises(SettingError, match="at least one of each"):
         minari_obd.evaluate(pairs, env="Hopper-v5", episodes=0)

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_pairs
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minari_obd
 from minari_obd.environments.episodes import BatchPolicy, Episodes
 from minari_obd.environments.rollouts import Batch, worker_count
 from minari_obd.environments.rollouts import roll_out as roll_out_batches
 from minari_obd.errors import MinariObdError, NotFoundError
+from minari_obd.sources.collecting import collect
+from minari_obd.support.devices import cpu_threads
 
 CRUMBLING = """
 import gymnasium as gym, numpy as np
@@ -168,3 +171,20 @@ def test_a_script_without_a_main_guard_is_not_run_again() -> None:
     )
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["once", "2"]
+
+
+def test_numpy_s_blas_has_one_thread_while_work_is_done_and_gets_its_own_back() -> None:
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before, seen = threads(), []
+        with cpu_threads(2) as count:
+            assert count == 2
+            assert threads() == {1}
+        collect("lab/p-v0", "Pendulum-v1", lambda _: seen.append(threads()) or np.zeros(1), steps=5, progress=False)
+        roll_out_batches(
+            "Pendulum-v1", [Batch([0], lambda rows, _: seen.append(threads()) or np.zeros((len(rows), 1)))]
+        )
+        assert set(map(frozenset, seen)) == {frozenset({1})}
+        assert threads() == before

@@ -1,5 +1,6 @@
 """Sources with faults: each is mended with a warning, or refused in a sentence, and never read as something else."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
-from minari_obd.errors import DataError, FormatError
+from minari_obd import distill, load_dataset
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.transitions import transitions
@@ -189,10 +191,18 @@ def test_settings_of_the_environment_that_are_not_used_are_said() -> None:
         data = collected(forward_reward_weight=-5.0, render_mode="rgb_array")
     assert data.env_id is None
     assert data.reference is None  # a score would be of another environment
+    distill(data, "random", size=4, out="out", progress=False)
+    kept = load_dataset("out")
+    assert kept.provenance.source_changed_settings == ["forward_reward_weight"]
+    assert json.loads(Path("out/obd.json").read_text())["format"] == 3
+    assert "| other settings of its environment | `forward_reward_weight` |" in Path("out/README.md").read_text()
 
 
 def test_settings_of_pictures_change_nothing() -> None:
-    assert collected(render_mode="rgb_array", width=64).env_id == "HalfCheetah-v5"
+    data = collected(render_mode="rgb_array", width=64)
+    assert data.env_id == "HalfCheetah-v5"
+    distill(data, "random", size=4, out="out", progress=False)
+    assert "source_changed_settings" not in Path("out/obd.json").read_text()
 
 
 @settings(
@@ -211,3 +221,50 @@ def test_a_damaged_file_gives_only_errors_of_this_package(damage: dict[int, int]
     Path("y.hdf5").write_bytes(whole)
     with suppress(DataError, FormatError):
         assert len(load_offline_data("y.hdf5"))
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.hdf5.gz", "x.hdf"])
+def test_a_file_of_another_kind_is_not_called_missing(name: str) -> None:
+    Path(name).touch()
+    with pytest.raises(NotFoundError, match="is there, but not of a kind that is read"):
+        load_offline_data(name)
+
+
+def test_names_of_hdf5_files_are_read_in_capitals_from_home_and_of_any_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_file("x.HDF5", make_arrays([10]), "observations", "actions", "rewards", "terminations", "truncations")
+    assert len(load_offline_data("x.HDF5")) == len(load_offline_data("~/x.HDF5")) == 10
+    with pytest.raises(NotFoundError, match="There is no file 'aaa"):
+        load_offline_data("a" * 5_000 + ".hdf5")
+
+
+def test_pointers_of_git_lfs_are_named() -> None:
+    Path("x.hdf5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    distill(make_arrays([10]), "random", size=4, out="out", progress=False)
+    shutil.copy("x.hdf5", "out/data/train-00000-of-00001.parquet")
+    for load in (lambda: load_offline_data("x.hdf5"), lambda: load_dataset("out")):
+        with pytest.raises(FormatError, match="git lfs pull"):
+            load()
+
+
+def test_what_else_a_folder_holds_is_named() -> None:
+    pairs = distill(make_arrays([10]), "random", size=4, out="out", progress=False)
+    Path("out/.DS_Store").touch()
+    pairs.save("out")
+    Path("out/LICENSE").touch()
+    with pytest.raises(SettingError, match="also holds LICENSE"):
+        pairs.save("out")
+
+
+def test_odd_numbers_are_said() -> None:
+    narrow = {"action_low": np.full(2, -0.01), "action_high": np.full(2, 0.01)}
+    with pytest.warns(UserWarning, match="actions outside the given bounds"):
+        load_offline_data(make_arrays([10]) | narrow)
+    stamped = make_arrays([10])
+    stamped["observations"] = stamped["observations"].copy()
+    stamped["observations"][:, 1] = 1.7e9 + np.arange(10)
+    del stamped["next_observations"]
+    with pytest.warns(UserWarning, match=r"dimension 1: 1.7e\+09, within 9\), and float32 keeps seven digits"):
+        load_offline_data(stamped)

@@ -1,10 +1,12 @@
 """Files are written whole or not at all, and tensors come back as they went."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from minari_obd.errors import DataError, FormatError, SettingError
@@ -22,6 +24,24 @@ def test_a_file_is_written_in_a_folder_that_is_made_and_replaces_the_old_one(tmp
     write_bytes(path, b"now")
     assert path.read_bytes() == b"now"
     assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path, failure: Exception) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "a.txt"):
+            raise failure
+
+    with pytest.raises(SettingError, match=r"no space left for '.*a\.txt'; free some"):
+        write()
+    assert not names(tmp_path)
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), MemoryError()])

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(" ".join([f"minari-obd: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again: it goes on from the last checkpoint.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again: it goes on from its checkpoint, if any.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from minari_obd.cli.arguments import File, Name, Optional, Settings
@@ -23,7 +24,7 @@ def distill(settings: Settings, out: Path | None = None, overwrite: bool = False
 
     folder = out or Path("out") / settings.name
     dataset = run_prepared(prepare(settings, out=folder, overwrite=overwrite)).dataset
-    print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder}")
+    print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {quote(str(folder))}")
 
 
 def run(recipe_file: File, settings: Settings, out: Path | None = None, overwrite: bool = False) -> None:
@@ -38,10 +39,11 @@ def run(recipe_file: File, settings: Settings, out: Path | None = None, overwrit
     from minari_obd.distillation.pipeline import run_recipe
 
     result = run_recipe(settings, out, overwrite=overwrite)
+    folder = quote(str(result.folder))
     print(
         f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"
-        f"Next: minari-obd load {result.folder}\n"
-        f"      minari-obd clone {result.folder} --out policy.safetensors\n"
+        f"Next: minari-obd load {folder}\n"
+        f"      minari-obd clone {folder} --out policy.safetensors\n"
         f'      python -c "import minari_obd; '
         f"print(minari_obd.load_dataset('{result.folder}').tensors()[0].shape)\""
     )

@@ -1,6 +1,7 @@
 """Commands that make and judge policies."""
 
 from pathlib import Path
+from shlex import quote
 
 from minari_obd.cli.arguments import FinetuningSettings, Name
 from minari_obd.errors import SettingError
@@ -31,7 +32,7 @@ def clone(
     if out.is_file() and not overwrite:
         raise SettingError(f"There is a file '{out}' already; name another with --out, or replace it with --overwrite.")
     policy = clone_policy(load_dataset(ref), students=students, seed=seed, progress=True)
-    print(f"Saved in {policy.save(out)}\nNext: minari-obd evaluate {out}")
+    print(f"Saved in {policy.save(out)}\nNext: minari-obd evaluate {quote(str(out))}")
 
 
 def evaluate(
@@ -103,4 +104,4 @@ def finetune(
     report = finetune_pairs(
         load_dataset(ref), env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder
     )
-    print(f"{report!r}\nSaved in {folder}\nNext: minari-obd evaluate {folder / 'policy.safetensors'}")
+    print(f"{report!r}\nSaved in {folder}\nNext: minari-obd evaluate {quote(str(folder / 'policy.safetensors'))}")

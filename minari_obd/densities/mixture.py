@@ -58,7 +58,7 @@ class GaussianMixture(Estimator):
                 components, reg_covar=self.resolution**2, max_iter=self.iterations, random_state=state
             )
             # One thread: the initial k-means adds up in the order in which its threads finish.
-            with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
+            with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(parts.training)
             likelihoods = model.score_samples(parts.held_out)

@@ -13,7 +13,6 @@ from minari_obd.distillation.distillation import Outcome, run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.distillation.preparation import Prepared, prepare
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.errors import SettingError
 from minari_obd.scores.report import Comparison, EvaluationReport
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
@@ -92,17 +91,13 @@ def run_recipe(
         progress: print the plan, show bars and print the table.
 
     Raises:
-        SettingError: the source names no environment to evaluate in, or the folder holds another run's result.
+        SettingError: there is no environment to evaluate in, or it does not fit the source; or the folder holds another
+            run's result.
     """
     with cpu_threads(recipe.threads) as threads:
         recipe = replace(recipe, threads=threads)
         folder = Path("out") / recipe.name if out is None else Path(out)
-        prepared = prepare(recipe, out=folder, overwrite=overwrite, progress=progress)
-        if prepared.data.env_id is None:
-            raise SettingError(
-                f"'{prepared.data.dataset_id}' names no environment, so nothing can be evaluated; use "
-                "`minari-obd distill`."
-            )
+        prepared = prepare(recipe, out=folder, overwrite=overwrite, evaluates=True, progress=progress)
         outcome = run(prepared)  # saved at once, and once more with its evaluation
         rows = _rows(prepared, outcome)
         dataset = _with_evaluation(outcome.dataset, rows)

@@ -1,10 +1,14 @@
 """The plan: what a run will do and how long that takes here, said before it starts."""
 
+import numpy as np
 import torch
 from rich.console import Console
 
 from minari_obd.distillation.preparation import Prepared
+from minari_obd.environments.making import check_environment
+from minari_obd.errors import MinariObdError
 from minari_obd.registry import TEACHERS
+from minari_obd.sources.data import OfflineData
 from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
@@ -21,6 +25,7 @@ def print_plan(prepared: Prepared) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold]Plan[/bold]: {recipe.size} pairs by {recipe.method} from", end=" ")
     console.print(repr(prepared.data), markup=False)
+    _print_doubts(prepared.data, console)
     if isinstance(prepared.teacher, TeacherRun):
         training, seconds = prepared.teacher, prepared.teacher.estimate_seconds()
         how = f"about {_duration(seconds)}" if seconds else "trained before, loaded"
@@ -50,6 +55,19 @@ def print_plan(prepared: Prepared) -> None:
         if loop.precision == "bfloat16" and loop.device.type == "cpu" and not has_fast_bfloat16():
             slow = "products in bfloat16 are not faster than in float32 here; precision 'auto' takes the faster ones"
             console.print(f"  precision    {slow}", style="yellow")
+
+
+def _print_doubts(data: OfflineData, console: Console) -> None:
+    """Print which observations never change, and why pairs could not be evaluated here, if that is so."""
+    frozen = np.flatnonzero(data.normaliser.frozen)
+    if len(frozen):
+        some = ", ".join(map(str, frozen[:10])) + (", ..." if len(frozen) > 10 else "")
+        text = f"{len(frozen)} of {data.observations.shape[1]} never change in the data (dimensions {some}, from 0)"
+        console.print(f"  observations {text}", style="yellow", markup=False)
+    try:
+        check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
+    except MinariObdError as error:
+        console.print(f"  environment  nothing can be evaluated as it is. {error}", style="yellow", markup=False)
 
 
 def print_values(calibration: Calibration) -> None:

@@ -9,12 +9,14 @@ from minari_obd.distillation.keeping import check_same_run, kept_recipe
 from minari_obd.distilled.folder import check_target
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.dynamics.fitting import DynamicsRun
+from minari_obd.environments.making import check_environment, check_environment_id
 from minari_obd.errors import DataError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.settings.recipe import Recipe, source_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.transitions import has_successors
+from minari_obd.storage.cache import check_cache
 from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
 from minari_obd.targets.targets import Objective, Selection
@@ -27,7 +29,7 @@ from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["Prepared", "prepare", "recipe_of", "student_share"]
+__all__ = ["Prepared", "evaluable", "prepare", "recipe_of", "student_share"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def prepare(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    evaluates: bool = False,
     progress: bool = True,
 ) -> Prepared:
     """Read the data, and find whatever would fail after long work before it starts.
@@ -102,6 +105,7 @@ def prepare(
         teacher: the caller's own teacher.
         out: folder to save the result in.
         overwrite: let the result take the place of another run's.
+        evaluates: whether the run evaluates its result, so that it needs an environment.
         progress: show bars.
 
     Raises:
@@ -123,7 +127,13 @@ def prepare(
         check_installed("d3rlpy", "distill")
     if method.needs_teacher and teacher is None and recipe.teacher.algorithm == "bundled":
         find_bundled_teacher(recipe.source)  # raises if there is none
+    if not isinstance(method, Selection):
+        check_cache()
+    if recipe.evaluation.env is not None:
+        check_environment_id(recipe.evaluation.env)
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
+    if evaluates or recipe.evaluation.env is not None:
+        data = evaluable(data, recipe)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
@@ -143,6 +153,19 @@ def prepare(
         out=None if out is None else Path(out),
         progress=progress,
     )
+
+
+def evaluable(data: OfflineData, recipe: Recipe) -> OfflineData:
+    """Return the data in the environment that the recipe evaluates in: its own, or the one that the recipe names.
+
+    Raises:
+        SettingError: the environment is not known, or has observations and actions of other sizes.
+        NotFoundError: it is not registered.
+        MinariObdError: it cannot be made.
+    """
+    data = data.in_environment(recipe.evaluation.env)
+    check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
+    return data
 
 
 def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, loop: OuterLoop) -> DynamicsRun | None:

@@ -158,6 +158,11 @@ def _limits(dataset: Contents) -> str:
         nature.append("No score was measured.")
     else:
         nature.append("Scores hold for the environment, the versions and the seed in `evaluation.json`.")
+    if dataset.provenance.source_changed_settings:
+        nature.append(
+            "The source was recorded in an environment with other settings than are registered, which are named above: "
+            "elsewhere, returns mean something else."
+        )
     if dataset.license is None:
         nature.append("The source names no licence; ask its authors before you use the pairs for more than study.")
     return "\n".join(f"- {line}" for line in nature)
@@ -168,6 +173,7 @@ def _provenance(dataset: Contents) -> str:
     rows: dict[str, Any] = {
         "source": p.source,
         "source content (sha256)": p.source_sha256,
+        "other settings of its environment": ", ".join(f"`{name}`" for name in p.source_changed_settings) or None,
         "teacher": _teacher(p.teacher),
         "teacher (repository)": (p.teacher or {}).get("origin"),
         "teacher (sha256)": (p.teacher or {}).get("sha256"),

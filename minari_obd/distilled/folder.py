@@ -16,7 +16,7 @@ from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
 from minari_obd.distilled.minari import write_rendering
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.storage.files import check_writable, replacing
+from minari_obd.storage.files import check_not_pointer, check_writable, replacing
 
 __all__ = [
     "CARD_FILE",
@@ -95,13 +95,12 @@ def check_target(folder: Path) -> Path:
     """
     folder = folder.resolve()
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if (
-        folder.is_file()
-        or (found and METADATA_FILE not in found)
-        or found - {name.split("/")[0] for name in WRITTEN_FILES} - {".gitattributes"}
-    ):
+    others = sorted(found - {name.split("/")[0] for name in WRITTEN_FILES} - {".gitattributes", ".DS_Store"})
+    if folder.is_file() or (found and METADATA_FILE not in found) or others:
+        what = f"also holds {', '.join(others[:3])}" if others and METADATA_FILE in found else "is something else"
         raise SettingError(
-            f"'{folder}' exists and is not a distilled dataset alone, so it is not overwritten; choose another path."
+            f"'{folder}' exists and is not a distilled dataset alone (it {what}), so it is not overwritten; choose "
+            "another path."
         )
     return check_writable(folder)
 
@@ -164,6 +163,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> Contents:
         raise FormatError(f"'{origin}' lacks {PARQUET_FILE}; the copy is incomplete, fetch it again.")
     if parquet.stat().st_size > _MOST_PARQUET_BYTES:
         raise FormatError(f"{PARQUET_FILE} in '{origin}' is larger than 1 GiB, too large for a distilled dataset.")
+    check_not_pointer(parquet)
     content = parquet.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != metadata.parquet_sha256:

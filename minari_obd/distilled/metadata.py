@@ -39,6 +39,9 @@ FORMAT_VERSION = 3
 MOST_PAIRS = 1_000_000
 
 
+_LATE = ("plugins", "source_changed_settings")  # of the provenance, since format 3
+
+
 _MOST_BYTES = 16 * 2**20
 
 
@@ -64,7 +67,7 @@ class Metadata:
     observation_mean: list[float]
     """Students see (observation - mean) / scale; one number a dimension of the observation."""
     observation_scale: list[float]
-    """Standard deviation + 0.001."""
+    """Standard deviation + 0.001; 1 where the source never changes."""
     action_low: list[float]
     """Students' actions on [-1, 1] are stretched to these bounds."""
     action_high: list[float]
@@ -97,7 +100,7 @@ class Metadata:
         """Describe a dataset."""
         quantiles = dataset.source_quantiles
         return cls(
-            format=3 if dataset.observation_fields or dataset.provenance.plugins else 2,
+            format=3 if dataset.observation_fields or any(getattr(dataset.provenance, n) for n in _LATE) else 2,
             size=len(dataset),
             observation_mean=dataset.normaliser.mean.tolist(),  # float32 as Python floats: JSON keeps every bit
             observation_scale=dataset.normaliser.scale.tolist(),
@@ -118,7 +121,7 @@ class Metadata:
     def to_json(self) -> dict[str, Any]:
         """Return the metadata as JSON values."""
         values = json.loads(json.dumps(asdict(self), allow_nan=False))
-        for holder, name in ((values, "observation_fields"), (values["provenance"], "plugins")):
+        for holder, name in ((values, "observation_fields"), *((values["provenance"], name) for name in _LATE)):
             if not holder[name]:  # unknown to older versions
                 del holder[name]
         return values

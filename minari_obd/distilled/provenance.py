@@ -46,6 +46,10 @@ class Provenance:
     """Packages (``name version``) that brought the method, density, teacher or student, by what they brought; left out
     if this package has them all. Since format 3."""
 
+    source_changed_settings: list[str] = field(default_factory=list)
+    """Names of the settings in which the source's environment differed from the registered one; left out if in none.
+    Since format 3."""
+
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
         "strict": True,

@@ -58,7 +58,7 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState:
     Raises:
         FormatError: the file is damaged.
     """
-    with reading(f"The checkpoint '{path}' is damaged; delete it to restart the run"):
+    with reading(f"The checkpoint '{path}' is damaged"):
         numbers, tensors = read_tensors(path, _KEY)
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         best = [found.pop(f"best/{i}") for i in (0, 1)]

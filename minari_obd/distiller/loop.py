@@ -22,6 +22,7 @@ from minari_obd.distiller.visits import gather_visits, visits_of
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.storage.cache import read_kept
 from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.students.networks import make_student
 from minari_obd.support.interrupts import deferred_interrupts
@@ -122,11 +123,9 @@ class OuterLoop:
         for each in targets:
             self.check_size(len(each), size)
         work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
-        if checkpoint is not None and checkpoint.is_file():
-            state = read_checkpoint(checkpoint, self.device)
-            torch.set_num_threads(state.threads)  # bits depend on it
-        else:
-            state = self._start(work, size)
+        kept = None if checkpoint is None else read_kept(checkpoint, lambda path: read_checkpoint(path, self.device))
+        state = self._start(work, size) if kept is None else kept
+        torch.set_num_threads(state.threads)  # bits depend on it
         make = self._make_step(state.tensors)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
         saved = time.monotonic()

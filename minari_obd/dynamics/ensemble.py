@@ -93,7 +93,7 @@ class DynamicsEnsemble:
         Raises:
             FormatError: the file is damaged.
         """
-        with reading(f"'{path}' is not a dynamics ensemble, or damaged; delete it to fit it again"):
+        with reading(f"'{path}' is not a dynamics ensemble, or damaged"):
             details, tensors = read_tensors(path, _KEY)
             count = sum(name.startswith("parameters/") for name in tensors)
             parameters = [tensors.pop(f"parameters/{i}") for i in range(count)]

@@ -17,6 +17,7 @@ from minari_obd.dynamics.ensemble import DynamicsEnsemble, draw_parameters, pred
 from minari_obd.errors import MinariObdError
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
+from minari_obd.storage.cache import check_cache, read_kept
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.support.devices import cache_root
 from minari_obd.support.interrupts import deferred_interrupts
@@ -111,10 +112,11 @@ class DynamicsRun:
             DataError: no step of the data has a known successor.
             MinariObdError: the fit diverged.
         """
-        if self.is_cached:
-            return DynamicsEnsemble.load(self.path).to(self.device)
+        if (kept := read_kept(self.path, DynamicsEnsemble.load)) is not None:
+            return kept.to(self.device)
+        check_cache()
         fit, settings = _Fit.begin(self), self.settings
-        record = fit.read(self.checkpoint) if self.checkpoint.is_file() else _Record()
+        record = read_kept(self.checkpoint, fit.read) or _Record()
         torch.set_num_threads(record.threads)  # bits depend on it
         saved = time.monotonic()
         bar = progress_bar(settings.updates, "fitting dynamics", unit="update", show=progress)
@@ -259,15 +261,16 @@ class _Fit:
 
     def read(self, path: Path) -> _Record:
         """Go back to where a checkpoint was written."""
-        with reading(f"The checkpoint '{path}' is damaged; delete it to restart the fit"):
+        with reading(f"The checkpoint '{path}' is damaged"):
             values, tensors = read_tensors(path, _KEY)
-            record = _Record(**values)
-            state: dict[int, dict[str, Tensor]] = {}
-            with torch.no_grad():
-                for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
-                    now.copy_(tensors[f"parameters/{i}"])
-                    best.copy_(tensors[f"best/{i}"])
-                    below = f"optimiser/{i}/"
-                    state[i] = {n.removeprefix(below): t for n, t in tensors.items() if n.startswith(below)}
-            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+            record, count = _Record(**values), len(self.parameters)
+            parameters, best = ([tensors[f"{name}/{i}"] for i in range(count)] for name in ("parameters", "best"))
+        state: dict[int, dict[str, Tensor]] = {}
+        with torch.no_grad():
+            for i in range(count):
+                self.parameters[i].copy_(parameters[i])
+                self.best[i].copy_(best[i])
+                below = f"optimiser/{i}/"
+                state[i] = {n.removeprefix(below): t for n, t in tensors.items() if n.startswith(below)}
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         return record

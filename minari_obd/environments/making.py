@@ -7,9 +7,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from minari_obd.errors import DataError, MinariObdError, NotFoundError, did_you_mean
+from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError, did_you_mean
 
-__all__ = ["check_environment_id", "is_flat", "make_environment"]
+__all__ = ["check_environment", "check_environment_id", "check_sizes", "is_flat", "make_environment"]
 
 _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}")
 
@@ -57,6 +57,38 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
         raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of one axis and of floats.")
     return environment
+
+
+def check_environment(env_id: str | None, sizes: tuple[int, int], of: str) -> None:
+    """Make sure, before any long work, that policies of these ``sizes`` (S, A) can be evaluated in an environment.
+
+    Args:
+        env_id: a plain registered id; None if it is not known.
+        sizes: numbers of observations and actions.
+        of: what has them, as the subject of a sentence.
+
+    Raises:
+        SettingError: the environment is not known, or has other sizes.
+        MinariObdError: as :func:`make_environment`.
+    """
+    if env_id is None:
+        raise SettingError(
+            f"It is not known what environment {of} belongs to; name one, such as Hopper-v5: --env, or env in a "
+            "recipe's evaluation section."
+        )
+    environment = make_environment(env_id)
+    check_sizes(environment, sizes, of)
+    environment.close()
+
+
+def check_sizes(environment: gym.Env, sizes: tuple[int, int], of: str) -> None:
+    """The same for an environment that is there."""
+    given = gym.spaces.flatdim(environment.observation_space), gym.spaces.flatdim(environment.action_space)
+    if given != sizes:
+        raise SettingError(
+            f"{of} is for {sizes[0]} observations and {sizes[1]} actions, but the environment has {given[0]} and "
+            f"{given[1]}; name the environment that it belongs to."
+        )
 
 
 def _quieten_mujoco() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from minari_obd.cloning.policy import Policy
 from minari_obd.environments.episodes import BatchPolicy
+from minari_obd.environments.making import check_sizes
 from minari_obd.errors import DataError, SettingError
-from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, reference_scores
+from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.protocol import Teacher
@@ -161,9 +162,7 @@ def known_reference(env_id: str, policy: Policy | None = None) -> ReferenceScore
     In a policy's own environment, the policy's own reference scores take precedence.
     """
     own = policy.reference if policy is not None and policy.env_id == env_id else None
-    if own is None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES:
-        return reference_scores(env_id)
-    return own
+    return reference_of(env_id) if own is None else own
 
 
 def check_fit(policy: Policy, environment: gym.Env) -> None:
@@ -172,11 +171,4 @@ def check_fit(policy: Policy, environment: gym.Env) -> None:
     Raises:
         SettingError: the sizes differ.
     """
-    spaces = environment.observation_space, environment.action_space
-    given = [gym.spaces.flatdim(space) for space in spaces]
-    wanted = [policy.normaliser.mean.size, np.asarray(policy.action_low).size]
-    if given != wanted:
-        raise SettingError(
-            f"The policy takes {wanted[0]} observations and gives {wanted[1]} actions, but the environment has "
-            f"{given[0]} and {given[1]}; name the environment that the pairs were made for."
-        )
+    check_sizes(environment, (policy.normaliser.mean.size, np.asarray(policy.action_low).size), "The policy")

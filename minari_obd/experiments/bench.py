@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from minari_obd.errors import MinariObdError
-from minari_obd.experiments.cell import CellResult, Task, note_tasks, run_task
+from minari_obd.experiments.cell import CellResult, Task, check_cell, note_tasks, run_task
 from minari_obd.experiments.grid import Cell, Grid, load_grid
 from minari_obd.experiments.processes import ProcessRunner
 from minari_obd.experiments.ray import RayRunner
@@ -41,6 +41,7 @@ def run_grid(
         NotFoundError, FormatError: the grid's file, a dataset, a method or a protocol is missing or malformed.
         SettingError: ``jobs`` is not positive, ``out`` cannot be written, or there is no cluster.
         MissingExtraError: Ray is needed but not installed.
+        DataError: a cell asks for more pairs than its dataset has steps, or the like.
         MinariObdError: a cell failed. All other cells that can run are finished first.
     """
     check_positive("bench", jobs=jobs)
@@ -48,8 +49,9 @@ def run_grid(
     folder = Path(out)
     check_writable(folder / "cells" / "x")
     # Load each source once here: datasets are then built before processes need them, and their content names results.
-    sources = {name: load_offline_data(name, progress=progress).content_sha256 for name in grid.datasets}
-    tasks = [_task(cell, sources[cell.recipe.source]) for cell in grid.cells()]
+    cells = grid.cells()
+    sources = {name: _check(name, cells, folder, progress) for name in grid.datasets}
+    tasks = [_task(cell, sources[cell.recipe.source]) for cell in cells]
     note_tasks(tasks, folder)
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
     with progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
@@ -76,6 +78,16 @@ def _read(task: Task, folder: Path) -> CellResult:
     result = replace(result, method=task.cell.method)
     write_text(task.result_file(folder), json.dumps(result.to_json(), indent=1) + "\n")
     return result
+
+
+def _check(source: str, cells: Iterable[Cell], folder: Path, progress: bool) -> str:
+    """Check the cells of a source that have no result yet, each for one seed, and return the hash of its content."""
+    data = load_offline_data(source, progress=progress)
+    tasks = [_task(cell, data.content_sha256) for cell in cells if cell.recipe.source == source]
+    missing = [task.cell for task in tasks if not task.result_file(folder).is_file()]
+    for cell in {json.dumps(asdict(replace(c, recipe=replace(c.recipe, seed=0)))): c for c in missing}.values():
+        check_cell(cell, data)
+    return data.content_sha256
 
 
 def _task(cell: Cell, source_sha256: str) -> Task:

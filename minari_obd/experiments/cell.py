@@ -9,7 +9,7 @@ from typing import Any
 
 from minari_obd.distillation.distillation import run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
-from minari_obd.distillation.preparation import prepare
+from minari_obd.distillation.preparation import evaluable, prepare
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import DataError, FormatError
 from minari_obd.evaluation.evaluation import evaluate
@@ -19,13 +19,14 @@ from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.cache import check_cache
 from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.devices import cpu_threads
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
 
-__all__ = ["CellResult", "Task", "load_results", "note_tasks", "run_task"]
+__all__ = ["CellResult", "Task", "check_cell", "load_results", "note_tasks", "run_task"]
 
 _TASKS_FILE = "grid.json"
 
@@ -124,6 +125,21 @@ def load_results(folder: Path) -> list[CellResult]:
     return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
 
 
+def check_cell(cell: Cell, data: OfflineData) -> None:
+    """Find whatever would make a cell fail before any cell starts, as far as it can be known.
+
+    Raises:
+        MinariObdError: as :func:`run_task`.
+    """
+    if cell.kind == "distilled" and cell.protocol is None:
+        prepare(cell.recipe, data, evaluates=True, progress=False)
+    else:
+        evaluable(data, cell.recipe)
+    if cell.kind == "teacher":
+        plan_teacher(cell.recipe, data)
+        check_cache()
+
+
 def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
     """Run a cell and write its result, whole or not at all.
 
@@ -135,6 +151,7 @@ def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
     data = load_offline_data(recipe.source, progress=False)
     if data.content_sha256 != task.source_sha256:
         raise DataError(f"'{recipe.source}' has other content here than where the bench was started; copy it over.")
+    data = evaluable(data, recipe)
     with cpu_threads(recipe.threads):
         if cell.protocol is not None:
             result = _judge_again(task, folder, workers)

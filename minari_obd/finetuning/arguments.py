@@ -13,14 +13,15 @@ import numpy as np
 from minari_obd.cloning.cloning import new_policy
 from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.environments.making import make_environment
+from minari_obd.environments.making import check_environment, make_environment
 from minari_obd.errors import DataError, SettingError
-from minari_obd.evaluation.subjects import check_fit, known_reference
+from minari_obd.evaluation.subjects import known_reference
 from minari_obd.finetuning.reminder import return_scale
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.protocols import protocol_by_name
 from minari_obd.sources.data import OfflineData
+from minari_obd.storage.cache import check_cache
 from minari_obd.support.devices import cache_root
 from minari_obd.support.libraries import check_installed
 from minari_obd.version import __version__
@@ -52,10 +53,6 @@ class Arguments:
             MissingExtraError, SettingError, NotFoundError, DataError: as :func:`minari_obd.finetune`.
         """
         check_installed("stable_baselines3", "finetune")
-        if self.env_id is None:
-            raise SettingError(
-                "It is not known what environment this belongs to; name one with env_id='Hopper-v5', say."
-            )
         if self.seed < 0 or self.steps <= self.settings.warmup:
             raise SettingError(
                 f"{self.steps} steps, a warm-up of {self.settings.warmup} and seed {self.seed}: the actor moves only "
@@ -66,8 +63,9 @@ class Arguments:
             raise DataError(
                 f"The pairs have sizes {shapes[0]} and those to be reminded of {shapes[1]}; take one task's."
             )
-        environment = make_environment(self.env_id)
-        check_fit(self.untrained, environment)
+        check_environment(self.env_id, shapes[0], "The set of pairs")
+        check_cache()
+        environment = make_environment(self.env_id or "")
         space: Any = environment.action_space
         for each in (self.ds, self.bc_data):
             if not (np.array_equal(space.low, each.action_low) and np.array_equal(space.high, each.action_high)):

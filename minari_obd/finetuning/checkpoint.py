@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, learner: Learner) -> RunRecord:
         FormatError: the file is damaged.
         DataError: as :meth:`Learner.restore`.
     """
-    with reading(f"The checkpoint '{path}' is damaged; delete it to restart the run"):
+    with reading(f"The checkpoint '{path}' is damaged"):
         state, tensors = read_tensors(path, _KEY)
         numbers, kept = state["learner"], state["record"]
         weight, floor, average = numbers.pop("bc_weight"), kept.pop("floor"), kept.pop("average")

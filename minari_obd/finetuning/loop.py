@@ -16,6 +16,7 @@ from minari_obd.finetuning.checkpoint import RunRecord, read_checkpoint, write_c
 from minari_obd.finetuning.learner import Learner
 from minari_obd.finetuning.reminder import Reminder, ReminderPairs, return_scale
 from minari_obd.finetuning.report import FinetuneReport
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import write_text
 from minari_obd.support.devices import choose_device
 from minari_obd.support.interrupts import deferred_interrupts
@@ -41,15 +42,14 @@ class Learning:
         """Make the learner; with ``resume``, as the checkpoint of the same run left it, if there is one.
 
         Raises:
-            FormatError, DataError: as :func:`read_checkpoint`.
+            DataError: as :meth:`Learner.restore`.
         """
         environment = make_environment(arguments.env_id or "")
         scale = return_scale(arguments.settings, arguments.env_id, arguments.reference)
         reminder = Reminder(arguments.settings, _reminder_pairs(arguments, policy), scale)
         learner = Learner(environment, policy, arguments.settings, reminder, steps=arguments.steps, seed=arguments.seed)
-        is_kept = resume and arguments.checkpoint.is_file()
-        record = read_checkpoint(arguments.checkpoint, learner) if is_kept else RunRecord()
-        return cls(arguments, policy, learner, record)
+        kept = read_kept(arguments.checkpoint, lambda path: read_checkpoint(path, learner)) if resume else None
+        return cls(arguments, policy, learner, kept or RunRecord())
 
     def run(self, *, label: str, folder: Path | None = None, progress: bool = True) -> FinetuneReport:
         """Learn to the end, and return the report; the curve so far is kept in ``folder``.

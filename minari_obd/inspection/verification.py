@@ -202,7 +202,7 @@ class _Claims:
         derived = {
             "source_steps": (len(source), provenance.source_steps),
             "observation_mean": (source.normaliser.mean, self.dataset.normaliser.mean),
-            "observation_scale": (source.normaliser.scale, self.dataset.normaliser.scale),
+            "observation_scale": (source.normaliser.scale_like(self.dataset.normaliser), self.dataset.normaliser.scale),
             "action_low": (source.action_low, self.dataset.action_low),
             "action_high": (source.action_high, self.dataset.action_high),
         }

@@ -6,7 +6,7 @@ import numpy as np
 
 from minari_obd.errors import DataError, NotFoundError
 
-__all__ = ["REFERENCE_SCORES", "ReferenceScores", "reference_scores"]
+__all__ = ["REFERENCE_SCORES", "ReferenceScores", "reference_of", "reference_scores"]
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,8 @@ def reference_scores(env_id: str) -> ReferenceScores:
             "use the returns, or give reference scores with the dataset."
         )
     return REFERENCE_SCORES[name]
+
+
+def reference_of(env_id: str | None) -> ReferenceScores | None:
+    """The same, or None if the environment is not known or not in the table."""
+    return REFERENCE_SCORES.get((env_id or "").rsplit("-v", 1)[0])

@@ -70,8 +70,9 @@ class Recipe:
     @property
     def name(self) -> str:
         """A name for the result's folder: source, method, size and seed."""
-        source = Path(self.source).name if self.source.endswith((".hdf5", ".h5")) else self.source
-        return f"{source.strip('/').replace('/', '-')}-{self.method}-{self.size}-seed-{self.seed}"
+        source = Path(self.source).stem if self.source.lower().endswith((".hdf5", ".h5")) else self.source
+        source = source.replace("/", "-").strip("-.") or "data"  # a folder that begins with a dot is hidden
+        return f"{source}-{self.method}-{self.size}-seed-{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as nested JSON values."""
@@ -94,6 +95,7 @@ class Recipe:
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
         late = {"distillation": ("objective", "gap_share"), "student_states": tuple(settings["student_states"])}
+        late["evaluation"] = ("env",)
         for section, names in late.items():
             default = asdict(getattr(Recipe(self.source), section))
             for name in names:

@@ -205,6 +205,9 @@ class EvaluationRecipe:
     """Episodes per student."""
     whole_data_steps: int = 3_000
     """Minibatch steps of Adam for the baseline: behavioural cloning on the whole dataset."""
+    env: str | None = None
+    """Plain Gymnasium id of the environment to evaluate in; the source's own if not given. The pairs are then this
+    environment's."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

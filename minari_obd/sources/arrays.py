@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from minari_obd.errors import DataError, FormatError, NotFoundError
-from minari_obd.scores.references import REFERENCE_SCORES, ReferenceScores, reference_scores
+from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.data import OfflineData
+from minari_obd.storage.files import check_not_pointer, is_there
 
 __all__ = ["ROWS", "action_bounds", "check_continuous", "find_reference", "from_arrays", "from_d4rl_file"]
 
@@ -44,8 +45,7 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
 
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
     """Return the reference scores of the dataset itself, or those in the table of its environment."""
-    is_known = env_id is not None and env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES
-    table = reference_scores(env_id) if env_id is not None and is_known else None
+    table = reference_of(env_id)
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if not isinstance(low, int | float) or not isinstance(high, int | float) or not -np.inf < low < high < np.inf:
         return table
@@ -64,8 +64,10 @@ def from_d4rl_file(path: Path) -> OfflineData:
     """
     import h5py
 
-    if not path.is_file():
-        raise NotFoundError(f"There is no file '{path}'; give the path of a D4RL-style HDF5 file.")
+    path = path.expanduser()
+    if not is_there(path) or path.is_dir():
+        raise NotFoundError(f"There is no file '{str(path)[:200]}'; give the path of a D4RL-style HDF5 file.")
+    check_not_pointer(path)
     try:
         with h5py.File(path, "r") as file:
             found = [str(name) for name in list(file)[:20]]
@@ -150,6 +152,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     env_id = arrays.get("env_id")
     if env_id is not None and not isinstance(env_id, str):
         raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
+    bounds = np.asarray(arrays.get("action_low", low)), np.asarray(arrays.get("action_high", high))
+    _warn_of_odd_numbers(name, rows["observations"], spread, *bounds)
     return OfflineData(
         dataset_id=name,
         observations=rows["observations"],
@@ -158,12 +162,36 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         terminations=terminations,
         truncations=truncations,
         final_observations=finals,
-        action_low=np.asarray(arrays.get("action_low", low)),
-        action_high=np.asarray(arrays.get("action_high", high)),
+        action_low=bounds[0],
+        action_high=bounds[1],
         env_id=env_id,
         reference=find_reference(env_id, arrays),
         license=arrays.get("license"),
     )
+
+
+def _warn_of_odd_numbers(
+    name: str, observations: np.ndarray, actions: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Warn of actions outside their bounds, and of observations that float32 cannot tell from each other."""
+    if low.shape == high.shape == actions.shape[1:]:
+        slack = 1e-4 * (high - low)
+        outside = int(((actions < low - slack) | (actions > high + slack)).any(axis=1).sum())
+        if outside:
+            warnings.warn(
+                f"'{name}' has {outside:,} of {len(actions):,} actions outside the given bounds; they are kept as they "
+                "are, but policies act within the bounds.",
+                stacklevel=4,
+            )
+    spread, size = np.ptp(observations, axis=0), np.abs(observations).max(axis=0)
+    coarse = np.flatnonzero((spread > 0) & (spread < 1e-4 * size))
+    if len(coarse):
+        warnings.warn(
+            f"'{name}' has observations that hardly differ beside their size (dimension {coarse[0]}: "
+            f"{size[coarse[0]]:.4g}, within {spread[coarse[0]]:.4g}), and float32 keeps seven digits; subtract an "
+            "offset, such as the first time stamp.",
+            stacklevel=4,
+        )
 
 
 def _numbers(name: str, key: str, given: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ from minari.data_collector import EpisodeBuffer
 from minari_obd.environments.episodes import Step, run_episodes
 from minari_obd.environments.making import is_flat, make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
-from minari_obd.scores.references import REFERENCE_SCORES, reference_scores
+from minari_obd.scores.references import reference_of
 from minari_obd.sources.behaviours import (
     Behaviour,
     CallableBehaviour,
@@ -32,6 +32,7 @@ from minari_obd.storage.minari_datasets import (
     has_local_dataset,
     write_dataset,
 )
+from minari_obd.support.devices import cpu_threads
 from minari_obd.support.licences import check_known_license
 from minari_obd.support.progress import progress_bar
 
@@ -170,7 +171,7 @@ def collect_chain(
     check_space(8 * steps * (sum(sizes) + 2))
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
     buffers: list[EpisodeBuffer] = []
-    with progress_bar(steps, f"collecting {dataset_id}", show=progress) as bar:
+    with cpu_threads(1), progress_bar(steps, f"collecting {dataset_id}", show=progress) as bar:
         for part, (behaviour, share) in enumerate(zip(behaviours, shares, strict=True)):
             buffers += _roll_out(environments, behaviour, int(share), (seed, part), bar)
     for environment in environments:
@@ -182,10 +183,9 @@ def collect_chain(
                 "stored as they are; clip them in the policy if that is not meant.",
                 stacklevel=3,
             )
-    first = environments[0]
-    observed = first.observation_space
+    observed = environments[0].observation_space
     names = ", ".join(each.name for each in behaviours)
-    scores = reference_scores(env_id) if env_id.rsplit("-v", 1)[0] in REFERENCE_SCORES else None
+    scores = reference_of(env_id)
     write_dataset(
         dataset_id,
         buffers,
@@ -198,7 +198,7 @@ def collect_chain(
         eval_env_id=env_id,
         author=author,
         author_email=author_email,
-        requirements=[f"gymnasium=={version('gymnasium')}", *_mujoco_requirement(first)],
+        requirements=[f"gymnasium=={version('gymnasium')}", *_mujoco_requirement(environments[0])],
         metadata={
             "collection": {"policies": names, "steps": steps, "seed": seed, "minari_obd": version("minari-obd")},
             **({"ref_min_score": scores.random, "ref_max_score": scores.expert} if scores else {}),

@@ -1,14 +1,14 @@
 """Offline data: the source of a distillation, as flat, aligned, validated arrays."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from minari_obd.errors import DataError
-from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.licences import check_license
@@ -52,6 +52,8 @@ class OfflineData:
     """Description of the observation space before Gymnasium flattened it; None if it was flat."""
     observation_fields: tuple[ObservationField, ...] = ()
     """Which columns hold which part of the observation before it was flattened; empty if it was flat."""
+    changed_settings: tuple[str, ...] = ()
+    """Names of the settings in which the environment that was recorded differed from the registered one."""
     license: str | None = None
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     episode_starts: np.ndarray = field(init=False)
@@ -123,6 +125,16 @@ class OfflineData:
             f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, "
             f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
         )
+
+    def in_environment(self, env_id: str | None) -> "OfflineData":
+        """Return the data as that of another environment, or as it is if ``env_id`` is None.
+
+        Its own reference scores stay if it named no environment; otherwise, they are the other environment's.
+        """
+        if env_id in (None, self.env_id):
+            return self
+        reference = self.reference if self.env_id is None and self.reference is not None else reference_of(env_id)
+        return replace(self, env_id=env_id, reference=reference)
 
     @cached_property
     def normaliser(self) -> Normaliser:

@@ -34,7 +34,7 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         return source
     if isinstance(source, Mapping):
         return from_arrays(source)
-    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".hdf5", ".h5"))):
+    if isinstance(source, Path) or (isinstance(source, str) and source.lower().endswith((".hdf5", ".h5"))):
         return from_d4rl_file(Path(source))
     if isinstance(source, str):
         return from_minari(open_dataset(source, download=download, progress=progress))

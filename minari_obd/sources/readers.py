@@ -1,6 +1,7 @@
 """Reader of Minari datasets."""
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,16 @@ from minari_obd.sources.arrays import ROWS, action_bounds, check_continuous, fin
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.fields import ObservationField, fields_of_space
+from minari_obd.storage.building import alone
 from minari_obd.storage.downloads import download as download_dataset
-from minari_obd.storage.minari_datasets import has_local_dataset, is_dataset_id, local_dataset_ids, open_local_dataset
+from minari_obd.storage.files import is_there
+from minari_obd.storage.minari_datasets import (
+    has_local_dataset,
+    is_dataset_id,
+    local_dataset_ids,
+    minari_folder,
+    open_local_dataset,
+)
 from minari_obd.support.licences import check_license
 
 if TYPE_CHECKING:
@@ -32,12 +41,15 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
     if has_local_dataset(dataset_id):
         return open_local_dataset(dataset_id)
     if dataset_id in BENCHMARK:
-        try:
-            BENCHMARK[dataset_id].build(progress=progress)
-        except DataError:
-            if not has_local_dataset(dataset_id):  # otherwise another process was faster, with the same content
-                raise
+        with alone(minari_folder(), dataset_id, lambda: _say_waiting(dataset_id)):
+            if not has_local_dataset(dataset_id):  # otherwise another process has just built it
+                BENCHMARK[dataset_id].build(progress=progress)
         return open_local_dataset(dataset_id)
+    if is_there(dataset_id):
+        raise NotFoundError(
+            f"'{dataset_id}' is there, but not of a kind that is read; give an HDF5 file in D4RL's form, whose name "
+            "ends in .hdf5 or .h5, or a Minari id."
+        )
     known = {*local_dataset_ids(), *BENCHMARK}
     if not is_dataset_id(dataset_id) or dataset_id.startswith("obd-bench/") or not download:
         raise NotFoundError(f"There is no dataset '{dataset_id}'; {did_you_mean(dataset_id, known)}")
@@ -49,6 +61,10 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
             + did_you_mean(dataset_id, known)
         ) from None  # the client's own error may quote an address with a password
     return open_local_dataset(dataset_id)
+
+
+def _say_waiting(dataset_id: str) -> None:
+    print(f"Another process is building '{dataset_id}'; waiting for it.", file=sys.stderr)
 
 
 def _first_line(error: Exception) -> str:
@@ -103,7 +119,8 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         raise DataError(f"'{dataset_id}' is empty; at least one step is needed.")
     actions = np.concatenate(rows["actions"])
     low, high = action_bounds(action_space.low.reshape(-1), action_space.high.reshape(-1), actions)
-    env_id = _environment_id(dataset)
+    changed = _changed_settings(dataset)
+    env_id = None if changed or dataset.env_spec is None else dataset.env_spec.id
     return OfflineData(
         dataset_id=dataset_id,
         **{name: np.concatenate(rows[name]) for name in ROWS},
@@ -111,6 +128,7 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         action_low=low,
         action_high=high,
         env_id=env_id,
+        changed_settings=changed,
         reference=find_reference(env_id, dataset.storage.metadata),
         license=_license(dataset.storage.metadata.get("license")),
         flattened_from=None if flat else str(observation_space),
@@ -129,24 +147,24 @@ def _fields(space: gym.Space, metadata: Mapping[str, Any]) -> tuple[ObservationF
         return ()
 
 
-def _environment_id(dataset: "MinariDataset") -> str | None:
-    """Return the id of the environment, unless the data came from one with other settings than the registered ones."""
+def _changed_settings(dataset: "MinariDataset") -> tuple[str, ...]:
+    """Return the names of the settings in which the environment differs from the registered one, and warn of them."""
     spec = dataset.env_spec
     known = None if spec is None else gym.registry.get(spec.id)
     if spec is None or known is None or spec.entry_point is None:  # without entry point, the id alone was stored
-        return None if spec is None else spec.id
+        return ()
     names = (spec.kwargs.keys() | known.kwargs.keys()) - _SETTINGS_OF_PICTURES
     changed = sorted(name for name in names if _text(spec.kwargs.get(name)) != _text(known.kwargs.get(name)))
     changed += ["max_episode_steps"] if spec.max_episode_steps not in (None, known.max_episode_steps) else []
     if not changed:
-        return spec.id
+        return ()
     warnings.warn(
         f"'{dataset.spec.dataset_id}' was collected in '{spec.id}' with other settings than are registered "
         f"({', '.join(changed)[:200]}). Such settings are never used, so the data names no environment here; to "
         "evaluate, register one with these settings and name it.",
         stacklevel=3,
     )
-    return None
+    return tuple(str(name)[:100] for name in changed[:20])
 
 
 _SETTINGS_OF_PICTURES = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"}

@@ -9,6 +9,8 @@ from minari_obd.errors import DataError
 
 __all__ = ["ActionScale", "Normaliser"]
 
+_FROZEN = np.nextafter(np.float32(1.0), np.float32(2.0))
+
 
 @dataclass(frozen=True)
 class Normaliser:
@@ -17,13 +19,14 @@ class Normaliser:
     mean: np.ndarray
     """Mean observation, shape (S,), float32, in the environment's units."""
     scale: np.ndarray
-    """Standard deviation + 1e-3, shape (S,), float32. The constant keeps dimensions that never change at zero."""
+    """Standard deviation + 1e-3, shape (S,), float32; 1 (and a rounding) where an observation never changes, see
+    :attr:`frozen`."""
 
     @classmethod
     def fit(cls, observations: np.ndarray) -> "Normaliser":
         """Compute mean and scale of observations (N, S)."""
         rows = observations.astype(np.float64)
-        return cls(rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-3).astype(np.float32))
+        return cls(*_mean_and_scale(rows.mean(axis=0), rows.std(axis=0)))
 
     @classmethod
     def join(cls, parts: "Sequence[Normaliser]", sizes: Sequence[int]) -> "Normaliser":
@@ -37,10 +40,10 @@ class Normaliser:
             return first
         shares = np.asarray(sizes, dtype=np.float64)[:, None] / np.sum(sizes)
         means = np.stack([part.mean for part in parts]).astype(np.float64)
-        deviations = np.stack([part.scale for part in parts]).astype(np.float64) - 1e-3
+        deviations = np.stack([np.where(part.frozen, 1e-3, part.scale) for part in parts]).astype(np.float64) - 1e-3
         mean = (shares * means).sum(axis=0)
         deviation = np.sqrt((shares * (deviations**2 + (means - mean) ** 2)).sum(axis=0))
-        return cls(mean.astype(np.float32), (deviation + 1e-3).astype(np.float32))
+        return cls(*_mean_and_scale(mean, deviation))
 
     def __post_init__(self) -> None:
         for name in ("mean", "scale"):
@@ -55,6 +58,19 @@ class Normaliser:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
             raise DataError("A normaliser needs finite means and finite, positive scales; got other values.")
 
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which dimensions never changed in the data, shape (S,).
+
+        A policy has learned nothing about them. In units of 1e-3 it would take a small change for a huge one.
+        """
+        return self.scale == _FROZEN
+
+    def scale_like(self, other: "Normaliser") -> np.ndarray:
+        """Return the scale as ``other`` has it where nothing changes: versions before 0.2 wrote 1e-3 there."""
+        is_old = self.frozen & (other.scale == np.float32(1e-3)) if self.scale.shape == other.scale.shape else False
+        return np.where(is_old, other.scale, self.scale)
+
     def normalise(self, observations: np.ndarray) -> np.ndarray:
         """Convert raw observations (..., S) to normalised states."""
         return ((observations - self.mean) / self.scale).astype(np.float32)
@@ -62,6 +78,13 @@ class Normaliser:
     def denormalise(self, states: np.ndarray) -> np.ndarray:
         """Convert normalised states (..., S) to raw observations."""
         return (states * self.scale + self.mean).astype(np.float32)
+
+
+def _mean_and_scale(mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale (S,), float32, of a mean and a standard deviation in float64."""
+    scale = (deviation + 1e-3).astype(np.float32)
+    is_rounding = deviation <= 2.0**-22 * np.maximum(1.0, np.abs(mean))  # two roundings of float32
+    return mean.astype(np.float32), np.where(is_rounding, _FROZEN, scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Building: the hidden folders that Minari datasets are written in, the space for them, and what killed runs left."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["BUILDING", "SPACE_ADVICE", "check_room", "locked", "sweep"]
+__all__ = ["BUILDING", "SPACE_ADVICE", "alone", "check_room", "locked", "sweep"]
 
 BUILDING, _LOCK = ".building-", ".lock"
 SPACE_ADVICE = "free some, or set MINARI_DATASETS_PATH to a larger disk"
@@ -45,6 +46,41 @@ def locked(building: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone(root: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Let one process at a time work on ``name`` in the Minari folder ``root``; others call ``on_wait`` and wait.
+
+    Where the folder cannot be locked, all work at once. What they write is whole in any case.
+    """
+    path = root / f".{name.replace('/', '-')}{_LOCK}"
+    if fcntl is None:
+        yield
+        return
+    while True:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError:
+            yield
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # some network file systems have no locks
+                yield
+                return
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # the process that was waited for has removed the file
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 def sweep(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Files: written whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,29 +8,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from minari_obd.errors import SettingError
+from minari_obd.errors import FormatError, SettingError
 
-__all__ = ["check_new", "check_writable", "replacing", "write_bytes", "write_text"]
+__all__ = ["check_new", "check_not_pointer", "check_writable", "is_there", "replacing", "write_bytes", "write_text"]
 
 
-def check_writable(path: str | Path) -> Path:
+def check_writable(
+    path: str | Path, name: str = "output path", advice: str = "choose a folder that you may write to"
+) -> Path:
     """Make sure, before any long work, that ``path`` can be written later.
 
     Creates the missing parent folders and nothing else.
 
+    Args:
+        path: a file or a folder.
+        name: what it is called in the error.
+        advice: what to do, for the error.
+
     Raises:
-        SettingError: a parent is a file, or may not be written.
+        SettingError: a parent is a file, may not be written, or is full.
     """
     path = Path(path)
     probe = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(b"0")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise SettingError(
-            f"The output path '{path}' cannot be written ({error.strerror}); choose a folder that you may write to."
-        ) from error
+        raise SettingError(f"The {name} '{path}' cannot be written ({error.strerror}); {advice}.") from error
     return path
 
 
@@ -41,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder with all that is in it, which then replaces a folder at ``path``. The folder above is made if it is missing.
 
     Raises:
-        SettingError: the folder above cannot be written.
+        SettingError: the folder above cannot be written, or its disk is full.
     """
     temporary = _beside(check_writable(path))
     try:
@@ -50,6 +58,10 @@ def replacing(path: Path) -> Iterator[Path]:
             _replace_folder(path, temporary)
         else:
             temporary.replace(path)
+    except Exception as error:  # safetensors, HDF5 and Arrow have errors of their own for a full disk
+        if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
+            raise SettingError(f"There is no space left for '{path}'; free some, and run the same again.") from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -80,6 +92,27 @@ def check_new(path: Path) -> None:
     """
     if path.exists():
         raise SettingError(f"'{path.parent}' holds a {path.stem} already; give another folder, or delete that one.")
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file or folder; also of names that no file can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def check_not_pointer(path: Path) -> None:
+    """Make sure that a file is not what Git leaves in its place where the LFS extension is missing.
+
+    Raises:
+        FormatError: it is.
+    """
+    with path.open("rb") as file:
+        if file.read(26) == b"version https://git-lfs.gi":
+            raise FormatError(
+                f"'{path}' is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder."
+            )
 
 
 def _replace_folder(path: Path, new: Path) -> None:

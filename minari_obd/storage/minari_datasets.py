@@ -33,6 +33,7 @@ __all__ = [
     "has_local_dataset",
     "is_dataset_id",
     "local_dataset_ids",
+    "minari_folder",
     "open_files",
     "open_local_dataset",
     "write_dataset",
@@ -42,12 +43,8 @@ __all__ = [
 _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
 
 _READ_ID = re.compile(r"(?:\w[\w-]*/)*\w[\w-]*-v\d+")  # what is there already may have such an id
-
-
 _CODE = "https://github.com/minari-obd/minari-obd"
-
 _FORMATS = ("hdf5", "arrow", "parquet")
-
 _MOST_METADATA_BYTES = 64 * 2**20
 
 
@@ -73,7 +70,7 @@ def check_dataset_id(dataset_id: str) -> str:
     return dataset_id
 
 
-def _folder(dataset_id: str = "") -> Path:
+def minari_folder(dataset_id: str = "") -> Path:
     """The user's Minari folder, or that of a dataset in it.
 
     Raises:
@@ -90,7 +87,7 @@ def _folder(dataset_id: str = "") -> Path:
 
 def local_dataset_ids() -> list[str]:
     """Return the ids of the datasets in the user's Minari folder."""
-    _folder()  # raises what is wrong with it
+    minari_folder()  # raises what is wrong with it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "Misconfigured dataset named ...": not ours to complain about
         return list(minari.list_local_datasets())
@@ -98,7 +95,9 @@ def local_dataset_ids() -> list[str]:
 
 def has_local_dataset(dataset_id: str) -> bool:
     """Tell whether the user's Minari folder holds ``dataset_id``."""
-    return _READ_ID.fullmatch(dataset_id) is not None and (_folder(dataset_id) / "data" / "metadata.json").is_file()
+    return (
+        _READ_ID.fullmatch(dataset_id) is not None and (minari_folder(dataset_id) / "data" / "metadata.json").is_file()
+    )
 
 
 def open_local_dataset(dataset_id: str) -> minari.MinariDataset:
@@ -112,7 +111,7 @@ def open_local_dataset(dataset_id: str) -> minari.MinariDataset:
         raise NotFoundError(
             f"There is no Minari dataset '{dataset_id}' here; local ids: {', '.join(local_dataset_ids()) or 'none'}."
         )
-    return open_files(_folder(dataset_id) / "data", dataset_id)
+    return open_files(minari_folder(dataset_id) / "data", dataset_id)
 
 
 def open_files(data: Path, name: str) -> minari.MinariDataset:
@@ -214,7 +213,7 @@ def write_dataset(
     if data_format not in (None, *_FORMATS):
         raise DataError(f"Minari has no storage format '{data_format}'; {did_you_mean(str(data_format), _FORMATS)}")
     # Resolved, because Minari looks for the file that it has just written below the folder once more.
-    root = (_folder() if root is None else Path(root)).resolve()
+    root = (minari_folder() if root is None else Path(root)).resolve()
     check_space(sum(_size(episode) for episode in episodes), root)
     sweep(root)
     target = root / dataset_id
@@ -291,7 +290,7 @@ def check_space(size: int, root: Path | None = None) -> None:
     Raises:
         SettingError: the folder cannot be written, or has too little space.
     """
-    check_room(size, _folder() if root is None else root)
+    check_room(size, minari_folder() if root is None else root)
 
 
 def _size(episode: EpisodeBuffer) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from minari_obd.errors import SettingError
 
@@ -15,8 +16,17 @@ __all__ = ["cache_root", "choose_device", "cpu_threads", "fastest_thread_count"]
 
 
 def cache_root() -> Path:
-    """Folder of trained teachers and checkpoints: ``MINARI_OBD_CACHE``, else ``~/.cache/minari_obd``."""
-    return Path(os.environ.get("MINARI_OBD_CACHE") or Path.home() / ".cache" / "minari_obd")
+    """Folder of trained teachers and checkpoints: ``MINARI_OBD_CACHE``, else ``~/.cache/minari_obd``.
+
+    Raises:
+        SettingError: the variable is not set, and there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("MINARI_OBD_CACHE") or Path.home() / ".cache" / "minari_obd")
+    except RuntimeError as error:
+        raise SettingError(
+            "There is no home folder to keep trained teachers and checkpoints in; set MINARI_OBD_CACHE to a folder."
+        ) from error
 
 
 def choose_device(device: str) -> torch.device:
@@ -68,10 +78,14 @@ def fastest_thread_count() -> int:
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
-    """Let torch use ``count`` CPU threads within, or as many as are fastest; yields how many that is."""
+    """Let torch use ``count`` CPU threads within, or as many as are fastest; yields how many that is.
+
+    NumPy's products are small everywhere here, so its BLAS uses one: beside other work, more are ten times slower.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(fastest_thread_count() if count is None else count)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
+    with threadpool_limits(1, user_api="blas"):  # first: torch may share the library, and then decides
+        torch.set_num_threads(fastest_thread_count() if count is None else count)
+        try:
+            yield torch.get_num_threads()
+        finally:
+            torch.set_num_threads(before)

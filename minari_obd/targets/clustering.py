@@ -23,7 +23,7 @@ def central_rows(states: np.ndarray, size: int, seed: int) -> np.ndarray:
     from sklearn.metrics import pairwise_distances_argmin
     from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
+    with warnings.catch_warnings(), threadpool_limits(1):
         # With fewer distinct states than centres, some centres coincide, which the loop below corrects.
         warnings.simplefilter("ignore", ConvergenceWarning)
         centres = MiniBatchKMeans(size, random_state=seed, batch_size=4_096).fit(states).cluster_centers_

@@ -18,6 +18,7 @@ from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
+from minari_obd.storage.cache import check_cache, read_kept
 from minari_obd.storage.files import write_text
 from minari_obd.support.devices import cache_root, choose_device
 from minari_obd.support.interrupts import deferred_interrupts
@@ -42,9 +43,7 @@ from minari_obd.teachers.training_state import (
 __all__ = ["TeacherRun", "train_teacher"]
 
 _CHECKPOINT_SECONDS = 120.0
-_LOOK_EVERY = 500  # updates
-_LOOKED_AT = 1_000  # states
-_CHOSEN_ON = 4_096  # transitions
+_LOOK_EVERY, _LOOKED_AT, _CHOSEN_ON = 500, 1_000, 4_096  # updates, states, transitions
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,12 @@ class TeacherRun:
         teacher with the actor that was not kept, where there is an average.
 
         Raises:
-            MinariObdError: the training diverged.
+            MinariObdError: the training diverged, or the cache cannot be written.
         """
-        if self.is_cached:
-            return load_teacher(self.cache_folder)
+        cached = read_kept(self.cache_folder / "teacher.safetensors", load_teacher)
+        if cached is not None:
+            return cached
+        check_cache()
         with contained(self.seed, self.device):
             algo = self._create()
             modules = dict(algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules)
@@ -155,10 +156,9 @@ class TeacherRun:
             if self.average:
                 average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
                 modules["average"] = average.module
-            record = TrainingRecord()
-            if self.checkpoint.is_file():
-                record = read_training(self.checkpoint, modules, self.device)
-                torch.set_num_threads(record.threads)
+            kept = read_kept(self.checkpoint, lambda path: read_training(path, modules, self.device))
+            record = kept or TrainingRecord()
+            torch.set_num_threads(record.threads)
             self._update(algo, modules, record, average, progress)
             teacher = self._freeze(algo) if average is None else self._choose(algo, average)
         write_text(self.cache_folder / "training.csv", log_text(record.log))

@@ -71,7 +71,7 @@ def read_training(path: Path, modules: Mapping[str, Any], device: torch.device) 
     Raises:
         FormatError: the file is damaged.
     """
-    with reading(f"The checkpoint '{path}' is damaged; delete it to restart the training"):
+    with reading(f"The checkpoint '{path}' is damaged"):
         values, tensors = read_tensors(path, _KEY)
         record = TrainingRecord(**values)
     for name, module in modules.items():

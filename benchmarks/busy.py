@@ -1,0 +1,114 @@
+"""How long collecting, evaluating, cloning and densities take beside busy processes, with and without a thread limit.
+
+    python benchmarks/busy.py [--busy 2] [--steps 3000]
+
+Set no OMP_NUM_THREADS. Ratios of one run: the same work, once as the package does it and once with as many threads as
+NumPy's BLAS and torch take by themselves. For cloning, whose threads are torch's, the limit is one thread.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from rollouts import random_students
+
+from minari_obd.cloning.cloning import clone
+from minari_obd.densities.mixture import GaussianMixture
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.sources.collecting import collect
+from minari_obd.sources.loading import load_offline_data
+
+BUSY = "import numpy as np\na = np.ones((300, 300))\nwhile True: a @ a"
+LIMITED = ("sources.collecting.cpu_threads", "environments.rollouts.cpu_threads")
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Let this many processes compute meanwhile."""
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        time.sleep(1.0)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Take the package's limits away."""
+    everything: Any = lambda _=None: nullcontext(torch.get_num_threads())  # noqa: E731
+    patches = [patch(f"minari_obd.{name}", everything) for name in LIMITED]
+    patches += [patch("threadpoolctl.threadpool_limits", lambda *_, **__: nullcontext())]
+    for each in patches:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in patches:
+            each.stop()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The least time of two."""
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def main() -> None:
+    """Time each kind of work twice and print a table of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3_000)
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, busy(settings.busy):
+        os.environ["MINARI_DATASETS_PATH"] = folder
+        names = (f"busy/hopper-v{number}" for number in range(99))
+
+        def collecting() -> None:
+            collect(next(names), "Hopper-v5", "hopper-320000", steps=settings.steps, progress=False)
+
+        collecting()
+        data, students = load_offline_data("busy/hopper-v0"), random_students(10, "HalfCheetah-v5")
+        rows = np.random.default_rng(0).normal(size=(20_000, 17))
+        works: dict[str, Callable[[], object]] = {
+            "collecting": collecting,
+            "evaluating": lambda: evaluate(students, episodes=1, workers=1),
+            "density": lambda: GaussianMixture().fit(rows, seed=0),
+            "cloning": lambda: clone(data, students=4, protocol="adam", seed=0),
+        }
+        print(f"{torch.get_num_threads()} threads, {settings.busy} busy processes; {Path(__file__).name}")
+        for name, work in works.items():
+            limited = seconds(lambda work=work: one_thread(work) if name == "cloning" else work())  # noqa: B023
+            with unlimited():
+                free = seconds(work)
+            print(
+                f"{name:12} limited {limited:6.2f} s, unlimited {free:6.2f} s, ratio {free / limited:5.2f}", flush=True
+            )
+
+
+def one_thread(work: Callable[[], object]) -> None:
+    """Work on one of torch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work()
+    torch.set_num_threads(before)
+
+
+if __name__ == "__main__":
+    main()

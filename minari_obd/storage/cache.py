@@ -1,0 +1,46 @@
+"""The cache: where trained teachers, fitted ensembles and checkpoints are kept."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from minari_obd.errors import FormatError
+from minari_obd.storage.files import check_writable
+from minari_obd.support.devices import cache_root
+
+__all__ = ["check_cache", "read_kept"]
+
+_T = TypeVar("_T")
+
+
+def check_cache() -> None:
+    """Make sure, before any long work, that its result and its checkpoints can be kept.
+
+    Raises:
+        SettingError: the folder cannot be written, or there is none.
+    """
+    check_writable(cache_root() / "checkpoints", "cache", "set MINARI_OBD_CACHE to a folder that you may write to")
+
+
+def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
+    """Read a file of the cache, so that work goes on from it; None if it is not there.
+
+    A damaged one is renamed, with a warning, and the work begins anew.
+
+    Args:
+        path: the file.
+        read: reads it. It must not change anything before it has read everything.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except FormatError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        try:
+            path.replace(aside)
+        except OSError:
+            raise error from None
+        warnings.warn(f"{error} It was set aside as '{aside.name}', and its work begins anew.", stacklevel=2)
+        return None

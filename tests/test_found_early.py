@@ -1,0 +1,136 @@
+"""What would fail after long work is found before it: the environment, the cache, the folder to write."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from conftest import make_arrays
+
+import minari_obd
+from minari_obd.cli.application import main
+from minari_obd.distillation.pipeline import run_recipe
+from minari_obd.dynamics.fitting import DynamicsRun
+from minari_obd.errors import MinariObdError, NotFoundError, SettingError
+from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.sections import EvaluationRecipe
+from minari_obd.sources.collecting import collect
+from minari_obd.support.devices import cache_root
+from minari_obd.teachers.training import TeacherRun
+
+QUICK = {"evaluation": {"students": 1, "episodes": 1, "whole_data_steps": 5}, "distillation": {"steps": 2}, "size": 8}
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be trained."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("training had begun")
+
+    monkeypatch.setattr(TeacherRun, "train", fail)
+    monkeypatch.setattr(DynamicsRun, "fit", fail)
+
+
+def pendulum(**changes: object) -> Recipe:
+    collect("lab/pendulum-v0", "Pendulum-v1", "random", steps=60, progress=False)
+    settings = {"source": "lab/pendulum-v0", "method": "pbc", "teacher": {"algorithm": "td3_bc", "steps": 20}}
+    return parse_recipe({**settings, **QUICK, **changes}, "test")
+
+
+def evaluated_in(env: str) -> dict:
+    return {**QUICK["evaluation"], "env": env}
+
+
+@pytest.mark.parametrize(
+    ("env", "problem"),
+    [
+        ("Ant-v5", "for 3 observations and 1 actions, but the environment has 105 and 8"),
+        ("Nowhere-v0", "not registered"),
+        ("os:Thing", "not a plain environment id"),
+        ("CartPole-v1", "for actions"),
+    ],
+)
+def test_run_looks_at_the_environment_before_the_teacher(env: str, problem: str, no_training: None) -> None:
+    with pytest.raises(MinariObdError, match=problem):
+        run_recipe(pendulum(evaluation=evaluated_in(env)), "out", progress=False)
+    assert not Path("out").exists()
+
+
+def test_a_source_that_names_no_environment_can_be_given_one(no_training: None) -> None:
+    arrays = make_arrays([30, 30], state_size=3, action_size=1)
+    recipe = Recipe("arrays", method="random", size=8, evaluation=EvaluationRecipe(1, 1, 5, env="Pendulum-v1"))
+    pairs = minari_obd.distill(arrays, recipe=recipe, progress=False)
+    assert pairs.env_id == "Pendulum-v1"
+    with pytest.raises(SettingError, match="for 3 observations and 1 actions, but the environment has 105 and 8"):
+        minari_obd.distill(
+            arrays, recipe=replace(recipe, evaluation=replace(recipe.evaluation, env="Ant-v5")), progress=False
+        )
+
+
+def test_the_named_environment_is_where_all_rows_are_measured() -> None:
+    gym.register("Short-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=7)
+    try:
+        recipe = pendulum(method="random", evaluation=evaluated_in("Short-v0"))
+        result = run_recipe(recipe, "out", progress=False)
+    finally:
+        del gym.registry["Short-v0"]
+    assert {row.report.env_id for row in result.rows} == {"Short-v0"} == {result.dataset.env_id}
+    assert {row.report.environment_steps for row in result.rows} == {7}
+
+
+def test_reference_scores_stay_with_the_environment_they_are_of() -> None:
+    data = minari_obd.load_offline_data(make_arrays([5]) | {"ref_min_score": 0.0, "ref_max_score": 9.0})
+    assert data.in_environment("Hopper-v5").reference == data.reference is not None
+    there = replace(data, env_id="Pendulum-v1")
+    assert there.in_environment(None) is there.in_environment("Pendulum-v1") is there
+    assert there.in_environment("MyTask-v0").reference is None
+    assert "D4RL" in there.in_environment("Hopper-v5").reference.source
+
+
+def test_a_recipe_without_an_environment_keeps_its_name() -> None:
+    recipe = Recipe("lab/x-v0")
+    assert "env" not in recipe.deciding()["evaluation"]
+    assert replace(recipe, evaluation=EvaluationRecipe(env="Hopper-v5")).deciding()["evaluation"]["env"] == "Hopper-v5"
+
+
+def test_the_plan_says_what_cannot_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    minari_obd.distill(make_arrays([30]), "random", size=8)
+    assert "not known what environment 'arrays' belongs to" in capsys.readouterr().err
+
+
+def test_the_command_line_names_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    pendulum()
+    with pytest.raises(SystemExit):
+        main(["distill", "lab/pendulum-v0", "--method", "random", "--size", "8", "--evaluation.env", "Ant-v5"])
+    assert "the environment has 105 and 8" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("MINARI_OBD_CACHE", "file")
+    data = minari_obd.load_offline_data(make_arrays([30, 30]))
+    for work in (
+        lambda: minari_obd.train_teacher(data, "td3_bc", steps=20, progress=False),
+        lambda: minari_obd.distill(data, "dbc", size=8, progress=False),
+        lambda: run_recipe(pendulum(), "out", progress=False),
+    ):
+        with pytest.raises(SettingError, match=r"The cache 'file/.*set MINARI_OBD_CACHE"):
+            work()
+        assert not Path("out").exists()
+    assert len(minari_obd.distill(data, "random", size=8, progress=False)) == 8  # which keeps nothing there
+
+
+def test_without_a_home_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MINARI_OBD_CACHE")
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+    with pytest.raises(SettingError, match=r"no home folder .* set MINARI_OBD_CACHE"):
+        cache_root()
+
+
+def test_an_unknown_environment_is_found_before_the_data_is_read() -> None:
+    recipe = Recipe("obd-bench/hopper/medium-v0", method="random", evaluation=EvaluationRecipe(env="Hopper-v99"))
+    with pytest.raises(NotFoundError, match="did you mean 'Hopper-v"):
+        minari_obd.distill(recipe=recipe, progress=False)
