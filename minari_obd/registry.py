@@ -96,5 +96,10 @@ DENSITIES = Registry(
 STUDENTS = Registry(
     "student network",
     "minari_obd.students",
-    {"mlp": "minari_obd.students.networks:MLP", "residual": "minari_obd.students.networks:ResidualMLP"},
+    {
+        "mlp": "minari_obd.students.networks:MLP",
+        "residual": "minari_obd.students.networks:ResidualMLP",
+        "softmax_mlp": "minari_obd.students.networks:SoftmaxMLP",
+        "softmax_residual": "minari_obd.students.networks:SoftmaxResidualMLP",
+    },
 )
