@@ -8,9 +8,9 @@ from minari_obd.settings.checks import STRICT, check_positive, check_types
 
 __all__ = [
     "ADAM_STUDENT",
-    "SOFTMAX",
     "EVALUATION_PROTOCOLS",
     "PROTOCOLS",
+    "SOFTMAX",
     "EvaluationProtocol",
     "StudentDraws",
     "StudentProtocol",
