@@ -3,8 +3,8 @@
     pip install '.[finetune]'
     python benchmarks/discrete_experts.py CartPole-v1 out/cartpole --steps 60000 --evaluate-every 5000
 
-Writes an actor after every evaluation, ``actor_<steps>.safetensors``, for ``bundle_policies.py``, and ``log.json``, rows
-of (environment steps, mean and standard deviation of the return of episodes with sampled actions, seconds).
+Writes an actor after every evaluation, ``actor_<steps>.safetensors``, for ``bundle_policies.py``, and ``log.json``,
+rows of (environment steps, mean and standard deviation of the return of episodes with sampled actions, seconds).
 """
 
 import argparse

@@ -81,6 +81,8 @@ class Function:
     """A user's function of one observation (S,), called row by row."""
 
     function: Callable[[np.ndarray], Any]
+    is_discrete: bool = False
+    """Whether it returns the number of an action, and not a vector."""
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Actions (B, A) for raw observations (B, S).
@@ -89,16 +91,20 @@ class Function:
             DataError: what the function returns is no action.
         """
         actions = [np.asarray(self.function(state), dtype=np.float32) for state in states]
-        if actions[0].ndim != 1 or any(action.shape != actions[0].shape for action in actions):
+        if actions[0].ndim != 1 - self.is_discrete or any(action.shape != actions[0].shape for action in actions):
             raise DataError(
                 f"The function returned an array of shape {actions[0].shape} for one observation of shape "
-                f"{states[0].shape}; it must return one action, a vector."
+                f"{states[0].shape}; it must return one action, a {'whole number' if self.is_discrete else 'vector'}."
             )
         return np.stack(actions)
 
 
-def as_actor(subject: Any) -> Teacher | Function:
+def as_actor(subject: Any, *, is_discrete: bool = False) -> Teacher | Function:
     """Return what a user brought as something that acts in a batch of observations.
+
+    Args:
+        subject: the user's.
+        is_discrete: whether the environment takes numbers of actions.
 
     Raises:
         SettingError: it does not act.
@@ -106,9 +112,9 @@ def as_actor(subject: Any) -> Teacher | Function:
     if hasattr(subject, "act"):
         return subject
     if callable(getattr(subject, "predict", None)):
-        return Function(lambda observation: subject.predict(observation, deterministic=True)[0])
+        return Function(lambda observation: subject.predict(observation, deterministic=True)[0], is_discrete)
     if callable(subject):
-        return Function(subject)
+        return Function(subject, is_discrete)
     raise SettingError(
         f"A {type(subject).__name__} cannot be evaluated; give a distilled dataset, a policy, a teacher, or a function "
         "of one observation."
@@ -139,8 +145,11 @@ class LoneTeacher:
         if isinstance(self.teacher, Function):
             observation, _ = environment.reset(seed=0)
             flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))
-            found = self.teacher.act(flat[None]).shape[1:]
-            if found != environment.action_space.shape:
+            action, space = self.teacher.act(flat[None])[0], environment.action_space
+            found = action.shape
+            if isinstance(space, gym.spaces.Discrete) and not (action.is_integer() and space.contains(int(action))):
+                raise SettingError(f"The function returned the action {action}; the environment has {space}.")
+            if found != space.shape:
                 raise SettingError(
                     f"The function returned an action of shape {found}; the environment has "
                     f"{environment.action_space.shape}."
@@ -179,4 +188,11 @@ def check_fit(policy: Policy, environment: gym.Env) -> None:
         raise SettingError(
             f"The policy takes {wanted[0]} observations and gives {wanted[1]} actions, but the environment has "
             f"{given[0]} and {given[1]}; name the environment that the pairs were made for."
+        )
+    start = int(spaces[1].start) if isinstance(spaces[1], gym.spaces.Discrete) else None
+    if start != policy.first_action:
+        kinds = ["continuous" if each is None else f"discrete, from {each}" for each in (policy.first_action, start)]
+        raise SettingError(
+            f"The policy's actions are {kinds[0]}, and the environment's are {kinds[1]}; name the environment that the "
+            "pairs were made for."
         )

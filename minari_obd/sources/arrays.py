@@ -31,8 +31,8 @@ def check_continuous(name: str, dtype: np.dtype) -> None:
     if dtype.kind in "biu":
         kind = "boolean" if dtype.kind == "b" else "integer"
         raise DataError(
-            f"'{name}' has {kind} actions. If they are discrete, give them as whole numbers with action_count, how many "
-            "there are; if they are continuous after all, as floats."
+            f"'{name}' has {kind} actions. If they are discrete, give them as whole numbers, with their number as "
+            "action_count; if they are continuous after all, as floats."
         )
 
 

@@ -31,8 +31,8 @@ class OfflineData:
     observations: np.ndarray
     """Observation before each step, shape (N, S), float32, raw units."""
     actions: np.ndarray
-    """Action taken there, shape (N, A), float32, raw units. Of n discrete actions: a column for each, with 1 for the one
-    that was taken."""
+    """Action taken there, shape (N, A), float32, raw units. Of n discrete actions: a column for each, with 1 for the
+    one that was taken."""
     rewards: np.ndarray
     """Reward received, shape (N,), float32."""
     terminations: np.ndarray
@@ -126,7 +126,8 @@ class OfflineData:
     def __repr__(self) -> str:
         return (
             f"OfflineData({self.dataset_id!r}: {len(self):,} steps in {len(self.episode_starts):,} episodes, "
-            f"observations {self.observations.shape[1]}, {'discrete ' if self.is_discrete else ''}actions {self.actions.shape[1]}, "
+            f"observations {self.observations.shape[1]}, "
+            f"{'discrete ' if self.is_discrete else ''}actions {self.actions.shape[1]}, "
             f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
         )
 

@@ -60,7 +60,8 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
     """Flatten a Minari dataset. Row t of an episode is (o_t, a_t, r_t), and o_T goes to ``final_observations``.
 
     Raises:
-        DataError: actions are neither one Box nor Discrete, a space cannot be flattened, or an episode lacks T+1 observations.
+        DataError: actions are neither one Box nor Discrete, a space cannot be flattened, or an episode lacks T+1
+            observations.
     """
     dataset_id = dataset.spec.dataset_id
     observation_space, action_space = dataset.observation_space, dataset.action_space

@@ -47,8 +47,8 @@ class MLPGradient:
         R{dL/dX} = R{delta_1} W_1^T + delta_1 V_1^T        R{dL/dY} = -c R{y}
         R{dL/dw} = 2 / (B A) sum_A (y - Y) R{y}
 
-    For y = 2 p - 1 with p = softmax(z_{L+1}), the derivative is the matrix J = 2 (diag p - p p^T) in place of phi'. With
-    e = c (y - Y) and R{e} = c R{y},
+    For y = 2 p - 1 with p = softmax(z_{L+1}), the derivative is the matrix J = 2 (diag p - p p^T) in place of phi'.
+    With e = c (y - Y) and R{e} = c R{y},
 
         delta_{L+1} = J e        R{y} = J R{z_{L+1}}        R{delta_{L+1}} = J R{e} + R{y} (e - p^T e) - p (R{y}^T e)
 
