@@ -6,17 +6,25 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from minari_obd.cloning.cloning import clone
 from minari_obd.cloning.policy import load_policy
+from minari_obd.distillation.distillation import distill
+from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import open_local_dataset
+from minari_obd.teachers.choice import Choice, fitted_temperature
+from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.training import train_teacher
 
 QUICK = StudentProtocol(depth=1, width=16, steps=30, optimiser="adam", learning_rate=0.01)
 
@@ -145,3 +153,87 @@ def test_kinds_of_actions_are_not_mixed(data: OfflineData) -> None:
         evaluate(continuous, episodes=1)
     with pytest.raises(DataError, match="numbered from 3 and None"):
         clone([data, replace(data, first_action=None)])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("algorithm", ["discrete_cql", "discrete_bcq"])
+def test_teachers_are_frozen_exactly_and_keep_their_temperature(
+    algorithm: str, data: OfflineData, tmp_path: Path
+) -> None:
+    teacher = train_teacher(data, algorithm, steps=20, progress=False)
+    chances = teacher.act(data.observations)
+    np.testing.assert_allclose(chances.sum(1), 1.0, atol=1e-5)
+    assert teacher.choice is not None
+    assert teacher.details["temperature"] == teacher.choice.temperature
+    undecided = (chances > 0).sum(1) > 1
+    assert undecided.any()
+    assert chances[undecided].max(1).mean() == pytest.approx(0.9, abs=0.02)
+    values = np.stack([teacher.value(data.observations, np.tile(row, (len(data), 1))) for row in np.eye(2)], axis=1)
+    np.testing.assert_allclose(teacher.value(data.observations, chances), (chances * values).sum(1), rtol=1e-4)
+    again = load_teacher(teacher.save(tmp_path / "teacher"))
+    assert again.sha256 == teacher.sha256
+    np.testing.assert_array_equal(again.act(data.observations), chances)
+    np.testing.assert_array_equal(
+        train_teacher(data, algorithm, steps=20, progress=False).act(data.observations), chances
+    )
+    assert evaluate(teacher, env="Shifted-v0", episodes=2).returns.shape == (1, 2)
+    with pytest.raises(SettingError, match="The teacher's actions are discrete"):
+        evaluate(teacher, env="Pendulum-v1", episodes=1)
+    warmer = replace(teacher, choice=Choice(10 * teacher.choice.temperature, teacher.choice.least))
+    assert warmer.sha256 != teacher.sha256
+    np.testing.assert_array_equal(warmer.act(data.observations).argmax(1), chances.argmax(1))
+
+
+def test_bcq_rules_out_what_the_data_does_not_do() -> None:
+    values, logits = torch.tensor([[1.0, 2.0, 9.0]]), torch.log(torch.tensor([[0.6, 0.38, 0.02]]))
+    assert Choice(1.0, 0.3).probabilities(values, logits)[0, 2] == 0
+    torch.testing.assert_close(Choice(1.0).probabilities(values, logits), torch.softmax(values, 1))
+    assert fitted_temperature(np.array([[1.0, -np.inf]]), 0.9) == 1.0
+    for wrong in ({"temperature": 0.0}, {"temperature": np.nan}, {"temperature": 1.0, "least": 1.0}):
+        with pytest.raises(SettingError, match="a finite temperature above 0"):
+            Choice(**wrong)
+
+
+def test_teachers_are_for_one_kind_of_actions(data: OfflineData) -> None:
+    with pytest.raises(SettingError, match=r"is for continuous actions.*use 'discrete_cql' or 'discrete_bcq'"):
+        train_teacher(data, "iql", steps=2, progress=False)
+    with pytest.raises(SettingError, match=r"is for discrete actions.*use 'td3_bc' or"):
+        train_teacher(replace(data, first_action=None), "discrete_cql", steps=2, progress=False)
+    with pytest.raises(SettingError, match="has no actor to average"):
+        train_teacher(data, "discrete_cql", steps=2, average=0.5, progress=False)
+    with pytest.raises(SettingError, match=r"are discrete, and those of .* are continuous; give a"):
+        distill(
+            replace(data, first_action=None),
+            "pbc",
+            teacher=train_teacher(data, "discrete_cql", steps=2, progress=False),
+            size=4,
+            progress=False,
+        )
+
+
+METHODS = ["random", "kmeans", "dbc", "pbc", "av_pbc", "sdw", "opw", "vgd"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_pairs_whose_actions_are_probabilities(
+    method: str, data: OfflineData, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    recipe = Recipe(
+        "lab/shifted-v0",
+        student=QUICK,
+        distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
+        teacher=TeacherRecipe(steps=60),
+    )
+    pairs = distill(data, method, recipe=recipe, size=8, out=tmp_path / "pairs", progress=method == "vgd")
+    assert pairs.is_discrete
+    assert pairs.protocol.network == "softmax_mlp"
+    assert (pairs.actions >= 0).all()
+    np.testing.assert_allclose(pairs.actions.sum(1), 1.0, atol=1e-5)
+    assert clone(pairs)(data.observations[:5]).dtype.kind == "i"
+    if method not in ("random", "kmeans", "dbc"):
+        assert pairs.provenance.teacher is not None
+        assert pairs.provenance.teacher["algorithm"] == "discrete_cql"
+        assert pairs.provenance.teacher["temperature"] > 0
+    again = load_dataset(tmp_path / "pairs")
+    assert again.content_sha256 == pairs.content_sha256
+    assert again.first_action == 3
+    assert "discrete_cql" in capsys.readouterr().err or method != "vgd"

@@ -137,11 +137,19 @@ class LoneTeacher:
         return isinstance(self.teacher, FrozenTeacher)
 
     def check(self, environment: gym.Env) -> None:
-        """Make sure that a function's actions have the environment's size. A teacher refuses other observations itself.
+        """Make sure that a function's actions have the environment's size, and a teacher's are of its kind.
+
+        A teacher refuses other observations itself.
 
         Raises:
             SettingError: they have not.
         """
+        is_discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        if isinstance(self.teacher, FrozenTeacher) and self.teacher.is_discrete != is_discrete:
+            raise SettingError(
+                f"The teacher's actions are {'discrete' if self.teacher.is_discrete else 'continuous'}, and the "
+                f"environment's are {environment.action_space}; name the environment that it was trained for."
+            )
         if isinstance(self.teacher, Function):
             observation, _ = environment.reset(seed=0)
             flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))

@@ -205,6 +205,7 @@ class _Claims:
             "observation_scale": (source.normaliser.scale, self.dataset.normaliser.scale),
             "action_low": (source.action_low, self.dataset.action_low),
             "action_high": (source.action_high, self.dataset.action_high),
+            "first_action": tuple((each.first_action or 0, each.is_discrete) for each in (source, self.dataset)),
         }
         if self.dataset.source_quantiles is not None:
             derived["source_quantiles"] = (source.observation_quantiles, self.dataset.source_quantiles)
