@@ -12,8 +12,11 @@ from minari_obd.cloning.cloning import clone
 from minari_obd.cloning.policy import load_policy
 from minari_obd.distillation.distillation import distill
 from minari_obd.distilled.loading import load_dataset
+from minari_obd.dynamics import fitting
+from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
@@ -210,30 +213,31 @@ def test_teachers_are_for_one_kind_of_actions(data: OfflineData) -> None:
         )
 
 
-METHODS = ["random", "kmeans", "dbc", "pbc", "av_pbc", "sdw", "opw", "vgd"]
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_pairs_whose_actions_are_probabilities(
-    method: str, data: OfflineData, tmp_path: Path, capsys: pytest.CaptureFixture
+    data: OfflineData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    small = DynamicsSettings(members=2, depth=1, width=16, updates=100)
+    monkeypatch.setattr(fitting, "DynamicsSettings", lambda: small)
     recipe = Recipe(
         "lab/shifted-v0",
         student=QUICK,
         distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
-        teacher=TeacherRecipe(steps=60),
+        teacher=TeacherRecipe(steps=10),
     )
-    pairs = distill(data, method, recipe=recipe, size=8, out=tmp_path / "pairs", progress=method == "vgd")
-    assert pairs.is_discrete
-    assert pairs.protocol.network == "softmax_mlp"
-    assert (pairs.actions >= 0).all()
-    np.testing.assert_allclose(pairs.actions.sum(1), 1.0, atol=1e-5)
-    assert clone(pairs)(data.observations[:5]).dtype.kind == "i"
-    if method not in ("random", "kmeans", "dbc"):
-        assert pairs.provenance.teacher is not None
-        assert pairs.provenance.teacher["algorithm"] == "discrete_cql"
-        assert pairs.provenance.teacher["temperature"] > 0
-    again = load_dataset(tmp_path / "pairs")
-    assert again.content_sha256 == pairs.content_sha256
-    assert again.first_action == 3
-    assert "discrete_cql" in capsys.readouterr().err or method != "vgd"
+    for method in OBJECTIVES.builtin:
+        out = tmp_path / method
+        pairs = distill(data, method, recipe=recipe, size=8, out=out, progress=method == "vgd")
+        assert (pairs.is_discrete, pairs.protocol.network) == (True, "softmax_mlp")
+        assert (pairs.actions >= 0).all()
+        np.testing.assert_allclose(pairs.actions.sum(1), 1.0, atol=1e-5)
+        assert clone(pairs)(data.observations[:5]).dtype.kind == "i"
+        if pairs.provenance.teacher is not None:
+            assert pairs.provenance.teacher["algorithm"] == "discrete_cql"
+            assert pairs.provenance.teacher["temperature"] > 0
+        again = load_dataset(out)
+        assert (again.content_sha256, again.first_action) == (pairs.content_sha256, 3)
+        distill(data, method, recipe=recipe, size=8, out=out, progress=False)  # the same run may go there again
+    told = capsys.readouterr().err
+    assert "discrete_cql" in told
+    assert "value gap    left out" in told or "gap_fault" in str(pairs.provenance.targets)
+    assert pairs.provenance.targets["dynamics"]["is_used"] in (True, False)

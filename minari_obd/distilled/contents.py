@@ -104,7 +104,7 @@ class Contents:
         shape = self.observations.shape
         check_license(self.license)
         if self.first_action is not None:
-            check_probabilities("The distilled actions", self.actions)
+            check_probabilities("The distilled actions", self.actions, self.first_action)
         if not isinstance(self.evaluation, EvaluationReport | None):
             raise DataError(f"evaluation is a {type(self.evaluation).__name__}; expected an EvaluationReport.")
         if self.transitions is not None and self.transitions.next_observations.shape != shape:

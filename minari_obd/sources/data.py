@@ -110,8 +110,8 @@ class OfflineData:
             width = self.action_high - self.action_low
         if not (np.isfinite(width).all() and (width > 0).all()):
             raise DataError("Action bounds must be finite, with each lower bound below the higher one.")
-        if self.is_discrete:
-            check_probabilities(f"The actions of '{self.dataset_id}'", self.actions)
+        if self.first_action is not None:
+            check_probabilities(f"The actions of '{self.dataset_id}'", self.actions, self.first_action)
 
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
         if value.ndim != dimensions:

@@ -6,6 +6,7 @@ from minari_obd.errors import DataError
 
 __all__ = ["check_probabilities", "chosen", "one_hot"]
 
+_MOST_NUMBER = 2**31
 _MOST_OFF = 1e-3
 
 
@@ -44,12 +45,14 @@ def chosen(probabilities: np.ndarray, first: int) -> np.ndarray:
     return np.argmax(probabilities, axis=-1) + first
 
 
-def check_probabilities(what: str, actions: np.ndarray) -> None:
-    """Make sure that actions (N, n) are probabilities.
+def check_probabilities(what: str, actions: np.ndarray, first: int) -> None:
+    """Make sure that actions (N, n) are probabilities, and that ``first`` can be the number of an action.
 
     Raises:
-        DataError: a row has a negative number, or a sum other than 1.
+        DataError: a row has a negative number, or a sum other than 1; or the number is too large.
     """
+    if abs(first) >= _MOST_NUMBER:
+        raise DataError(f"{what} are numbered from beyond {_MOST_NUMBER:,}; that is no action of an environment.")
     if actions.ndim != 2 or (actions < -_MOST_OFF).any() or (np.abs(actions.sum(axis=-1) - 1.0) > _MOST_OFF).any():
         raise DataError(
             f"{what} are discrete, so each row holds the probabilities of the actions; some are negative, or do not "
