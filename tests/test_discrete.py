@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import make_discrete
 
 from minari_obd.cloning.cloning import clone
 from minari_obd.cloning.policy import load_policy
@@ -16,6 +17,7 @@ from minari_obd.dynamics import fitting
 from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.finetuning.run import finetune
 from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
@@ -241,3 +243,33 @@ def test_every_method_gives_pairs_whose_actions_are_probabilities(
     assert "discrete_cql" in told
     assert "value gap    left out" in told or "gap_fault" in str(pairs.provenance.targets)
     assert pairs.provenance.targets["dynamics"]["is_used"] in (True, False)
+
+
+def test_fine_tuning_refuses_discrete_actions_at_once(data: OfflineData) -> None:
+    with pytest.raises(SettingError, match="Fine-tuning is by TD3, which has continuous actions"):
+        finetune(data, steps=30_000)
+
+
+def test_d3rlpy_gets_numbers_of_actions() -> None:
+    pairs = make_discrete()
+    found = pairs.to_d3rlpy()
+    assert found.dataset_info.action_size == 3
+    assert found.dataset_info.action_space.name == "DISCRETE"
+    np.testing.assert_array_equal(found.episodes[0].actions[0], [pairs.actions[0].argmax()])
+    with pytest.raises(DataError, match="No step can be simulated"):
+        pairs.with_transitions()
+
+
+def test_a_brought_teacher_gives_probabilities(data: OfflineData) -> None:
+    class Rule:
+        def act(self, states: np.ndarray) -> np.ndarray:
+            return np.eye(2)[[lean(state) - 3 for state in states]]
+
+        def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            return np.ones(len(states))
+
+    recipe = Recipe("x", student=QUICK, distillation=DistillationRecipe(steps=20, batch_size=128, evaluate_every=10))
+    pairs = distill(data, "pbc", teacher=Rule(), recipe=recipe, size=8, progress=False)
+    policy = clone(pairs, students=3)
+    assert np.mean(policy(data.observations) == 3 + data.actions.argmax(-1)) > 0.9
+    assert evaluate(Rule(), env="Shifted-v0", episodes=2).returns.mean() > 30

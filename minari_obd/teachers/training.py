@@ -95,8 +95,6 @@ class TeacherRun:
             check_options(found, options)
         if found.has_targets:
             given = {"tau": target_rate(steps, given.get("gamma", GAMMA)), **given}
-        if found.is_discrete:  # whose targets are copied whole, every so many updates
-            given = {"target_update_interval": round(1 / target_rate(steps, given.get("gamma", GAMMA))), **given}
         found = replace(found, options=given)
         if not 0.0 <= average <= 1.0:
             raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
