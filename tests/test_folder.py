@@ -132,7 +132,7 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / METADATA_FILE).write_text("{"), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[" * 100_000), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at its top"),
-        (lambda f: edit(f, format=FORMAT_VERSION + 1), "has format 4, and this version of minari-obd reads up to 3"),
+        (lambda f: edit(f, format=FORMAT_VERSION + 1), "has format 5, and this version of minari-obd reads up to 4"),
         (lambda f: edit(f, format=0), "has format 0, which does not exist"),
         (lambda f: edit(f, format=True), "damaged at format"),
         (lambda f: edit(f, pairs_sha256=None), "format 2 has the hash of the pairs"),
