@@ -1,8 +1,9 @@
-"""Put soft actor-critic actors among the bundled policies, in half precision.
+"""Put actors of soft actor-critic, or of PPO with discrete actions, among the bundled policies, in half precision.
 
     python benchmarks/bundle_policies.py walker2d out/walker2d/actor_{40000,80000}.safetensors [--expert ACTOR]
 
-An actor is a file ``actor_<steps>``: the ``.safetensors`` of ``experts.py``, or an ``.npz`` with Flax's parameters.
+An actor is a file ``actor_<steps>``: the ``.safetensors`` of ``experts.py`` or ``discrete_experts.py``, or an ``.npz``
+with Flax's parameters.
 Policies that are bundled already stay. An expert belongs to the expert datasets alone, not to medium and medium-replay.
 """
 
@@ -35,7 +36,7 @@ def read_actor(path: Path) -> dict[str, np.ndarray]:
 
 def bundle(file: Path, actors: list[Path], expert: Path | None) -> None:
     """Add the actors to ``file``, and mark the expert in its metadata."""
-    tensors, metadata = {}, {"algorithm": "soft actor-critic", "observations": "raw"}
+    tensors, metadata = {}, {"observations": "raw"}
     if file.is_file():
         with safe_open(file, "np") as opened:
             metadata = opened.metadata()
@@ -43,6 +44,8 @@ def bundle(file: Path, actors: list[Path], expert: Path | None) -> None:
     for actor in [*actors, *([expert] if expert else [])]:
         steps = actor.stem.removeprefix("actor_")
         tensors |= {f"{steps}/{name}": layer for name, layer in read_actor(actor).items()}
+    is_sac = any("log_std" in name for name in tensors)
+    metadata = {"algorithm": "soft actor-critic" if is_sac else "PPO", **metadata}
     if expert is not None:
         metadata = {**metadata, "expert": expert.stem.removeprefix("actor_")}
     save_file(tensors, file, metadata)

@@ -78,6 +78,8 @@ TEACHERS = Registry(
         "cql": "minari_obd.teachers.algorithms:CQL",
         "calql": "minari_obd.teachers.algorithms:CAL_QL",
         "rebrac": "minari_obd.teachers.algorithms:REBRAC",
+        "discrete_cql": "minari_obd.teachers.algorithms:DISCRETE_CQL",
+        "discrete_bcq": "minari_obd.teachers.algorithms:DISCRETE_BCQ",
     },
 )
 
@@ -96,5 +98,10 @@ DENSITIES = Registry(
 STUDENTS = Registry(
     "student network",
     "minari_obd.students",
-    {"mlp": "minari_obd.students.networks:MLP", "residual": "minari_obd.students.networks:ResidualMLP"},
+    {
+        "mlp": "minari_obd.students.networks:MLP",
+        "residual": "minari_obd.students.networks:ResidualMLP",
+        "softmax_mlp": "minari_obd.students.networks:SoftmaxMLP",
+        "softmax_residual": "minari_obd.students.networks:SoftmaxResidualMLP",
+    },
 )

@@ -163,6 +163,15 @@ def make_full(seed: int = 0, *, size: int = 8, shape: tuple[int, int] = (3, 2)) 
     )
 
 
+def make_discrete(seed: int = 0, *, size: int = 8) -> DistilledDataset:
+    """A distilled dataset of three discrete actions, 5 to 7, with everything that one has."""
+    pairs = make_full(seed, size=size, shape=(3, 3))
+    actions = np.random.default_rng([seed, 2]).dirichlet(np.ones(3), size=size)
+    bounds = {"action_low": np.zeros(3), "action_high": np.ones(3)}
+    protocol = replace(pairs.protocol, network="softmax_mlp")
+    return replace(pairs, actions=actions, protocol=protocol, env_id="Acrobot-v1", first_action=5, **bounds)
+
+
 def make_teacher(seed: int = 0, *, states: int = 3, **changes: Any) -> FrozenTeacher:
     """A teacher of random weights that has everything but the defaults."""
     generator = torch.Generator().manual_seed(seed)

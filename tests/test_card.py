@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from conftest import make_full, make_pairs
+from conftest import make_discrete, make_full, make_pairs
 
 import minari_obd
 from minari_obd.cli.listing import print_card
@@ -148,14 +148,17 @@ def test_the_card_says_what_the_network_is_and_which_numbers_matter() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("is_discrete", [False, True])
 def test_the_plain_torch_code_clones_what_the_package_clones(
-    optimiser: Literal["sgd", "adam"], monkeypatch: pytest.MonkeyPatch
+    optimiser: Literal["sgd", "adam"], is_discrete: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
     import torch
 
     protocol = StudentProtocol(depth=2, width=32, steps=100, optimiser=optimiser, learning_rate=0.05)
     pairs = replace(make_pairs(size=32), protocol=protocol)
+    if is_discrete:
+        pairs = replace(make_discrete(size=32), protocol=protocol.suited(is_discrete=True), transitions=None)
     folder = pairs.save("name")
     code = (
         (folder / "README.md")
@@ -169,6 +172,10 @@ def test_the_plain_torch_code_clones_what_the_package_clones(
     scope: dict[str, Any] = {"ds": type("Rows", (), {"__getitem__": lambda *_: columns})()}
     exec(code, scope)  # the card's own code
     ours = minari_obd.clone(pairs, students=5)
+    if is_discrete:
+        assert "| `action` | float32[3] | probabilities of the actions 5 to 7 |" in (folder / "README.md").read_text()
+        assert np.mean(scope["policy"](columns["observation"]).numpy() == ours(pairs.observations)) > 0.8
+        return
     errors = [float(np.square(a - pairs.actions).mean()) for a in ours.act_each(pairs.observations)]
     theirs = float(np.square(scope["policy"](columns["observation"]).detach().numpy() - pairs.actions).mean())
     assert min(errors) / 2 < theirs < 2 * max(errors)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_full, make_pairs
+from conftest import make_discrete, make_full, make_pairs
 
 import minari_obd
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import METADATA_FILE, PARQUET_FILE, load_folder
 from minari_obd.distilled.metadata import FORMAT_VERSION, json_schema
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 
 
-def test_a_folder_survives_save_and_load() -> None:
-    pairs = make_full()
+@pytest.mark.parametrize("make", [make_full, make_discrete])
+def test_a_folder_survives_save_and_load(make: Callable[[], DistilledDataset]) -> None:
+    pairs = make()
     loaded = minari_obd.load_dataset(pairs.save("out/pairs"))
     assert loaded.content_sha256 == pairs.content_sha256
     assert loaded.origin == str(Path("out/pairs").resolve())
@@ -31,7 +34,7 @@ def test_a_folder_survives_save_and_load() -> None:
         assert getattr(loaded, name).tobytes() == getattr(pairs, name).tobytes()
     assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()
     assert loaded.normaliser.scale.tobytes() == pairs.normaliser.scale.tobytes()
-    for name in ("protocol", "provenance", "env_id", "reference", "license"):
+    for name in ("protocol", "provenance", "env_id", "reference", "license", "first_action"):
         assert getattr(loaded, name) == getattr(pairs, name)
     assert loaded.evaluation is not None
     assert pairs.evaluation is not None
@@ -129,7 +132,7 @@ GOOD = (np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32))
         (lambda f: (f / METADATA_FILE).write_text("{"), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[" * 100_000), "is not JSON"),
         (lambda f: (f / METADATA_FILE).write_text("[]"), "damaged at its top"),
-        (lambda f: edit(f, format=FORMAT_VERSION + 1), "has format 4, and this version of minari-obd reads up to 3"),
+        (lambda f: edit(f, format=FORMAT_VERSION + 1), "has format 5, and this version of minari-obd reads up to 4"),
         (lambda f: edit(f, format=0), "has format 0, which does not exist"),
         (lambda f: edit(f, format=True), "damaged at format"),
         (lambda f: edit(f, pairs_sha256=None), "format 2 has the hash of the pairs"),
@@ -188,6 +191,16 @@ def test_an_older_format_is_read() -> None:
     newer = load_folder(loaded.save("newer"))
     assert newer.content_sha256 == loaded.content_sha256
     assert json.loads(Path("newer", METADATA_FILE).read_text())["format"] == 2
+
+
+def test_only_discrete_actions_need_the_newest_format() -> None:
+    for make, number in ((make_pairs, 2), (make_discrete, FORMAT_VERSION)):
+        values = json.loads((make().save(f"of-{number}") / METADATA_FILE).read_text())
+        assert (values["format"], "first_action" in values) == (number, number == FORMAT_VERSION)
+    with pytest.raises(DataError, match="do not sum to 1"):
+        replace(make_discrete(), actions=np.full((8, 3), 0.5))
+    with pytest.raises(DataError, match="numbered from beyond"):
+        replace(make_discrete(), first_action=10**400)
 
 
 def test_the_documented_schema_is_the_one_that_is_checked() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_full
+from conftest import make_discrete, make_full
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +38,11 @@ seldom = settings(often, max_examples=40)
 @pytest.fixture(scope="module")
 def pristine() -> Path:
     return make_full().save(Path(tempfile.mkdtemp()) / "pairs")
+
+
+@pytest.fixture(scope="module")
+def discrete() -> Path:
+    return make_discrete().save(Path(tempfile.mkdtemp()) / "pairs")
 
 
 @contextmanager
@@ -95,6 +100,15 @@ def test_any_value_anywhere_in_the_json(name: str, pristine: Path, data: st.Data
                 break
         (folder / name).write_text(json.dumps(values))
         read(folder, whole=name.startswith("pairs"))
+
+
+@seldom
+@given(ANYTHING, st.sampled_from(["first_action", "action_low", "student", "format"]))
+def test_any_value_where_it_matters_to_discrete_actions(discrete: Path, value: Any, name: str) -> None:
+    with copy_of(discrete) as folder:
+        path = folder / METADATA_FILE
+        path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+        read(folder)
 
 
 @seldom

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
-from conftest import make_full, make_pairs
+from conftest import make_discrete, make_full, make_pairs
 
 import minari_obd
 from minari_obd.distilled.dataset import DistilledDataset
@@ -22,7 +24,7 @@ from minari_obd.sources.transitions import transitions
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
-@pytest.mark.parametrize("make", [make_pairs, make_full])
+@pytest.mark.parametrize("make", [make_pairs, make_full, make_discrete])
 def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_format: str) -> None:
     pairs = make()
     pairs.to_minari("obd-test/pairs-v0", data_format=data_format)
@@ -33,6 +35,7 @@ def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_f
         assert loaded.normaliser.mean.tobytes() == pairs.normaliser.mean.tobytes()
         assert loaded.provenance == pairs.provenance
         assert loaded.protocol == pairs.protocol
+        assert loaded.first_action == pairs.first_action
         assert loaded.reference == pairs.reference
         assert loaded.content_sha256 == pairs.content_sha256
         assert (loaded.evaluation is None, loaded.license) == (pairs.evaluation is None, pairs.license)
@@ -44,6 +47,26 @@ def test_pairs_come_back_to_the_bit(make: Callable[[], DistilledDataset], data_f
         loaded.save("two/pairs")
         for path in (path.relative_to("one") for path in Path("one").rglob("*") if path.is_file()):
             assert ("one" / path).read_bytes() == ("two" / path).read_bytes(), path
+
+
+def test_discrete_actions_are_the_likeliest_ones_with_all_probabilities_beside() -> None:
+    pairs = make_discrete()
+    stored = pairs.to_minari("obd-test/pairs-v0")
+    assert stored.action_space == gym.spaces.Discrete(3, start=5)
+    for episode, row in zip(stored, pairs.actions, strict=True):
+        assert episode.actions.tolist() == [5 + row.argmax()]
+        np.testing.assert_array_equal(episode.infos["probabilities"], [row, row])
+    ordinary = load_offline_data("obd-test/pairs-v0")
+    np.testing.assert_array_equal(ordinary.actions.argmax(1), pairs.actions.argmax(1))
+    path = stored.storage.data_path / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        file["episode_0/actions"][0] = 5 + (pairs.actions[0].argmax() + 1) % 3
+    with pytest.raises(FormatError, match="some actions are not the likeliest ones"):
+        from_minari("obd-test/pairs-v0")
+    with h5py.File(path, "a") as file:
+        del file["episode_1/infos/probabilities"]
+    with pytest.raises(FormatError, match="infos/probabilities of episode 1 are not in this file"):
+        from_minari("obd-test/pairs-v0")
 
 
 def test_each_pair_is_a_terminated_episode_of_one_step() -> None:

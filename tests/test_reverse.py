@@ -85,7 +85,7 @@ CASES = [(weighted, rates) for weighted in (False, True) for rates in ("fixed", 
 
 @pytest.mark.parametrize("depth", range(1, 7))
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-@pytest.mark.parametrize("output", ["tanh", "identity"])
+@pytest.mark.parametrize("output", ["tanh", "identity", "softmax"])
 def test_it_equals_plain_autograd(depth: int, protocol: StudentProtocol, output: str) -> None:
     p = problem(MLP(depth, 5, output), seed=depth)
     assert isinstance(gradient_of(p.student), MLPGradient)

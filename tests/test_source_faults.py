@@ -84,8 +84,17 @@ def test_a_file_that_does_not_say_where_episodes_were_cut_is_read_with_a_warning
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"actions": np.zeros((14, 2)) > 1}, "boolean actions; discrete actions are not supported"),
-        ({"actions": np.zeros((14, 2), np.uint8)}, "integer actions; discrete actions are not supported"),
+        ({"actions": np.zeros((14, 2)) > 1}, "boolean actions. If they are discrete"),
+        ({"actions": np.zeros((14, 2), np.uint8)}, "integer actions. If they are discrete, give them as whole numbers"),
+        (
+            {"actions": np.zeros((14, 2), int), "action_count": 3},
+            r"Several at once \(MultiDiscrete\) are not supported",
+        ),
+        (
+            {"actions": np.r_[np.zeros(13, int), 3], "action_count": 3},
+            "has the action 3 at step 13; actions are from 0",
+        ),
+        ({"actions": np.zeros(14, int), "action_count": 1.5}, "action_count 1.5"),
         ({"actions": np.zeros((14, 0))}, "needs at least one step"),
         ({"terminations": np.r_[np.zeros(13), np.nan]}, "has nan for terminations at step 13"),
         ({"terminations": np.full(14, 0.5)}, "has 0.5 for terminations at step 0, and 14 such"),

@@ -1,5 +1,6 @@
 """Offline data: alignment above all, then every way in which a source can be wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.minari_datasets import episode_buffer, open_local_dataset, write_dataset
+from minari_obd.support.discrete import chosen
 
 LENGTHS = [4, 1, 7, 2]
 
@@ -117,12 +119,35 @@ def test_dict_observations_are_flattened_as_gymnasium_does() -> None:
     assert "Dict" in data.flattened_from
 
 
-def test_discrete_actions_are_refused() -> None:
+def test_discrete_actions_are_probabilities() -> None:
     write_minari(discrete=True)
-    with pytest.raises(DataError, match="discrete actions are not supported yet"):
-        load_offline_data("test/counting-v0")
-    with pytest.raises(DataError, match="discrete actions are not supported yet"):
-        load_offline_data({**make_arrays([3]), "actions": np.zeros((3, 1), dtype=int)})
+    data = load_offline_data("test/counting-v0")
+    assert (data.is_discrete, data.first_action) == (True, 0)
+    np.testing.assert_array_equal(data.actions, np.tile([1.0, 0.0, 0.0], (len(data), 1)))
+    np.testing.assert_array_equal(data.scaled_actions(), 2.0 * data.actions - 1.0)
+    numbers = np.array([5, 7, 6])
+    given = {**make_arrays([3]), "actions": numbers, "action_count": 3, "first_action": 5}
+    data = load_offline_data(given)
+    np.testing.assert_array_equal(chosen(data.actions, 5), numbers)
+    assert "discrete actions 3" in repr(data)
+    shifted = load_offline_data({**given, "actions": numbers - 5, "first_action": 0})
+    assert shifted.content_sha256 != data.content_sha256
+    with pytest.raises(DataError, match="do not sum to 1"):
+        replace(data, actions=np.full((3, 3), 0.5))
+
+
+@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([3, 2]), gym.spaces.MultiBinary(2)])
+def test_several_discrete_actions_at_once_are_refused(space: gym.Space) -> None:
+    write_dataset(
+        "test/several-v0",
+        [episode_buffer(np.zeros((3, 1)), np.zeros((2, 2), int), np.zeros(2), [False, True], [False, False])],
+        observation_space=gym.spaces.Box(-1, 1, (1,), np.float64),
+        action_space=space,
+        algorithm="none",
+        description="several actions at once",
+    )
+    with pytest.raises(DataError, match=f"{type(space).__name__}. are not supported"):
+        load_offline_data("test/several-v0")
 
 
 @pytest.mark.parametrize(

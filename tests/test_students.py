@@ -16,6 +16,8 @@ PROTOCOLS = {
     "adam": StudentProtocol(depth=2, width=8, steps=4, optimiser="adam", learning_rate=0.01),
     "adamw": StudentProtocol(depth=2, width=8, steps=4, optimiser="adamw", learning_rate=0.05),
     "no hidden layer but one": StudentProtocol(depth=1, width=3, steps=1),
+    "softmax": StudentProtocol(network="softmax_mlp", depth=2, width=8, steps=4, optimiser="adam", learning_rate=0.01),
+    "residual softmax": StudentProtocol(network="softmax_residual", depth=2, width=8, steps=4, learning_rate=0.3),
 }
 
 
@@ -43,6 +45,17 @@ def test_initial_weights_are_orthogonal_with_gain_root_two() -> None:
             short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
             torch.testing.assert_close(short @ short.T, 2 * torch.eye(len(short)), atol=1e-5, rtol=0)
     assert all((bias == 0).all() for bias in parameters[1::2])
+
+
+def test_a_softmax_gives_probabilities_on_the_scale_of_actions() -> None:
+    student, parameters, states, _ = problem(PROTOCOLS["softmax"])
+    chances = (student.apply(parameters, states) + 1.0) / 2.0
+    assert (chances > 0).all()
+    torch.testing.assert_close(chances.sum(-1), torch.ones(3, 6, dtype=torch.float64))
+    suited = PROTOCOLS["sgd"].suited(is_discrete=True)
+    assert suited == suited.suited(is_discrete=True)
+    assert suited.network == "softmax_mlp"
+    assert suited.suited(is_discrete=False) == PROTOCOLS["sgd"]
 
 
 def test_a_student_does_not_depend_on_its_neighbours() -> None:

@@ -57,7 +57,7 @@ def clone(
         protocol = start.protocol
     elif protocol is None:
         protocol = first.protocol if isinstance(first, DistilledDataset) else "whole_data"
-    protocol = protocol_by_name(protocol)
+    protocol = protocol_by_name(protocol).suited(is_discrete=first.is_discrete)
     _check_network(protocol, first)
     if start is None:
         start = new_policy(sets, students=students or 1, protocol=protocol, seed=seed)
@@ -78,7 +78,8 @@ def clone(
         )
     names = ("env_id", "reference", "observation_fields")
     task = {name: getattr(first, name) for name in names} if is_one_task else {}
-    return Policy(trained, protocol, start.normaliser, first.action_low, first.action_high, **task)
+    bounds = first.action_low, first.action_high
+    return Policy(trained, protocol, start.normaliser, *bounds, first_action=first.first_action, **task)
 
 
 def new_policy(
@@ -86,11 +87,13 @@ def new_policy(
 ) -> Policy:
     """Return E students as :func:`clone` initialises them for these datasets, before any training."""
     first = sets[0]
+    protocol = protocol.suited(is_discrete=first.is_discrete)
     normaliser = Normaliser.join([each.normaliser for each in sets], [len(each) for each in sets])
     generators = student_generators(students, seed, Stream.CLONES)
     sizes = first.observations.shape[1], first.actions.shape[1]
     parameters = make_student(protocol).initialise(*sizes, generators)
-    return Policy(parameters, protocol, normaliser, first.action_low, first.action_high)
+    bounds = first.action_low, first.action_high
+    return Policy(parameters, protocol, normaliser, *bounds, first_action=first.first_action)
 
 
 def check_joinable(sets: Sequence[DistilledDataset | OfflineData]) -> None:
@@ -99,12 +102,16 @@ def check_joinable(sets: Sequence[DistilledDataset | OfflineData]) -> None:
     Raises:
         DataError: they do not.
     """
-    ours, *others = [(each.observations.shape[1], each.action_low.tolist(), each.action_high.tolist()) for each in sets]
+    ours, *others = [
+        (each.observations.shape[1], each.action_low.tolist(), each.action_high.tolist(), each.first_action)
+        for each in sets
+    ]
     for theirs in others:
         if theirs != ours:
+            numbers = f", numbered from {ours[3]} and {theirs[3]}" if theirs[3] != ours[3] else ""
             raise DataError(
-                f"The datasets have observations of size {ours[0]} and {theirs[0]} and actions in {ours[1:]} and "
-                f"{theirs[1:]}; only sets that agree in both can be joined."
+                f"The datasets have observations of size {ours[0]} and {theirs[0]} and actions in {ours[1:3]} and "
+                f"{theirs[1:3]}{numbers}; only sets that agree in both can be joined."
             )
 
 
@@ -112,11 +119,11 @@ def _check_start(
     start: Policy, pairs: DistilledDataset | OfflineData, students: int | None, protocol: StudentProtocol
 ) -> None:
     size, bounds = start.normaliser.mean.size, (np.asarray(start.action_low), np.asarray(start.action_high))
-    theirs = pairs.observations.shape[1], pairs.action_low.tolist(), pairs.action_high.tolist()
-    if theirs != (size, bounds[0].tolist(), bounds[1].tolist()):
+    theirs = pairs.observations.shape[1], pairs.action_low.tolist(), pairs.action_high.tolist(), pairs.first_action
+    if theirs != (size, bounds[0].tolist(), bounds[1].tolist(), start.first_action):
         raise DataError(
             f"The policy to start from takes {size} observations and acts in [{bounds[0]}, {bounds[1]}], and the pairs "
-            f"have {theirs[0]} and {theirs[1:]}; start from a policy of their shape."
+            f"have {theirs[0]} and {theirs[1:3]}; start from a policy of their shape."
         )
     given, wanted = ((each.network, each.depth, each.width) for each in (start.protocol, protocol))
     if given != wanted or students not in (None, start.students):

@@ -17,10 +17,12 @@ from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.students.networks import Student, make_student
+from minari_obd.support.discrete import chosen
 
 __all__ = ["Policy", "load_policy"]
 
-_FORMAT = 1
+_FORMAT = 2
+"""The newest; continuous policies are written as format 1."""
 
 
 _KEY = "minari_obd_policy"
@@ -28,7 +30,10 @@ _KEY = "minari_obd_policy"
 
 @dataclass(frozen=True)
 class Policy:
-    """E cloned students; called as one policy, they act by the mean of their actions."""
+    """E cloned students; called as one policy, they act by the mean of their actions.
+
+    Of discrete actions, that is the likeliest by the mean of their probabilities.
+    """
 
     parameters: list[Tensor]
     """Trained parameters; every tensor has E rows."""
@@ -44,6 +49,8 @@ class Policy:
     """Reference scores of that environment, if there are any."""
     observation_fields: tuple[ObservationField, ...] = ()
     """Which columns hold which part of the observations, where the data's were dicts or tuples; else empty."""
+    first_action: int | None = None
+    """Number of the first of discrete actions; None if actions are continuous."""
 
     @property
     def action_scale(self) -> ActionScale:
@@ -57,12 +64,14 @@ class Policy:
 
     def __repr__(self) -> str:
         env, network = self.env_id or "unknown", f"{self.protocol.network} {self.protocol.depth}x{self.protocol.width}"
-        sizes = f"{self.normaliser.mean.size} observations to {np.asarray(self.action_low).size} actions"
+        sizes = f"{self.normaliser.mean.size} observations to {np.asarray(self.action_low).size} "
+        sizes += "actions" if self.first_action is None else "discrete actions"
         return printable(f"Policy({self.students} student(s) of {network}, {sizes}, environment {env})")
 
     def __call__(self, observations: Any) -> np.ndarray:
         """Raw observations (B, S), or one (S,), to raw actions (B, A), or one (A,).
 
+        Discrete actions are numbers, (B,), or one.
         Where the data had dicts or tuples, it takes those too: one, or one of arrays with a batch's axis first.
 
         Raises:
@@ -73,6 +82,7 @@ class Policy:
         observations = np.asarray(observations)
         single = observations.ndim == 1
         actions = self.act_each(observations[None] if single else observations).mean(axis=0)
+        actions = actions if self.first_action is None else chosen(actions, self.first_action)
         return actions[0] if single else actions
 
     def predict(
@@ -83,7 +93,7 @@ class Policy:
 
     @torch.no_grad()
     def act_each(self, observations: np.ndarray) -> np.ndarray:
-        """Raw actions of every student, shape (E, B, A), for raw observations (B, S) or (E, B, S)."""
+        """Raw actions, or probabilities, of every student, (E, B, A), for raw observations (B, S) or (E, B, S)."""
         size = self.normaliser.mean.size
         if observations.ndim not in (2, 3) or observations.shape[-1] != size:
             raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
@@ -103,7 +113,9 @@ class Policy:
         tensors = {f"parameters/{i}": p for i, p in enumerate(self.parameters)}
         for name, value in self._arrays().items():
             tensors[name] = torch.tensor(value)
-        header = {"format": _FORMAT, "protocol": asdict(self.protocol), "env_id": self.env_id}
+        is_discrete = self.first_action is not None
+        header: dict[str, Any] = {"first_action": self.first_action} if is_discrete else {}
+        header |= {"format": _FORMAT if is_discrete else 1, "protocol": asdict(self.protocol), "env_id": self.env_id}
         header["reference_scores"] = None if self.reference is None else asdict(self.reference)
         header["observation_fields"] = [asdict(each) for each in self.observation_fields]
         write_tensors(path, tensors, header, _KEY)
@@ -142,4 +154,5 @@ def load_policy(path: str | Path) -> Policy:
             env_id=header["env_id"],
             reference=None if header["reference_scores"] is None else ReferenceScores(**header["reference_scores"]),
             observation_fields=tuple(ObservationField(**each) for each in header.get("observation_fields", ())),
+            first_action=header.get("first_action"),
         )

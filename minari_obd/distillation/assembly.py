@@ -100,4 +100,5 @@ def _assemble(prepared: Prepared, observations: np.ndarray, actions: np.ndarray,
         license=data.license,
         source_quantiles=data.observation_quantiles,
         observation_fields=data.observation_fields,
+        first_action=data.first_action,
     )

@@ -113,7 +113,7 @@ def prepare(
     """
     OBJECTIVES.check(recipe.method)
     STUDENTS.check(recipe.student.network)
-    recipe = recipe.resolved()
+    is_auto, recipe = recipe.teacher.algorithm == "auto", recipe.resolved()
     DENSITIES.check(recipe.density.estimator)
     loop = OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
     if out is not None:
@@ -134,6 +134,8 @@ def prepare(
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     if evaluates or recipe.evaluation.env is not None:
         data = evaluable(data, recipe)
+    recipe = _suited(recipe, data, is_auto=is_auto)
+    loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
@@ -166,6 +168,15 @@ def evaluable(data: OfflineData, recipe: Recipe) -> OfflineData:
     data = data.in_environment(recipe.evaluation.env)
     check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
     return data
+
+
+def _suited(recipe: Recipe, data: OfflineData, *, is_auto: bool) -> Recipe:
+    """Return the recipe with the student, and the teacher that ``auto`` stands for, for the data's kind of actions."""
+    if is_auto and data.is_discrete and recipe.teacher.algorithm == "calql":
+        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm="discrete_cql"))
+    student = recipe.student.suited(is_discrete=data.is_discrete)
+    STUDENTS.check(student.network)
+    return recipe if student is recipe.student else replace(recipe, student=student)
 
 
 def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, loop: OuterLoop) -> DynamicsRun | None:

@@ -7,7 +7,7 @@ from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.usage import usage
 from minari_obd.errors import printable
 from minari_obd.scores.report import Comparison
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.support.tables import markdown_table
 
 __all__ = ["dataset_card"]
@@ -45,7 +45,8 @@ def dataset_card(dataset: Contents, repo_id: str, *, picture: str | None = None)
     provenance = dataset.provenance
     # Every JSON value is a YAML value, so the header needs no YAML writer and no quoting rules of its own.
     lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in _header(dataset, name).items())
-    s, a = dataset.observations.shape[1], dataset.actions.shape[1]
+    s, a, first = dataset.observations.shape[1], dataset.actions.shape[1], dataset.first_action
+    unit = "in the environment's units" if first is None else f"probabilities of the actions {first} to {first + a - 1}"
     image = f"\n![Where the pairs lie beside their source]({picture})\n" if picture else ""
     text = f"""---
 {lines}
@@ -61,7 +62,7 @@ about a second.
 | column | type | meaning |
 |---|---|---|
 | `observation` | float32[{s}] | in the environment's units |
-| `action` | float32[{a}] | in the environment's units |
+| `action` | float32[{a}] | {unit} |
 {_transition_rows(dataset, s)}{_fields(dataset)}{_results(dataset)}
 ## Use
 
@@ -145,8 +146,8 @@ def _limits(dataset: Contents) -> str:
         nature = ["The pairs are real steps of the source, selected and not distilled: what is private there is here."]
     else:
         nature = [
-            "The pairs are synthetic: an observation need not be a state that the environment can be in, and an "
-            "action may lie outside the bounds.",
+            "The pairs are synthetic: an observation need not be a state that the environment can be in"
+            + ("." if dataset.is_discrete else ", and an action may lie outside the bounds."),
             "They were fitted to students of the kind named above. Others, and other ways to train them, "
             "score lower as a rule.",
         ]
@@ -205,6 +206,9 @@ def _teacher(teacher: dict[str, Any] | None) -> str:
 
 
 _NETWORKS = {
+    "softmax_mlp": "a multi-layer perceptron with {0} hidden layers of {1} (ReLU, softmax at the output)",
+    "softmax_residual": "a multi-layer perceptron with {0} hidden layers of {1} and a skip connection around each "
+    "hidden layer but the first (ReLU, softmax at the output)",
     "mlp": "a multi-layer perceptron with {0} hidden layers of {1} (ReLU, tanh at the output)",
     "residual": "a multi-layer perceptron with {0} hidden layers of {1} and a skip connection around each hidden layer "
     "but the first (ReLU, tanh at the output)",
@@ -219,9 +223,10 @@ def _student(protocol: StudentProtocol) -> str:
         network = network.format(*sizes)
     optimiser = f"{protocol.optimiser} (momentum {protocol.momentum})" if protocol.momentum else protocol.optimiser
     batch = "all pairs at once" if protocol.batch_size is None else f"minibatches of {protocol.batch_size}"
+    what = "probabilities p, taken as 2 p - 1" if protocol.network.startswith(SOFTMAX) else "actions scaled to [-1, 1]"
     return (
-        f"{network}, trained on the mean squared error of actions scaled to "
-        f"[-1, 1] by {protocol.steps} steps of {optimiser} at {protocol.learning_rate}, {batch}"
+        f"{network}, trained on the mean squared error of {what} by {protocol.steps} steps of {optimiser} at "
+        f"{protocol.learning_rate}, {batch}"
     )
 
 

@@ -14,6 +14,7 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.data import QUANTILES
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.support.discrete import check_probabilities
 from minari_obd.support.licences import check_license
 
 __all__ = ["Contents", "Transitions"]
@@ -48,7 +49,7 @@ class Contents:
     observations: np.ndarray
     """Observations, shape (M, S), float32, raw units."""
     actions: np.ndarray
-    """Actions, shape (M, A), float32, raw units."""
+    """Actions, shape (M, A), float32, raw units; of n discrete actions, the probabilities of each, (M, n)."""
     normaliser: Normaliser
     """Of the source's observations; students see normalised ones."""
     protocol: StudentProtocol
@@ -72,6 +73,8 @@ class Contents:
     """Which columns hold which part of the observations, where the source's were dicts or tuples; else empty."""
     transitions: Transitions | None = None
     """One simulated step from each pair, see :meth:`DistilledDataset.with_transitions`."""
+    first_action: int | None = None
+    """Number of the first of discrete actions; None if actions are continuous."""
     origin: str | None = field(default=None, compare=False)
     """Where it was loaded from: a folder, a Minari id, or ``organisation/name@commit``."""
 
@@ -100,6 +103,8 @@ class Contents:
     def _check_extras(self) -> None:
         shape = self.observations.shape
         check_license(self.license)
+        if self.first_action is not None:
+            check_probabilities("The distilled actions", self.actions, self.first_action)
         if not isinstance(self.evaluation, EvaluationReport | None):
             raise DataError(f"evaluation is a {type(self.evaluation).__name__}; expected an EvaluationReport.")
         if self.transitions is not None and self.transitions.next_observations.shape != shape:
@@ -122,7 +127,8 @@ class Contents:
     def __repr__(self) -> str:
         return printable(
             f"{type(self).__name__}({len(self)} pairs by {self.provenance.method} from {self.provenance.source}, "
-            f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, environment {self.env_id})"
+            f"observations {self.observations.shape[1]}, {'discrete ' if self.is_discrete else ''}actions "
+            f"{self.actions.shape[1]}, environment {self.env_id})"
         )
 
     @cached_property
@@ -136,6 +142,11 @@ class Contents:
             digest.update(f"{name}{value.shape}".encode())
             digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are probabilities of discrete ones."""
+        return self.first_action is not None
 
     @property
     def action_scale(self) -> ActionScale:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minari_obd.distilled.contents import Contents
+from minari_obd.support.discrete import chosen
 from minari_obd.support.libraries import import_d3rlpy
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def to_d3rlpy(dataset: Contents) -> "MDPDataset":
     given = dataset.transitions
     # Two rows a pair, of which the second is kept where there is a successor.
     observations = np.repeat(dataset.observations, 2, axis=0)
-    actions = np.repeat(dataset.actions, 2, axis=0)
+    # Of discrete actions, d3rlpy has numbers from 0 up.
+    taken = chosen(dataset.actions, 0)[:, None] if dataset.is_discrete else dataset.actions
+    actions = np.repeat(taken, 2, axis=0)
     rewards = np.zeros(len(observations), np.float32)
     terminals = np.zeros(len(observations), np.float32)
     timeouts = np.zeros(len(observations), np.float32)
@@ -44,6 +47,7 @@ def to_d3rlpy(dataset: Contents) -> "MDPDataset":
         rewards=rewards[keep],
         terminals=terminals[keep],
         timeouts=timeouts[keep],
-        action_space=d3rlpy.ActionSpace.CONTINUOUS,  # d3rlpy takes whole-numbered actions for discrete ones otherwise
+        # d3rlpy takes whole-numbered actions for discrete ones otherwise.
+        action_space=d3rlpy.ActionSpace.DISCRETE if dataset.is_discrete else d3rlpy.ActionSpace.CONTINUOUS,
         action_size=dataset.actions.shape[1],
     )

@@ -32,8 +32,8 @@ __all__ = [
     "validated",
 ]
 
-FORMAT_VERSION = 3
-"""The newest. A dataset without anything of format 3 is written as format 2, for older versions of this package."""
+FORMAT_VERSION = 4
+"""The newest. A dataset is written in the oldest from 2 on that can hold it, for older versions of this package."""
 
 
 MOST_PAIRS = 1_000_000
@@ -86,6 +86,9 @@ class Metadata:
     observation_fields: list[ObservationField] | None = None
     """Which columns hold which part of an observation that was a dict or tuple, in order; left out if it was flat.
     Since format 3."""
+    first_action: int | None = None
+    """Of discrete actions, the number of the first: an action then is the probability of each, in order. Left out if
+    actions are continuous. Since format 4."""
     transitions: bool = False
     """Whether each pair has a simulated reward and successor. Since format 2."""
     pairs_sha256: str | None = None
@@ -98,9 +101,10 @@ class Metadata:
     @classmethod
     def of(cls, dataset: Contents, *, parquet_sha256: str | None = None) -> "Metadata":
         """Describe a dataset."""
+        is_late = any(getattr(dataset.provenance, name) for name in _LATE)
         quantiles = dataset.source_quantiles
         return cls(
-            format=3 if dataset.observation_fields or any(getattr(dataset.provenance, n) for n in _LATE) else 2,
+            format=4 if dataset.is_discrete else 3 if dataset.observation_fields or is_late else 2,
             size=len(dataset),
             observation_mean=dataset.normaliser.mean.tolist(),  # float32 as Python floats: JSON keeps every bit
             observation_scale=dataset.normaliser.scale.tolist(),
@@ -113,6 +117,7 @@ class Metadata:
             license=dataset.license,
             source_quantiles=None if quantiles is None else quantiles.tolist(),
             observation_fields=list(dataset.observation_fields) or None,
+            first_action=dataset.first_action,
             transitions=dataset.transitions is not None,
             pairs_sha256=dataset.content_sha256,
             parquet_sha256=parquet_sha256,
@@ -124,6 +129,8 @@ class Metadata:
         for holder, name in ((values, "observation_fields"), *((values["provenance"], name) for name in _LATE)):
             if not holder[name]:  # unknown to older versions
                 del holder[name]
+        if self.first_action is None:
+            del values["first_action"]
         return values
 
     def contents(
@@ -157,6 +164,7 @@ class Metadata:
                     license=self.license,
                     source_quantiles=None if quantiles is None else np.array(quantiles),
                     observation_fields=tuple(self.observation_fields or ()),
+                    first_action=self.first_action,
                     transitions=transitions,
                     origin=origin,
                 )

@@ -4,6 +4,9 @@ Each pair is an episode of one step that terminates, with observations [s, s] an
 nobody bootstraps through the made-up successor, and d3rlpy keeps the pair; of truncated one-step episodes it keeps
 none. One long episode would be smaller, and would claim transitions that never happened. Pairs with simulated
 transitions are real steps, and stored as such: [s, s'], the reward, and truncated unless the step terminated.
+
+Discrete actions are stored as the number of the likeliest, in a Discrete space, with the probabilities of all in
+``infos["probabilities"]``, once for either observation.
 """
 
 import json
@@ -27,10 +30,12 @@ from minari_obd.distilled.metadata import (
 from minari_obd.environments.making import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.storage.minari_datasets import episode_buffer, open_files, open_local_dataset, write_dataset
+from minari_obd.support.discrete import chosen
 
 __all__ = ["from_minari", "minari_name", "open_rendering", "stored_evaluation", "to_minari", "write_rendering"]
 
 _KEY = "obd"
+_PROBABILITIES = "probabilities"
 
 
 def to_minari(
@@ -45,26 +50,32 @@ def to_minari(
     following = dataset.observations if given is None else given.next_observations
     rewards = np.zeros(len(dataset), np.float32) if given is None else given.rewards
     terminated = np.ones(len(dataset), bool) if given is None else given.terminations
+    first, actions, infos = dataset.first_action, dataset.actions, [{} for _ in range(len(dataset))]
+    # Distilled actions may lie outside the environment's bounds; the bounds are kept in the metadata.
+    action_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (actions.shape[1],), np.float32)
+    if first is not None:
+        action_space = gym.spaces.Discrete(actions.shape[1], start=first)
+        infos = [{_PROBABILITIES: np.stack([row, row])} for row in actions]
+        actions = chosen(actions, first)
     episodes = [
         episode_buffer(
             observations=np.stack([dataset.observations[i], following[i]]),
-            actions=dataset.actions[i : i + 1],
+            actions=actions[i : i + 1],
             rewards=rewards[i : i + 1],
             terminations=terminated[i : i + 1],
             truncations=~terminated[i : i + 1],
+            infos=infos[i],
         )
         for i in range(len(dataset))
     ]
-    sizes = dataset.observations.shape[1], dataset.actions.shape[1]
     reference = dataset.reference
     evaluation = None if dataset.evaluation is None else dataset.evaluation.to_json()
     steps = "Rewards and successors are placeholders." if given is None else "Each is a real step of the environment."
     folder = write_dataset(
         dataset_id,
         episodes,
-        observation_space=gym.spaces.Box(-np.inf, np.inf, (sizes[0],), np.float32),
-        # Distilled actions may lie outside the environment's bounds; the bounds are kept in the metadata.
-        action_space=gym.spaces.Box(-np.inf, np.inf, (sizes[1],), np.float32),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, dataset.observations.shape[1:], np.float32),
+        action_space=action_space,
         algorithm=dataset.provenance.method,
         description=(
             f"{len(dataset)} (observation, action) pairs made by {dataset.provenance.method} from "
@@ -141,6 +152,10 @@ def from_minari(dataset: MinariDataset | str) -> Contents:
             np.concatenate([np.asarray(getattr(row, field)) for row in rows])
             for field in ("actions", "rewards", "terminations")
         )
+        if metadata.first_action is not None:
+            numbers, actions = actions, np.stack([np.asarray(row.infos[_PROBABILITIES])[0] for row in rows])
+            if not np.array_equal(numbers.reshape(-1), chosen(actions, metadata.first_action)):
+                raise ValueError("some actions are not the likeliest ones")
         transitions = Transitions(rewards, observations[:, 1], terminations) if metadata.transitions else None
         pairs = observations[:, 0], actions
     except Exception as error:  # as above
@@ -188,11 +203,15 @@ def _check_hdf5(path: Path, metadata: Metadata, name: str) -> None:
     states, actions = len(metadata.observation_mean), len(metadata.action_low)
     shapes = {"observations": (2, states), "actions": (1, actions)}
     shapes |= dict.fromkeys(("rewards", "terminations", "truncations"), (1,))
+    if metadata.first_action is not None:
+        shapes |= {"actions": (1,), f"infos/{_PROBABILITIES}": (2, actions)}
     try:
         with h5py.File(path, "r") as file:
             for i in range(metadata.size):
                 for key, shape in shapes.items():
-                    array = _own(_own(file, f"episode_{i}"), key)
+                    array = _own(file, f"episode_{i}")
+                    for part in key.split("/"):
+                        array = _own(array, part)
                     if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
                         raise ValueError(f"{key} of episode {i} are not in this file")
                     if array.shape != shape or array.dtype.kind not in "biuf":

@@ -2,6 +2,7 @@
 
 from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.minari import minari_name
+from minari_obd.settings.protocols import SOFTMAX
 
 __all__ = ["usage"]
 
@@ -39,11 +40,17 @@ ds = datasets.load_dataset("{repo_id}", split="train").with_format("torch")
 def _cloning(dataset: Contents, repo_id: str) -> str:
     """Return plain torch code that clones the student that the pairs were made for, if it is an MLP."""
     p = dataset.protocol
-    if p.network != "mlp" or p.batch_size is not None:
+    if p.network not in ("mlp", f"{SOFTMAX}mlp") or p.batch_size is not None:
         return ""
     sizes = [dataset.observations.shape[1], *[p.width] * p.depth, dataset.actions.shape[1]]
     optimiser = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[p.optimiser]
     momentum = f", momentum={p.momentum}" if p.momentum else ""
+    given, output = '2 * (ds[:]["action"] - low) / (high - low) - 1', "Tanh()"
+    result = "low + (net((observation - mean) / scale) + 1) / 2 * (high - low)"
+    error = "(net(states) - actions).square().mean()"
+    if dataset.first_action is not None:
+        given, output, error = 'ds[:]["action"]', "Softmax(-1)", "(2 * (net(states) - actions)).square().mean()"
+        result = f"net((observation - mean) / scale).argmax(-1) + {dataset.first_action}"
     return f"""
 The same policy in plain torch, cloned from these pairs:
 
@@ -53,14 +60,14 @@ from huggingface_hub import hf_hub_download
 obd = json.loads(pathlib.Path(hf_hub_download("{repo_id}", "obd.json", repo_type="dataset")).read_text())
 names = "observation_mean", "observation_scale", "action_low", "action_high"
 mean, scale, low, high = (torch.tensor(obd[name]) for name in names)
-states, actions = (ds[:]["observation"] - mean) / scale, 2 * (ds[:]["action"] - low) / (high - low) - 1
+states, actions = (ds[:]["observation"] - mean) / scale, {given}
 sizes = {sizes}
 layers = [m for i, o in zip(sizes, sizes[1:]) for m in (torch.nn.Linear(i, o), torch.nn.ReLU())]
 for layer in layers[::2]: torch.nn.init.orthogonal_(layer.weight, 2**0.5), torch.nn.init.zeros_(layer.bias)
-net = torch.nn.Sequential(*layers[:-1], torch.nn.Tanh())
+net = torch.nn.Sequential(*layers[:-1], torch.nn.{output})
 optimiser = torch.optim.{optimiser}(net.parameters(), lr={p.learning_rate}{momentum})
 for _ in range({p.steps}):
-    optimiser.zero_grad(), (net(states) - actions).square().mean().backward(), optimiser.step()
-policy = lambda observation: low + (net((observation - mean) / scale) + 1) / 2 * (high - low)
+    optimiser.zero_grad(), {error}.backward(), optimiser.step()
+policy = lambda observation: {result}
 ```
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import squared_error, train_students
@@ -203,6 +203,8 @@ def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> No
         for i, gradient in enumerate(gradients):
             clipped = torch.where(good, gradient, 0.0) * scale[:, None, None]
             moved = _optimise(tensors, i, clipped, good, inputs, settings)
+            if i == 1 and plan.protocol.network.startswith(SOFTMAX):
+                moved = 2.0 * _nearest_probabilities(0.5 * (moved + 1.0)) - 1.0
             tensors.pairs[i].copy_(torch.where(good, moved, tensors.pairs[i]))
             tensors.average[i].mul_(settings.average).add_(tensors.pairs[i], alpha=1.0 - settings.average)
         averaged = 0.9 * usual + 0.1 * torch.minimum(norm, most)
@@ -212,6 +214,18 @@ def outer_step(tensors: OuterTensors, inputs: StepInputs, plan: OuterPlan) -> No
         tensors.skipped.add_(~is_good)
         tensors.skipped_in_a_row.copy_(torch.where(is_good, 0.0, tensors.skipped_in_a_row + 1.0))
         tensors.most_in_a_row.copy_(torch.maximum(tensors.most_in_a_row, tensors.skipped_in_a_row))
+
+
+def _nearest_probabilities(values: Tensor) -> Tensor:
+    """Return the probabilities nearest to values (..., n): max(v - t, 0) with the t that makes their sum 1.
+
+    Sorted downwards, the first k values stay above zero (Duchi et al. 2008, Efficient Projections onto the l1-Ball).
+    """
+    ordered = values.sort(dim=-1, descending=True).values
+    counts = torch.arange(1, values.shape[-1] + 1, device=values.device)
+    shifts = (ordered.cumsum(-1) - 1.0) / counts
+    last = (ordered > shifts).sum(-1, keepdim=True) - 1
+    return (values - shifts.gather(-1, last)).clamp(min=0.0)
 
 
 def _optimise(

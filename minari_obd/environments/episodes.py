@@ -8,6 +8,7 @@ import numpy as np
 
 from minari_obd.environments.making import is_flat
 from minari_obd.errors import DataError
+from minari_obd.support.discrete import chosen
 
 __all__ = ["BatchPolicy", "Episodes", "Step", "run_episodes"]
 
@@ -37,7 +38,9 @@ class Episodes(NamedTuple):
 
 
 BatchPolicy = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``; ``episodes`` holds each row's episode."""
+"""``policy(observations (B, S) raw, episodes (B,)) -> actions (B, A) raw``; ``episodes`` holds each row's episode.
+
+Of discrete actions it gives numbers (B,), or probabilities (B, n), of which the environment takes the likeliest."""
 
 
 def run_episodes(
@@ -63,7 +66,7 @@ def run_episodes(
         DataError: an observation is not finite, or an episode without a time limit does not end.
     """
     most = None if is_enough or _has_limit(environments[0]) else _MOST_STEPS
-    flatten = _flattener(environments[0])
+    flatten, taken = _flattener(environments[0]), _taken(environments[0].action_space)
     observations = [flatten(env.reset(seed=int(seed))[0]) for env, seed in zip(environments, seeds, strict=True)]
     returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
     running = list(range(len(environments)))
@@ -81,7 +84,7 @@ def run_episodes(
         actions = policy(rows, np.asarray(running))
         still = []
         for i, action in zip(running, actions, strict=True):
-            following, reward, terminated, truncated, _ = environments[i].step(action)
+            following, reward, terminated, truncated, _ = environments[i].step(taken(action))
             following = flatten(following)
             returns[i] += float(reward)
             lengths[i] += 1
@@ -92,6 +95,13 @@ def run_episodes(
                 still.append(i)
         running = [] if is_enough is not None and is_enough() else still
     return Episodes(returns, lengths)
+
+
+def _taken(space: gym.Space) -> Callable[[np.ndarray], Any]:
+    """What an environment takes for a policy's action."""
+    if not isinstance(space, gym.spaces.Discrete):
+        return lambda action: action
+    return lambda action: int(chosen(action, int(space.start)) if np.ndim(action) else action)
 
 
 def _has_limit(environment: gym.Env) -> bool:

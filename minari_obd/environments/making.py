@@ -35,7 +35,7 @@ def check_environment_id(env_id: str) -> str:
 
 
 def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env:
-    """Make an environment with continuous actions from a plain registered id.
+    """Make an environment, with continuous or discrete actions, from a plain registered id.
 
     Args:
         env_id: the id.
@@ -44,7 +44,7 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
     Raises:
         NotFoundError: the id is malformed or not registered.
         MinariObdError: its constructor fails.
-        DataError: its actions are not continuous vectors.
+        DataError: its actions are neither continuous vectors nor single discrete ones.
     """
     check_environment_id(env_id)
     _quieten_mujoco()
@@ -54,8 +54,12 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
-        raise DataError(f"'{env_id}' has {space} for actions; use an environment with a Box of one axis and of floats.")
+    is_vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and np.dtype(space.dtype).kind == "f"
+    if not (is_vector or isinstance(space, gym.spaces.Discrete)):
+        raise DataError(
+            f"'{env_id}' has {space} for actions; use an environment with a Box of one axis and of floats, or with one "
+            "Discrete."
+        )
     return environment
 
 

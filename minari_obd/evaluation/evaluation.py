@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from minari_obd.cloning.cloning import clone
@@ -41,8 +42,9 @@ def evaluate(
 
     Args:
         subject: a distilled dataset, from which students are cloned first; a policy, whose students are evaluated one
-            by one; a teacher; a function of one raw observation (S,) that returns its action (A,); or anything with
-            such a ``predict``, as Stable-Baselines3's models have. All but the first two count as one student.
+            by one; a teacher; a function of one raw observation (S,) that returns its action (A,), or a discrete one's
+            number; or anything with such a ``predict``, as Stable-Baselines3's models have. All but the first two count
+            as one student.
         env: a plain registered Gymnasium id; the subject's own if not given.
         students: number of students to clone from a distilled dataset; the protocol's number if not given. A policy is
             evaluated with all the students that it has.
@@ -73,7 +75,11 @@ def evaluate(
     environment = make_environment(env_id)
     if isinstance(subject, DistilledDataset):
         subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
-    judged = Students(subject, given.ensemble) if isinstance(subject, Policy) else LoneTeacher(as_actor(subject))
+    if isinstance(subject, Policy):
+        judged = Students(subject, given.ensemble)
+    else:
+        is_discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        judged = LoneTeacher(as_actor(subject, is_discrete=is_discrete))
     judged.check(environment)
     starts = Stream.EPISODES.seeds(episodes, seed)
     started = time.perf_counter()

@@ -82,6 +82,8 @@ class Function:
     """A user's function of one observation (S,), called row by row."""
 
     function: Callable[[np.ndarray], Any]
+    is_discrete: bool = False
+    """Whether it returns the number of an action, and not a vector."""
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Actions (B, A) for raw observations (B, S).
@@ -90,16 +92,20 @@ class Function:
             DataError: what the function returns is no action.
         """
         actions = [np.asarray(self.function(state), dtype=np.float32) for state in states]
-        if actions[0].ndim != 1 or any(action.shape != actions[0].shape for action in actions):
+        if actions[0].ndim != 1 - self.is_discrete or any(action.shape != actions[0].shape for action in actions):
             raise DataError(
                 f"The function returned an array of shape {actions[0].shape} for one observation of shape "
-                f"{states[0].shape}; it must return one action, a vector."
+                f"{states[0].shape}; it must return one action, a {'whole number' if self.is_discrete else 'vector'}."
             )
         return np.stack(actions)
 
 
-def as_actor(subject: Any) -> Teacher | Function:
+def as_actor(subject: Any, *, is_discrete: bool = False) -> Teacher | Function:
     """Return what a user brought as something that acts in a batch of observations.
+
+    Args:
+        subject: the user's.
+        is_discrete: whether the environment takes numbers of actions.
 
     Raises:
         SettingError: it does not act.
@@ -107,9 +113,9 @@ def as_actor(subject: Any) -> Teacher | Function:
     if hasattr(subject, "act"):
         return subject
     if callable(getattr(subject, "predict", None)):
-        return Function(lambda observation: subject.predict(observation, deterministic=True)[0])
+        return Function(lambda observation: subject.predict(observation, deterministic=True)[0], is_discrete)
     if callable(subject):
-        return Function(subject)
+        return Function(subject, is_discrete)
     raise SettingError(
         f"A {type(subject).__name__} cannot be evaluated; give a distilled dataset, a policy, a teacher, or a function "
         "of one observation."
@@ -132,16 +138,27 @@ class LoneTeacher:
         return isinstance(self.teacher, FrozenTeacher)
 
     def check(self, environment: gym.Env) -> None:
-        """Make sure that a function's actions have the environment's size. A teacher refuses other observations itself.
+        """Make sure that a function's actions have the environment's size, and a teacher's are of its kind.
+
+        A teacher refuses other observations itself.
 
         Raises:
             SettingError: they have not.
         """
+        is_discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        if isinstance(self.teacher, FrozenTeacher) and self.teacher.is_discrete != is_discrete:
+            raise SettingError(
+                f"The teacher's actions are {'discrete' if self.teacher.is_discrete else 'continuous'}, and the "
+                f"environment's are {environment.action_space}; name the environment that it was trained for."
+            )
         if isinstance(self.teacher, Function):
             observation, _ = environment.reset(seed=0)
             flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))
-            found = self.teacher.act(flat[None]).shape[1:]
-            if found != environment.action_space.shape:
+            action, space = self.teacher.act(flat[None])[0], environment.action_space
+            found = action.shape
+            if isinstance(space, gym.spaces.Discrete) and not (action.is_integer() and space.contains(int(action))):
+                raise SettingError(f"The function returned the action {action}; the environment has {space}.")
+            if found != space.shape:
                 raise SettingError(
                     f"The function returned an action of shape {found}; the environment has "
                     f"{environment.action_space.shape}."
@@ -172,3 +189,11 @@ def check_fit(policy: Policy, environment: gym.Env) -> None:
         SettingError: the sizes differ.
     """
     check_sizes(environment, (policy.normaliser.mean.size, np.asarray(policy.action_low).size), "The policy")
+    space = environment.action_space
+    start = int(space.start) if isinstance(space, gym.spaces.Discrete) else None
+    if start != policy.first_action:
+        kinds = ["continuous" if each is None else f"discrete, from {each}" for each in (policy.first_action, start)]
+        raise SettingError(
+            f"The policy's actions are {kinds[0]}, and the environment's are {kinds[1]}; name the environment that the "
+            "pairs were made for."
+        )

@@ -58,6 +58,11 @@ class Arguments:
                 f"{self.steps} steps, a warm-up of {self.settings.warmup} and seed {self.seed}: the actor moves only "
                 "after the warm-up, so more steps than that are needed, and a seed from 0 up."
             )
+        if self.ds.is_discrete or self.bc_data.is_discrete:
+            raise SettingError(
+                "Fine-tuning is by TD3, which has continuous actions, and these are discrete; evaluate the clone as it "
+                "is, or go on from `pairs.to_d3rlpy()` with a learner of your own."
+            )
         shapes = [(each.observations.shape[1], each.actions.shape[1]) for each in (self.ds, self.bc_data)]
         if shapes[0] != shapes[1]:
             raise DataError(

@@ -1,6 +1,6 @@
 """One running diagnosis: students, teacher, pairs and rows of the source, and their measurements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -226,10 +226,11 @@ class Study:
         """Roll out each student, and finally the teacher if there is one."""
         assert self.dataset.env_id is not None
         starts = Stream.EPISODES.seeds(episodes, self.seed)
-        actors: list[Callable[[np.ndarray], np.ndarray]] = [
+        alone = [
             replace(self.policy, parameters=[p[i : i + 1] for p in self.policy.parameters])
             for i in range(self.policy.students)
         ]
+        actors: list[Any] = [lambda observations, one=each: one.act_each(observations)[0] for each in alone]
         actors += [] if self.teacher is None else [self.teacher.act]
         found = []
         with progress_bar(len(actors) * episodes, "rolling out", unit="episode", show=self.progress) as bar:

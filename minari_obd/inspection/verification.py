@@ -203,11 +203,11 @@ class _Claims:
             "source_steps": (len(source), provenance.source_steps),
             "observation_mean": (source.normaliser.mean, self.dataset.normaliser.mean),
             "observation_scale": (source.normaliser.scale_like(self.dataset.normaliser), self.dataset.normaliser.scale),
-            "action_low": (source.action_low, self.dataset.action_low),
-            "action_high": (source.action_high, self.dataset.action_high),
+            **{n: (getattr(source, n), getattr(self.dataset, n)) for n in ("action_low", "action_high")},
+            "first_action": tuple((each.first_action or 0, each.is_discrete) for each in (source, self.dataset)),
         }
-        if self.dataset.source_quantiles is not None:
-            derived["source_quantiles"] = (source.observation_quantiles, self.dataset.source_quantiles)
+        if (quantiles := self.dataset.source_quantiles) is not None:
+            derived["source_quantiles"] = source.observation_quantiles, quantiles
         for name, (found, claimed) in derived.items():
             if np.shape(found) != np.shape(claimed) or not _close(found, claimed):
                 raise _Failed(f"{name} is not that of '{source.dataset_id}'")

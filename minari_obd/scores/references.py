@@ -35,6 +35,9 @@ class ReferenceScores:
 _D4RL = "D4RL infos.py (Fu et al. 2020), MuJoCo v2 tasks with a horizon of 1,000 steps"
 
 
+_OURS = "measured by minari-obd in Gymnasium's v1 environments, random actions over 2,000 (Acrobot: 200) episodes"
+
+
 # Minari's mujoco/* datasets have no reference scores, so the package includes D4RL's.
 # They were measured in the -v2 environments and are by convention used for their successors.
 REFERENCE_SCORES = {
@@ -42,6 +45,8 @@ REFERENCE_SCORES = {
     "Hopper": ReferenceScores(-20.272305, 3234.3, _D4RL),
     "Walker2d": ReferenceScores(1.629008, 4592.3, _D4RL),
     "Ant": ReferenceScores(-325.6, 3879.7, _D4RL),
+    "CartPole": ReferenceScores(22.4, 500.0, f"{_OURS}; the expert's is the most there is"),
+    "Acrobot": ReferenceScores(-499.2, -80.7, f"{_OURS}; the expert is PPO after 204,800 steps, over 100 episodes"),
 }
 
 

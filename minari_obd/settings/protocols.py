@@ -10,6 +10,7 @@ __all__ = [
     "ADAM_STUDENT",
     "EVALUATION_PROTOCOLS",
     "PROTOCOLS",
+    "SOFTMAX",
     "EvaluationProtocol",
     "StudentDraws",
     "StudentProtocol",
@@ -18,12 +19,16 @@ __all__ = [
 ]
 
 
+SOFTMAX = "softmax_"
+"""What the names of networks for discrete actions begin with."""
+
+
 @dataclass(frozen=True)
 class StudentProtocol:
     """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
 
     network: str = "mlp"
-    """Name of the student network: `mlp` or `residual`."""
+    """Name of the student network: `mlp` or `residual`. For discrete actions, `softmax_` goes before the name."""
     depth: int = 3
     """Hidden layers."""
     width: int = 256
@@ -51,6 +56,11 @@ class StudentProtocol:
             raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
         if self.momentum and self.optimiser != "sgd":
             raise SettingError(f"student.momentum only works with 'sgd'; leave it out with '{self.optimiser}'.")
+
+    def suited(self, *, is_discrete: bool) -> "StudentProtocol":
+        """Return the protocol with the network for these actions; one for discrete actions has a softmax."""
+        network = f"{SOFTMAX if is_discrete else ''}{self.network.removeprefix(SOFTMAX)}"
+        return self if network == self.network else replace(self, network=network)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from minari_obd.errors import DataError, FormatError, NotFoundError
 from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.files import check_not_pointer, is_there
+from minari_obd.support.discrete import one_hot
 
 __all__ = ["ROWS", "action_bounds", "check_continuous", "find_reference", "from_arrays", "from_d4rl_file"]
 
@@ -31,8 +32,8 @@ def check_continuous(name: str, dtype: np.dtype) -> None:
     if dtype.kind in "biu":
         kind = "boolean" if dtype.kind == "b" else "integer"
         raise DataError(
-            f"'{name}' has {kind} actions; discrete actions are not supported yet. If they are continuous after all, "
-            "give them as floats."
+            f"'{name}' has {kind} actions. If they are discrete, give them as whole numbers, with their number as "
+            "action_count; if they are continuous after all, as floats."
         )
 
 
@@ -121,7 +122,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         raise DataError(f"Arrays of an offline dataset need {', '.join(ROWS)}; missing: {', '.join(missing)}.")
     name = str(arrays.get("dataset_id", "arrays"))
     rows = {key: _numbers(name, key, arrays[key]) for key in ROWS}
-    check_continuous(name, rows["actions"].dtype)
+    first = _discretise(name, arrays, rows)
     count = len(rows["observations"])
     if count == 0 or rows["observations"].ndim != 2 or rows["actions"].ndim != 2 or rows["actions"].shape[1] == 0:
         raise DataError(
@@ -149,6 +150,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     unknown = np.full(spread.shape[1], np.inf)
     ones = np.ones(spread.shape[1])
     low, high = (-ones, ones) if inside else action_bounds(-unknown, unknown, spread)
+    if first is not None:
+        arrays, low = {key: value for key, value in arrays.items() if not key.startswith("action_")}, 0.0 * ones
     env_id = arrays.get("env_id")
     if env_id is not None and not isinstance(env_id, str):
         raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
@@ -167,6 +170,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         env_id=env_id,
         reference=find_reference(env_id, arrays),
         license=arrays.get("license"),
+        first_action=first,
     )
 
 
@@ -192,6 +196,27 @@ def _warn_of_odd_numbers(
             "offset, such as the first time stamp.",
             stacklevel=4,
         )
+
+
+def _discretise(name: str, arrays: Mapping[str, Any], rows: dict[str, np.ndarray]) -> int | None:
+    """Turn numbered actions, in ``rows``, into probabilities, and return the number of the first; None of continuous.
+
+    Raises:
+        DataError: as :func:`one_hot`, or whole numbers without ``action_count``.
+    """
+    count, first = arrays.get("action_count"), arrays.get("first_action", 0)
+    if count is None:
+        check_continuous(name, rows["actions"].dtype)
+        return None
+    if (
+        not all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in (count, first))
+        or count < 2
+    ):
+        raise DataError(
+            f"'{name}' has action_count {count!r} and first_action {first!r}; expected whole numbers, 2 up."
+        )
+    rows["actions"] = one_hot(rows["actions"], int(count), int(first), name)
+    return int(first)
 
 
 def _numbers(name: str, key: str, given: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Behaviour policies: the bundled SAC checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
+"""Behaviour policies: bundled checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from minari_obd.support.modules import import_from_path
 __all__ = [
     "Behaviour",
     "CallableBehaviour",
+    "CategoricalMLP",
     "GaussianMLP",
     "RandomBehaviour",
     "bundled_experts",
@@ -29,7 +30,7 @@ __all__ = [
     "load_stable_baselines3",
 ]
 
-_BUNDLED = ("halfcheetah", "hopper", "walker2d")
+_BUNDLED = ("acrobot", "cartpole", "halfcheetah", "hopper", "walker2d")
 
 
 class Behaviour(Protocol):
@@ -44,23 +45,52 @@ class Behaviour(Protocol):
 class RandomBehaviour:
     """Uniform actions over the action space, as at the start of off-policy training."""
 
-    action_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Sample actions, shape (B, A)."""
+        """Sample actions, shape (B, A), or numbers of discrete ones, shape (B,)."""
         space = self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return np.array([space.start + rng.integers(space.n) for rng in generators])
         return np.stack([rng.uniform(space.low, space.high) for rng in generators]).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class CallableBehaviour:
-    """A Python callable that maps one raw observation (S,) to one action (A,). It is called row by row."""
+    """A Python callable that maps one raw observation (S,) to one action, (A,) or a number. It is called row by row."""
 
-    function: Callable[[np.ndarray], np.ndarray]
+    function: Callable[[np.ndarray], Any]
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Return actions, shape (B, A)."""
         return np.stack([np.asarray(self.function(row), dtype=np.float32) for row in observations])
+
+
+@dataclass(frozen=True)
+class CategoricalMLP:
+    """A policy for discrete actions on a tanh network, in NumPy: p(a | s) = softmax(logits(s)), of which it samples."""
+
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """Weight (in, out) and bias (out,) of every layer; the last gives a logit for each action."""
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return len(self.layers[0][0])
+
+    @property
+    def outputs(self) -> int:
+        """Number of actions."""
+        return self.layers[-1][1].size
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Sample numbers of actions, from 0 up, shape (B,)."""
+        features = observations.astype(np.float32)
+        for weight, bias in self.layers[:-1]:
+            features = np.tanh(features @ weight + bias)
+        logits = features @ self.layers[-1][0] + self.layers[-1][1]
+        noise = np.stack([rng.gumbel(size=self.outputs) for rng in generators])
+        return np.argmax(logits + noise, axis=1)
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,11 @@ class GaussianMLP:
     def inputs(self) -> int:
         """Size of an observation."""
         return len((*self.hidden, self.mean)[0][0])
+
+    @property
+    def outputs(self) -> int:
+        """Size of an action."""
+        return self.mean[1].size
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Sample actions, shape (B, A)."""
@@ -148,8 +183,8 @@ def bundled_names() -> list[str]:
     return [f"{environment}-{number}" for environment, number in sorted(steps)]
 
 
-def load_bundled(name: str) -> GaussianMLP:
-    """Load a bundled soft actor-critic checkpoint, such as ``hopper-240000``.
+def load_bundled(name: str) -> GaussianMLP | CategoricalMLP:
+    """Load a bundled checkpoint, such as ``hopper-240000`` of soft actor-critic or ``cartpole-16384`` of PPO.
 
     Raises:
         NotFoundError: there is no bundled policy of that name.
@@ -158,7 +193,10 @@ def load_bundled(name: str) -> GaussianMLP:
         raise NotFoundError(f"There is no bundled policy '{name}'; {did_you_mean(name, bundled_names())}")
     environment, steps = name.rsplit("-", 1)
     tensors = _bundled_tensors(environment)
-    layer = {part: (tensors[f"{steps}/{part}/weight"], tensors[f"{steps}/{part}/bias"]) for part in _SAC_PARTS}
+    parts = [part for part in _SAC_PARTS if f"{steps}/{part}/weight" in tensors]
+    layer = {part: (tensors[f"{steps}/{part}/weight"], tensors[f"{steps}/{part}/bias"]) for part in parts}
+    if "log_std" not in layer:
+        return CategoricalMLP(tuple(layer[part] for part in parts))
     size = layer["mean"][1].size
     return GaussianMLP(
         hidden=(layer["hidden_0"], layer["hidden_1"]),
@@ -189,15 +227,18 @@ def import_policy(name: str) -> Any:
     return getattr(found, attribute)
 
 
-def load_stable_baselines3(path: str | Path, action_space: gym.spaces.Box) -> GaussianMLP:
+def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> GaussianMLP:
     """Read the actor of a Stable-Baselines3 zip: SAC, TD3, DDPG, PPO or A2C with an MlpPolicy. Nothing is unpickled.
 
     It acts on raw observations. A model that was trained under ``VecNormalize`` expects others, so wrap that one in a
     callable.
 
     Raises:
+        SettingError: actions are discrete.
         FormatError: the file is not such a zip, or has another kind of network.
     """
+    if not isinstance(action_space, gym.spaces.Box):
+        raise SettingError(f"'{path}' is read for continuous actions alone; give its policy as a callable.")
     file = read_stable_baselines3(path)
     state = file.weights
 

@@ -17,6 +17,7 @@ class BenchmarkDataset:
     policies: tuple[str, ...]
     """Behaviour policies in order. Each makes an equal share of the steps."""
     description: str
+    algorithm: str = "SAC"
 
     def build(self, *, steps: int = 200_000, seed: int = 0, progress: bool = True) -> str:
         """Roll out the policies, store the dataset in the user's Minari folder, and return its id."""
@@ -27,7 +28,7 @@ class BenchmarkDataset:
             steps=steps,
             seed=seed,
             description=f"{self.description} {steps:,} steps, seed {seed}.",
-            algorithm="SAC",
+            algorithm=self.algorithm,
             license="mit",
             progress=progress,
         )
@@ -73,12 +74,35 @@ def _environment_datasets(name: str, env_id: str) -> list[BenchmarkDataset]:
     ]
 
 
+def _discrete_datasets(name: str, env_id: str) -> list[BenchmarkDataset]:
+    chain = [policy for policy in bundled_names() if policy.startswith(f"{name}-")]
+    return [
+        BenchmarkDataset(
+            f"obd-bench/{name}/medium-v0",
+            env_id,
+            (chain[-1],),
+            f"The stochastic policy of a partly trained PPO ({chain[-1]}) in {env_id}.",
+            "PPO",
+        ),
+        BenchmarkDataset(
+            f"obd-bench/{name}/medium-replay-v0",
+            env_id,
+            ("random", *chain),
+            f"Uniform random actions and then {len(chain)} PPO checkpoints, from near the start of training to the "
+            f"medium policy, in equal shares, in {env_id}.",
+            "PPO",
+        ),
+    ]
+
+
 BENCHMARK: dict[str, BenchmarkDataset] = {
     dataset.dataset_id: dataset
     for dataset in (
         *_environment_datasets("halfcheetah", "HalfCheetah-v5"),
         *_environment_datasets("hopper", "Hopper-v5"),
         *_environment_datasets("walker2d", "Walker2d-v5"),
+        *_discrete_datasets("cartpole", "CartPole-v1"),
+        *_discrete_datasets("acrobot", "Acrobot-v1"),
     )
 }
 """The datasets by id. An environment has the expert ones as soon as one of its bundled policies is an expert."""

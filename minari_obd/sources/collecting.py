@@ -18,12 +18,12 @@ from minari_obd.scores.references import reference_of
 from minari_obd.sources.behaviours import (
     Behaviour,
     CallableBehaviour,
-    GaussianMLP,
     RandomBehaviour,
     bundled_names,
     load_bundled,
     load_stable_baselines3,
 )
+from minari_obd.sources.checking import CheckedBehaviour, check_behaviour
 from minari_obd.sources.fields import fields_of_space
 from minari_obd.storage.minari_datasets import (
     check_dataset_id,
@@ -68,7 +68,7 @@ class _Episode:
         )
 
 
-def resolve_behaviour(policy: object, action_space: gym.spaces.Box) -> Behaviour:
+def resolve_behaviour(policy: object, action_space: gym.Space) -> Behaviour:
     """Make a behaviour from a bundled name, ``random``, the path of a zip, a callable or a Behaviour.
 
     Raises:
@@ -76,6 +76,7 @@ def resolve_behaviour(policy: object, action_space: gym.spaces.Box) -> Behaviour
         SettingError: ``policy`` is none of these.
     """
     if policy == "random":
+        assert isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete)
         return RandomBehaviour(action_space)
     if isinstance(policy, str) and policy in bundled_names():
         return load_bundled(policy)
@@ -110,9 +111,10 @@ def collect(
 
     Args:
         dataset_id: a new id, ``(namespace/)name-vN``.
-        env_id: a plain registered Gymnasium id with continuous actions.
+        env_id: a plain registered Gymnasium id, with continuous actions or discrete ones.
         policy: a bundled name (``minari-obd list``), ``"random"``, the path of a Stable-Baselines3 zip, a callable
-            from one raw observation to one action, or a :class:`~minari_obd.sources.behaviours.Behaviour`.
+            from one raw observation to one action (the number of a discrete one), or a
+            :class:`~minari_obd.sources.behaviours.Behaviour`.
         steps: number of environment steps; the last episode is truncated there.
         seed: seed of environments and actions. The same seed on the same machine gives the same bytes.
         description: a sentence for the dataset's metadata.
@@ -163,11 +165,12 @@ def collect_chain(
         )
     environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
     space = environments[0].action_space
-    assert isinstance(space, gym.spaces.Box)
-    behaviours = [_Checked(resolve_behaviour(policy, space), _public_name(policy), space) for policy in policies]
-    sizes = gym.spaces.flatdim(environments[0].observation_space), space.shape[0]
+    behaviours = [
+        CheckedBehaviour(resolve_behaviour(policy, space), _public_name(policy), space) for policy in policies
+    ]
+    sizes = gym.spaces.flatdim(environments[0].observation_space), gym.spaces.flatdim(space)
     for each in behaviours:
-        _check_fit(each.name, each.behaviour, env_id, sizes)
+        check_behaviour(each.name, each.behaviour, env_id, sizes)
     check_space(8 * steps * (sum(sizes) + 2))
     shares = np.diff(np.linspace(0, steps, len(policies) + 1).astype(int))
     buffers: list[EpisodeBuffer] = []
@@ -209,52 +212,9 @@ def collect_chain(
     return dataset_id
 
 
-def _check_fit(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, int]) -> None:
-    """Refuse policies of another environment, and random actions without bounds, before the first step."""
-    if isinstance(behaviour, GaussianMLP) and (behaviour.inputs, behaviour.mean[1].size) != sizes:
-        raise SettingError(
-            f"The policy '{name}' maps {behaviour.inputs} observations to {behaviour.mean[1].size} actions, but "
-            f"'{env_id}' has {sizes[0]} and {sizes[1]}; choose a policy that was trained there."
-        )
-    if isinstance(behaviour, RandomBehaviour) and not behaviour.action_space.is_bounded():
-        raise SettingError(
-            f"The actions of '{env_id}' have no bounds, so they cannot be drawn uniformly; use another policy."
-        )
-
-
 def _public_name(policy: object) -> str:
     """What the dataset's metadata says of a policy; of a file that is its name without the folders."""
     return Path(policy).name if isinstance(policy, str | Path) else type(policy).__name__
-
-
-@dataclass
-class _Checked:
-    """A behaviour whose actions are looked at before the environments take them."""
-
-    behaviour: Behaviour
-    name: str
-    space: gym.spaces.Box
-    outside: int = 0
-    """Actions so far that lay outside the bounds."""
-
-    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Return the behaviour's actions, shape (B, A).
-
-        Raises:
-            SettingError: they have another shape than the environment's.
-            DataError: one is not finite.
-        """
-        actions, space = np.asarray(self.behaviour.act(observations, generators)), self.space
-        if actions.shape != (len(observations), *space.shape):
-            raise SettingError(
-                f"The policy '{self.name}' gave actions of shape {actions.shape[1:]}, but the environment takes "
-                f"{space.shape}; choose a policy that was made for it."
-            )
-        if not np.isfinite(actions).all():
-            raise DataError(f"The policy '{self.name}' gave an action that is not finite, so nothing was stored.")
-        tolerance = 1e-5 * np.abs(actions)
-        self.outside += int(((actions < space.low - tolerance) | (actions > space.high + tolerance)).any(axis=1).sum())
-        return actions
 
 
 def _mujoco_requirement(environment: gym.Env) -> list[str]:

@@ -11,6 +11,7 @@ from minari_obd.errors import DataError
 from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.support.discrete import check_probabilities
 from minari_obd.support.licences import check_license
 
 __all__ = ["QUANTILES", "OfflineData"]
@@ -30,7 +31,8 @@ class OfflineData:
     observations: np.ndarray
     """Observation before each step, shape (N, S), float32, raw units."""
     actions: np.ndarray
-    """Action taken there, shape (N, A), float32, raw units."""
+    """Action taken there, shape (N, A), float32, raw units. Of n discrete actions: a column for each, with 1 for the
+    one that was taken."""
     rewards: np.ndarray
     """Reward received, shape (N,), float32."""
     terminations: np.ndarray
@@ -56,6 +58,8 @@ class OfflineData:
     """Names of the settings in which the environment that was recorded differed from the registered one."""
     license: str | None = None
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
+    first_action: int | None = None
+    """Number of the first of discrete actions, which is usually 0; None if actions are continuous."""
     episode_starts: np.ndarray = field(init=False)
     """Row of each episode's first step, shape (E,)."""
 
@@ -108,6 +112,8 @@ class OfflineData:
             width = self.action_high - self.action_low
         if not (np.isfinite(width).all() and (width > 0).all()):
             raise DataError("Action bounds must be finite, with each lower bound below the higher one.")
+        if self.first_action is not None:
+            check_probabilities(f"The actions of '{self.dataset_id}'", self.actions, self.first_action)
 
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
         if value.ndim != dimensions:
@@ -122,7 +128,8 @@ class OfflineData:
     def __repr__(self) -> str:
         return (
             f"OfflineData({self.dataset_id!r}: {len(self):,} steps in {len(self.episode_starts):,} episodes, "
-            f"observations {self.observations.shape[1]}, actions {self.actions.shape[1]}, "
+            f"observations {self.observations.shape[1]}, "
+            f"{'discrete ' if self.is_discrete else ''}actions {self.actions.shape[1]}, "
             f"mean return {self.episode_returns.mean():,.1f}, environment {self.env_id})"
         )
 
@@ -135,6 +142,11 @@ class OfflineData:
             return self
         reference = self.reference if self.env_id is None and self.reference is not None else reference_of(env_id)
         return replace(self, env_id=env_id, reference=reference)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are probabilities of discrete ones."""
+        return self.first_action is not None
 
     @cached_property
     def normaliser(self) -> Normaliser:
@@ -159,6 +171,8 @@ class OfflineData:
             value = np.ascontiguousarray(getattr(self, name))
             digest.update(f"{name}{value.shape}{value.dtype.newbyteorder('<').str}".encode())
             digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+        if self.is_discrete:
+            digest.update(f"first_action{self.first_action}".encode())
         return digest.hexdigest()
 
     @property

@@ -21,13 +21,14 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
             ``observations``, ``actions``, ``rewards``, ``terminations``, ``truncations`` (and optionally
             ``next_observations``, ``action_low``, ``action_high``, ``env_id``, ``dataset_id``, ``license``,
             ``ref_min_score``, ``ref_max_score``), or an :class:`OfflineData`. Arrays and files without bounds get
-            -1 and 1 if all actions lie within.
+            -1 and 1 if all actions lie within. Discrete actions are whole numbers, (N,), beside ``action_count``, how
+            many there are, and ``first_action``, 0 if not given.
         download: let Minari download an id that is not local.
         progress: show bars for long operations.
 
     Raises:
         NotFoundError: there is no such dataset. The message names the ids that exist.
-        DataError: the data cannot be used (lengths, non-finite values, discrete actions).
+        DataError: the data cannot be used (lengths, non-finite values, several discrete actions at once).
         FormatError: a file cannot be read.
     """
     if isinstance(source, OfflineData):

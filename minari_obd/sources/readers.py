@@ -24,6 +24,7 @@ from minari_obd.storage.minari_datasets import (
     minari_folder,
     open_local_dataset,
 )
+from minari_obd.support.discrete import one_hot
 from minari_obd.support.licences import check_license
 
 if TYPE_CHECKING:
@@ -75,18 +76,24 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
     """Flatten a Minari dataset. Row t of an episode is (o_t, a_t, r_t), and o_T goes to ``final_observations``.
 
     Raises:
-        DataError: actions are discrete, a space cannot be flattened, or an episode lacks T+1 observations.
+        DataError: actions are neither one Box nor Discrete, a space cannot be flattened, or an episode lacks T+1
+            observations.
     """
     dataset_id = dataset.spec.dataset_id
     observation_space, action_space = dataset.observation_space, dataset.action_space
-    if not isinstance(action_space, gym.spaces.Box):
-        what = "only one Box is supported" if action_space.is_np_flattenable else "they cannot be made a vector"
-        if isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
-            what = "discrete actions are not supported yet"
-        raise DataError(
-            f"'{dataset_id}' has {action_space} for actions; {what}, so use a dataset with continuous (Box) actions."
+    if not isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete):
+        what = (
+            "only one Box or Discrete is" if action_space.is_np_flattenable else "they cannot be made a vector, as is"
         )
-    check_continuous(dataset_id, action_space.dtype or np.dtype(np.float32))
+        if isinstance(action_space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+            what = f"several discrete actions at once ({type(action_space).__name__}) are not"
+        raise DataError(
+            f"'{dataset_id}' has {action_space} for actions; {what} supported, so use a dataset with one Box or one "
+            "Discrete of actions."
+        )
+    is_discrete = isinstance(action_space, gym.spaces.Discrete)
+    if not is_discrete:
+        check_continuous(dataset_id, action_space.dtype or np.dtype(np.float32))
     if not observation_space.is_np_flattenable:
         raise DataError(
             f"The observations of '{dataset_id}' cannot be flattened to vectors; their space is {observation_space}."
@@ -118,12 +125,17 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
     if not finals:
         raise DataError(f"'{dataset_id}' is empty; at least one step is needed.")
     actions = np.concatenate(rows["actions"])
-    low, high = action_bounds(action_space.low.reshape(-1), action_space.high.reshape(-1), actions)
+    first = int(action_space.start) if is_discrete else None
+    if is_discrete:
+        actions = one_hot(actions, int(action_space.n), int(action_space.start), dataset_id)
+        low, high = np.zeros(actions.shape[1]), np.ones(actions.shape[1])
+    else:
+        low, high = action_bounds(action_space.low.reshape(-1), action_space.high.reshape(-1), actions)
     changed = _changed_settings(dataset)
     env_id = None if changed or dataset.env_spec is None else dataset.env_spec.id
     return OfflineData(
         dataset_id=dataset_id,
-        **{name: np.concatenate(rows[name]) for name in ROWS},
+        **{name: actions if name == "actions" else np.concatenate(rows[name]) for name in ROWS},
         final_observations=np.stack(finals),
         action_low=low,
         action_high=high,
@@ -133,6 +145,7 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         license=_license(dataset.storage.metadata.get("license")),
         flattened_from=None if flat else str(observation_space),
         observation_fields=_fields(observation_space, dataset.storage.metadata),
+        first_action=first,
     )
 
 

@@ -14,11 +14,14 @@ def repack(path: Path) -> None:
     with h5py.File(path, "r") as old, h5py.File(packed, "w", libver=("v108", "v108")) as new:
         for name in old:
             group = cast(h5py.Group, old[name])
-            for key, value in group.items():
+
+            def copy(key: str, value: h5py.Dataset | h5py.Group, name: str = name) -> None:
                 if isinstance(value, h5py.Dataset):
                     new.create_dataset(f"{name}/{key}", data=value[()])
                 else:
-                    new.create_group(f"{name}/{key}")
+                    new.require_group(f"{name}/{key}")
+
+            group.visititems(copy)
             for key, value in group.attrs.items():
                 new[name].attrs[key] = value
     packed.replace(path)

@@ -138,16 +138,17 @@ def open_files(data: Path, name: str) -> minari.MinariDataset:
         raise FormatError(f"The Minari dataset '{name}' is there but cannot be read: {str(error)[:200]}.") from error
 
 
-def episode_buffer(observations: Any, actions: Any, rewards: Any, terminations: Any, truncations: Any) -> EpisodeBuffer:
+def episode_buffer(
+    observations: Any, actions: Any, rewards: Any, terminations: Any, truncations: Any, infos: Any = None
+) -> EpisodeBuffer:
     """Put T+1 observations and T of everything else into Minari's buffer, which is typed for lists and takes arrays."""
-    # infos must be {}: with None, an episode read back cannot even be printed.
     return EpisodeBuffer(
         observations=observations,
         actions=actions,
         rewards=rewards,
         terminations=terminations,
         truncations=truncations,
-        infos={},
+        infos=infos or {},  # with None, an episode read back cannot even be printed
     )
 
 

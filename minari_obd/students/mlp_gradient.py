@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.students.gradient import AutogradGradient, Pairs, StepGradient
-from minari_obd.students.networks import MLP, Student
+from minari_obd.students.networks import MLP, SoftmaxMLP, Student
 
 __all__ = ["MLPGradient", "gradient_of"]
 
@@ -47,11 +47,16 @@ class MLPGradient:
         R{dL/dX} = R{delta_1} W_1^T + delta_1 V_1^T        R{dL/dY} = -c R{y}
         R{dL/dw} = 2 / (B A) sum_A (y - Y) R{y}
 
+    For y = 2 p - 1 with p = softmax(z_{L+1}), the derivative is the matrix J = 2 (diag p - p p^T) in place of phi'.
+    With e = c (y - Y) and R{e} = c R{y},
+
+        delta_{L+1} = J e        R{y} = J R{z_{L+1}}        R{delta_{L+1}} = J R{e} + R{y} (e - p^T e) - p (R{y}^T e)
+
     These are three products per layer for the step and six for its reverse. As in torch, relu's derivative at 0 is 0.
     """
 
-    is_tanh: bool = True
-    """Whether phi is tanh; otherwise it is the identity."""
+    output: str = "tanh"
+    """What phi is: ``tanh``, ``softmax`` or ``identity``."""
     products: torch.dtype | None = None
     """Type of the matrix products; the parameters' type if not given."""
 
@@ -79,15 +84,19 @@ class MLPGradient:
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             features.append(_affine(bias.to(low), features[-1], weight).relu_())
         output = _narrow(features[-1], weights[-1]).to(own) + biases[-1]
-        if self.is_tanh:
+        if self.output == "tanh":
             output = output.tanh_()
+        elif self.output == "softmax":
+            output = 2.0 * output.softmax(-1) - 1.0
         error = output - pairs.actions
         scale: Tensor | float = 2.0 / error.shape[-2:].numel()
         if pairs.weights is not None:
             scale = scale * pairs.weights[..., None]
         delta = scale * error
-        if self.is_tanh:
+        if self.output == "tanh":
             delta = delta * (1.0 - output * output)
+        elif self.output == "softmax":
+            delta = _turn(output, delta)
         deltas = [delta.to(low)]
         for layer in range(len(features) - 1, 0, -1):
             deltas.append(_mask(torch.matmul(deltas[-1], weights[layer].mT), features[layer]))
@@ -123,11 +132,17 @@ class MLPGradient:
             moved.append(_mask(change, features[layer + 1]))
         output = _narrow(features[-1], moves[-1]).to(own) + direction[-1]
         output += _narrow(moved[-1], weights[-1]).to(own)
-        slope = 1.0 - kept.output * kept.output if self.is_tanh else None
+        slope = 1.0 - kept.output * kept.output if self.output == "tanh" else None
         if slope is not None:
             output *= slope
+        elif self.output == "softmax":
+            output = _turn(kept.output, output)
         actions = -kept.scale * output
         change = -actions if slope is None else actions * (2.0 * kept.output * kept.error - slope)
+        if self.output == "softmax":
+            chances, error = 0.5 * (1.0 + kept.output), kept.scale * kept.error
+            change = _turn(kept.output, change) + output * (error - (chances * error).sum(-1, keepdim=True))
+            change = change - chances * (output * error).sum(-1, keepdim=True)
         actions = actions * scale
         turned = [change.to(low)]  # R{delta_{L+1}} ... R{delta_1}
         for layer in range(len(features) - 1, 0, -1):
@@ -167,9 +182,16 @@ def gradient_of(student: Student, products: torch.dtype | None = None) -> StepGr
         student: the network.
         products: type of an MLP's matrix products. Other networks compute in their parameters' type.
     """
-    if type(student) is MLP:
-        return MLPGradient(student.output == "tanh", products)
+    if type(student) in (MLP, SoftmaxMLP):
+        assert isinstance(student, MLP)
+        return MLPGradient(student.output, products)
     return AutogradGradient(student)
+
+
+def _turn(output: Tensor, values: Tensor) -> Tensor:
+    """J v for the softmax whose output is y = 2 p - 1."""
+    chances = 0.5 * (1.0 + output)
+    return 2.0 * chances * (values - (chances * values).sum(-1, keepdim=True))
 
 
 def _narrow(features: Tensor, weight: Tensor) -> Tensor:

@@ -13,7 +13,16 @@ from minari_obd.errors import SettingError
 from minari_obd.registry import STUDENTS
 from minari_obd.settings.protocols import StudentProtocol
 
-__all__ = ["MLP", "ModuleStudent", "ResidualMLP", "Student", "make_student", "student_generators"]
+__all__ = [
+    "MLP",
+    "ModuleStudent",
+    "ResidualMLP",
+    "SoftmaxMLP",
+    "SoftmaxResidualMLP",
+    "Student",
+    "make_student",
+    "student_generators",
+]
 
 
 class Student(Protocol):
@@ -41,7 +50,8 @@ class MLP:
     width: int = 256
     """Units in each hidden layer."""
     output: str = "tanh"
-    """``tanh``, or ``identity`` for unbounded actions."""
+    """``tanh``; ``identity`` for unbounded actions; ``softmax`` for probabilities p of discrete ones, given as 2 p - 1.
+    """
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the CPU.
@@ -65,8 +75,7 @@ class MLP:
         features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             features = torch.relu(torch.baddbmm(bias, features, weight))
-        output = torch.baddbmm(parameters[-1], features, parameters[-2])
-        return torch.tanh(output) if self.output == "tanh" else output
+        return _squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,21 @@ class ResidualMLP(MLP):
         for layer, (weight, bias) in enumerate(zip(parameters[:-2:2], parameters[1:-2:2], strict=True)):
             change = torch.relu(torch.baddbmm(bias, features, weight))
             features = features + change if layer else change
-        output = torch.baddbmm(parameters[-1], features, parameters[-2])
-        return torch.tanh(output) if self.output == "tanh" else output
+        return _squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
+
+
+@dataclass(frozen=True)
+class SoftmaxMLP(MLP):
+    """An MLP for discrete actions: a softmax at the output."""
+
+    output: str = "softmax"
+
+
+@dataclass(frozen=True)
+class SoftmaxResidualMLP(ResidualMLP):
+    """A residual MLP for discrete actions: a softmax at the output."""
+
+    output: str = "softmax"
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,12 @@ class ModuleStudent:
             if [p.shape for p in self.make(state_size, size).parameters()] == shapes:
                 return size
         raise SettingError("The parameters are not those of this module; was the student network changed since?")
+
+
+def _squash(output: Tensor, kind: str) -> Tensor:
+    if kind == "softmax":
+        return 2.0 * torch.softmax(output, dim=-1) - 1.0
+    return torch.tanh(output) if kind == "tanh" else output
 
 
 def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:

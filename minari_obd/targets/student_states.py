@@ -31,7 +31,7 @@ class StudentStates:
     Theorem 2 of 2410.22728 takes errors at the states of the student, not at those of the data. The rollouts start
     half at the data's episode starts and half in states of the data, drawn by weight. Noise on the students' actions
     makes them leave their way and shows how the teacher comes back (as DART, Laskey et al. 2017, 1703.09327); labels
-    have no noise.
+    have no noise. Of discrete actions, the likeliest is taken, or, in a share ``noise`` of the steps, any one.
     """
 
     ensemble: DynamicsEnsemble
@@ -87,15 +87,16 @@ class StudentStates:
         return replace(self, ensemble=self.ensemble.to(device))
 
     def _rolled(self, policies: Policies, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        is_discrete = self.data.is_discrete
         rolled = roll_out(
             self.ensemble,
-            policies,
+            _certain(policies, self.settings.noise, generator) if is_discrete else policies,
             self.starts,
             policy_count=count,
             lanes=_LANES,
             steps=_STEPS,
             horizon=self.settings.horizon,
-            noise=self.settings.noise,
+            noise=0.0 if is_discrete else self.settings.noise,
             generator=generator,
         )
         states = rolled.states.flatten(0, 2)
@@ -107,3 +108,16 @@ class StudentStates:
         raw = self.data.normaliser.denormalise(states.cpu().numpy())
         actions = bounded_actions(self.teacher, raw, self.data.action_low, self.data.action_high)
         return torch.from_numpy(self.data.action_scale.scale(actions).astype(np.float32)).to(states.device)
+
+
+def _certain(policies: Policies, noise: float, generator: torch.Generator) -> Policies:
+    """Policies that take one discrete action: the likeliest, or in a share ``noise`` of the steps any one."""
+
+    def act(states: Tensor) -> Tensor:
+        scores = policies(states)
+        taken = scores.argmax(-1).cpu()
+        any_one = torch.randint(scores.shape[-1], taken.shape, generator=generator)
+        taken = torch.where(torch.rand(taken.shape, generator=generator) < noise, any_one, taken)
+        return 2.0 * torch.nn.functional.one_hot(taken, scores.shape[-1]).to(scores) - 1.0
+
+    return act

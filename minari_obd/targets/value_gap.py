@@ -35,10 +35,12 @@ class ValueGap:
     """
 
     critics: list[Layers]
-    """Networks of the data's normalised states and of actions on [-1, 1]."""
+    """Networks of the data's normalised states and of actions on [-1, 1], or with a value for each discrete action."""
     activation: str
     value_from: str
     """Of the critics: ``mean`` or ``min``."""
+    is_discrete: bool = False
+    """Whether actions are probabilities p, given as 2 p - 1, so that q(s, p) = sum_a p_a q(s, a)."""
 
     @classmethod
     def of(cls, teacher: Teacher | None, data: OfflineData) -> Self:
@@ -50,11 +52,13 @@ class ValueGap:
         teacher = check_critics(teacher)
         ours, theirs = (_affine(each) for each in (data, teacher))
         factor, offset = ours[0] / theirs[0], (ours[1] - theirs[1]) / theirs[0]
+        if teacher.is_discrete:
+            factor, offset = (each[: len(data.normaliser.mean)] for each in (factor, offset))
         critics = [
             [(weight * factor, bias + weight @ offset, *norm), *rest]
             for (weight, bias, *norm), *rest in teacher.critics
         ]
-        return cls(critics, teacher.activation, teacher.value_from)
+        return cls(critics, teacher.activation, teacher.value_from, teacher.is_discrete)
 
     def __call__(self, states: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
         """Return the gaps of E students, shape (E, B).
@@ -71,14 +75,15 @@ class ValueGap:
     def value(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return q(s, a), shape (B,) or (E, B)."""
         states = states.expand(*actions.shape[:-1], -1)
-        inputs = torch.cat([states, actions], dim=-1)
-        values = torch.stack([apply_layers(critic, inputs, self.activation)[..., 0] for critic in self.critics])
-        return values.mean(0) if self.value_from == "mean" else values.amin(0)
+        inputs = states if self.is_discrete else torch.cat([states, actions], dim=-1)
+        values = torch.stack([apply_layers(critic, inputs, self.activation) for critic in self.critics])
+        values = values.mean(0) if self.value_from == "mean" else values.amin(0)
+        return (0.5 * (actions + 1.0) * values).sum(-1) if self.is_discrete else values[..., 0]
 
     def to(self, device: torch.device) -> "ValueGap":
         """Return the same on a device."""
         critics = [[tuple(part.to(device) for part in layer) for layer in critic] for critic in self.critics]
-        return ValueGap(critics, self.activation, self.value_from)
+        return ValueGap(critics, self.activation, self.value_from, self.is_discrete)
 
 
 @dataclass(frozen=True)

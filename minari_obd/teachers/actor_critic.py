@@ -11,6 +11,7 @@ import torch
 
 from minari_obd.errors import DataError, SettingError
 from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.networks import ACTIVATIONS, Layers, apply_layers, check_layers
 
 __all__ = ["ActorCritic"]
@@ -24,9 +25,13 @@ class ActorCritic:
     """A trained policy with values: pi(s) = tanh(actor(s)) and q(s, a), the mean or the least of its critics.
 
     Networks take normalised observations and actions on [-1, 1]; ``act`` and ``value`` take and give raw units.
+
+    With a ``choice``, actions are discrete: critics give the values of all n actions, actions are probabilities (B, n)
+    with bounds 0 and 1, and q(s, p) = sum_a p_a q(s, a).
     """
 
     actor: Layers
+    """Of discrete actions: the logits of a policy that imitates the data, or none, an empty list."""
     critics: list[Layers]
     normaliser: Normaliser
     """Of the observations that the networks take."""
@@ -42,6 +47,8 @@ class ActorCritic:
     """Between the layers of every network: ``relu``, ``tanh`` or ``elu``."""
     origin: str | None = None
     """``organisation/name@commit`` of a teacher from the Hub."""
+    choice: Choice | None = None
+    """How discrete actions are chosen; None if actions are continuous."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS or self.value_from not in ("mean", "min"):
@@ -58,25 +65,44 @@ class ActorCritic:
         if not self.critics:
             raise DataError("The teacher has no critic, and so no value.")
         states, actions = self.normaliser.mean.size, low.size
-        check_layers("actor", self.actor, states, actions)
+        if self.actor or self.choice is None or self.choice.least:
+            check_layers("actor", self.actor, states, actions)
         for critic in self.critics:
-            check_layers("critic", critic, states + actions, 1)
+            check_layers("critic", critic, *((states + actions, 1) if self.choice is None else (states, actions)))
 
     def act(self, states: np.ndarray) -> np.ndarray:
-        """Greedy actions (B, A) for raw observations (B, S)."""
+        """Greedy actions (B, A), or probabilities of discrete ones, for raw observations (B, S)."""
+        if self.choice is not None:
+            return self._batched(lambda s: self._chosen(self.choice.probabilities, s), self._inputs(states))
         scaled = self._batched(lambda s: torch.tanh(apply_layers(self.actor, s, self.activation)), self._inputs(states))
         return self.action_scale.unscale(scaled)
 
     def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Values (B,) of raw actions (B, A) in raw observations (B, S)."""
+        if self.choice is not None:
+            values = self._batched(self._values, self._inputs(states))
+            return (values * np.asarray(actions)).sum(axis=1, dtype=np.float32)
         scaled = self.action_scale.scale(np.asarray(actions)).astype(np.float32)
         inputs = np.concatenate([self._inputs(states), scaled], axis=1)
+        return self._batched(lambda rows: self._values(rows)[:, 0], inputs)
+
+    def allowed_values(self, states: np.ndarray) -> np.ndarray:
+        """Values (B, n) of discrete actions for raw observations (B, S); minus infinity if the actor rules one out."""
+        assert self.choice is not None
+        return self._batched(lambda s: self._chosen(self.choice.allowed, s), self._inputs(states))
+
+    def _values(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the critics say, shape (B, outputs)."""
         reduce = torch.mean if self.value_from == "mean" else torch.amin
+        return reduce(torch.stack([apply_layers(critic, rows, self.activation) for critic in self.critics]), 0)
 
-        def of_critics(rows: torch.Tensor) -> torch.Tensor:
-            return reduce(torch.stack([apply_layers(c, rows, self.activation)[:, 0] for c in self.critics]), 0)
+    def _chosen(self, choose: Any, rows: torch.Tensor) -> torch.Tensor:
+        return choose(self._values(rows), apply_layers(self.actor, rows, self.activation) if self.actor else None)
 
-        return self._batched(of_critics, inputs)
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are probabilities of discrete ones."""
+        return self.choice is not None
 
     @property
     def action_scale(self) -> ActionScale:
@@ -94,6 +120,8 @@ class ActorCritic:
                 digest.update(part.detach().cpu().contiguous().numpy().tobytes())
         if (self.value_from, self.activation) != ("mean", "relu"):  # all that a teacher of format 1 can be
             digest.update(f"{self.value_from} {self.activation}".encode())
+        if self.choice is not None:
+            digest.update(f"{self.choice.temperature!r} {self.choice.least!r}".encode())
         return digest.hexdigest()
 
     def _inputs(self, states: np.ndarray) -> np.ndarray:

@@ -7,7 +7,19 @@ from typing import Any
 from minari_obd.errors import SettingError, did_you_mean
 from minari_obd.support.libraries import import_d3rlpy
 
-__all__ = ["CAL_QL", "CQL", "GAMMA", "IQL", "REBRAC", "TD3_BC", "Algorithm", "check_options", "target_rate"]
+__all__ = [
+    "CAL_QL",
+    "CQL",
+    "DISCRETE_BCQ",
+    "DISCRETE_CQL",
+    "GAMMA",
+    "IQL",
+    "REBRAC",
+    "TD3_BC",
+    "Algorithm",
+    "check_options",
+    "target_rate",
+]
 
 GAMMA = 0.99
 """Discount of d3rlpy's, for every one of them."""
@@ -34,6 +46,9 @@ class Algorithm:
     precision: str = "float32"
     """Of its matrix products by default. ``auto``, where these products are large and most of an update:
     :func:`~minari_obd.support.precision.product_precision` says what it means."""
+
+    is_discrete: bool = False
+    """Whether it is for discrete actions, and not for continuous ones."""
 
 
 TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
@@ -63,6 +78,24 @@ REBRAC = Algorithm(
 )
 """ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with deeper networks, layer norm in the critics, batches of
 1,024, and penalties of actor and critic apart, both 0.01 as its authors have them for Hopper medium."""
+
+
+_DISCRETE: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "batch_size": 128,
+    "n_critics": 2,
+    "target_update_interval": 100,
+}
+"""What is usual for vectors; d3rlpy's defaults are for pictures. Two critics can be compared with each other. With
+targets copied every 25 updates, values diverged on CartPole and Acrobot."""
+
+
+DISCRETE_CQL = Algorithm("discrete_cql", "DiscreteCQLConfig", _DISCRETE, has_targets=False, is_discrete=True)
+"""Conservative Q-learning on double DQN (Kumar et al. 2020, arXiv 2006.04779)."""
+
+
+DISCRETE_BCQ = Algorithm("discrete_bcq", "DiscreteBCQConfig", _DISCRETE, has_targets=False, is_discrete=True)
+"""Batch-constrained double DQN (Fujimoto et al. 2019, arXiv 1910.01708): greedy among actions that the data takes."""
 
 
 def target_rate(updates: int, gamma: float = GAMMA) -> float:

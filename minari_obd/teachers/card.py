@@ -29,6 +29,11 @@ def teacher_card(teacher: ActorCritic, repo_id: str, license: str | None = None)
     score = "The score is its publisher's word." if "score" in teacher.details else "No score was measured."
     widths = [len(bias) for _, bias in teacher.actor[:-1]]
     units = ", ".join(map(str, dict.fromkeys(widths))) or "no"
+    layers = f"{len(widths)} {teacher.activation} layers of {units} units"
+    how = f"{layers}, tanh in the end."
+    if teacher.choice is not None:
+        how = f"Probabilities of discrete actions: the softmax of their values / {teacher.choice.temperature:.4g}"
+        how += f", of those that an imitator of the data finds likely ({layers})." if teacher.actor else "."
     low, high = _numbers(teacher.action_low), _numbers(teacher.action_high)
     kind = {"mean": "the mean", "min": "the least"}[teacher.value_from]
     return printable(f"""---
@@ -44,7 +49,7 @@ A policy with values, trained by {algorithm_of(teacher)} and frozen, from which
 
 - `act`: {teacher.normaliser.mean.size} observations to {len(teacher.action_low)} actions between {low} and {high}, both
   in the environment's units, the same every time.
-  {len(widths)} {teacher.activation} layers of {units} units, tanh in the end.
+  {how}
 - `value`: {kind} of {len(teacher.critics)} critics, in units of the rewards that they were trained on.
 
 ## Use

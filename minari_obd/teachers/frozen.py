@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from minari_obd.storage.tensors import read_header, read_tensors, reading, write
 from minari_obd.support.licences import check_known_license
 from minari_obd.teachers.actor_critic import ActorCritic
 from minari_obd.teachers.card import TEACHER_FILE, algorithm_of, teacher_card
+from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.networks import Layers, has_norms, layers_below, named_tensors
 from minari_obd.teachers.protocol import Teacher
 
 __all__ = ["TEACHER", "FrozenTeacher", "describe_teacher", "read_details", "read_teacher", "write_teacher"]
 
 _CARD_FILE = "README.md"
-_FORMAT = 4
+_FORMAT = 5
 _KEY = "minari_obd_teacher"
 
 TEACHER = Holding("teacher", "model", TEACHER_FILE, (TEACHER_FILE,), (TEACHER_FILE, _CARD_FILE))
@@ -111,12 +112,19 @@ def write_teacher(teacher: FrozenTeacher, path: Path, *, half_precision: bool = 
     }
     normed = any(map(has_norms, networks.values()))
     header = {
-        "format": _FORMAT if half_precision else 3 if normed else 2,  # the oldest that can hold it
+        "format": _FORMAT
+        if teacher.choice
+        else 4
+        if half_precision
+        else 3
+        if normed
+        else 2,  # the oldest that holds it
         "critics": len(teacher.critics),
         "value_from": teacher.value_from,
         "activation": teacher.activation,
         "details": teacher.details,
         "sha256": _seal(teacher),
+        **({} if teacher.choice is None else {"choice": asdict(teacher.choice)}),
     }
     write_tensors(path, tensors, header, _KEY)
 
@@ -156,6 +164,7 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
             value_from=header.get("value_from", "mean"),
             activation=header.get("activation", "relu"),
             origin=origin,
+            choice=Choice(**header["choice"]) if "choice" in header else None,
         )
         stated = header["sha256"] if header["format"] > 1 else None
     if stated is not None and stated != _seal(teacher):

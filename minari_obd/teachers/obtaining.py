@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from minari_obd.errors import NotFoundError, did_you_mean
+from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 from minari_obd.registry import TEACHERS
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
@@ -62,6 +62,12 @@ def plan_teacher(
             raise NotFoundError(f"{error} Nor is it an algorithm; {known}") from None
     if isinstance(given, FrozenTeacher):
         given.act(data.observations[:1])  # raises if it was trained on something else
+        if given.is_discrete != data.is_discrete:
+            kinds = ["discrete" if each.is_discrete else "continuous" for each in (given, data)]
+            raise SettingError(
+                f"The teacher's actions are {kinds[0]}, and those of '{data.dataset_id}' are {kinds[1]}; give a "
+                "teacher that was trained on such data."
+            )
     return given
 
 

@@ -11,7 +11,7 @@ __all__ = ["Teacher", "bounded_actions"]
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Anything that acts and values; raw units on both sides."""
+    """Anything that acts and values; raw units on both sides. Discrete actions are probabilities, (B, n)."""
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Actions (B, A) for raw observations (B, S), the same every time."""

@@ -28,9 +28,9 @@ from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
 from minari_obd.teachers.averaging import ActorAverage
+from minari_obd.teachers.freezing import freeze
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
-from minari_obd.teachers.networks import layers_of
 from minari_obd.teachers.training_state import (
     TrainingRecord,
     contained,
@@ -78,6 +78,14 @@ class TeacherRun:
         """
         found: Algorithm = TEACHERS.get(algorithm)
         check_installed("d3rlpy", "distill")
+        if found.is_discrete != data.is_discrete:
+            mine, theirs = ("discrete", "continuous")[:: 1 if found.is_discrete else -1]
+            raise SettingError(
+                f"The teacher '{algorithm}' is for {mine} actions, and those of '{data.dataset_id}' are {theirs}; "
+                f"use {_names(data.is_discrete)}."
+            )
+        if found.is_discrete and average:
+            raise SettingError(f"teacher.average is {average}, but '{algorithm}' has no actor to average; set it to 0.")
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
         steps = found.steps if steps is None else steps
@@ -160,7 +168,7 @@ class TeacherRun:
             record = kept or TrainingRecord()
             torch.set_num_threads(record.threads)
             self._update(algo, modules, record, average, progress)
-            teacher = self._freeze(algo) if average is None else self._choose(algo, average)
+            teacher = freeze(algo, self.data, self._details()) if average is None else self._choose(algo, average)
         write_text(self.cache_folder / "training.csv", log_text(record.log))
         teacher.save(self.cache_folder)
         self.checkpoint.unlink(missing_ok=True)
@@ -170,9 +178,9 @@ class TeacherRun:
         """Freeze with both actors, and return the one whose loss on the data is less."""
         batch = next(self._batches(algo, Stream.TEACHER.generator(self.seed, 1), _CHOSEN_ON))
         losses = average.losses(batch, self.seed)
-        frozen = {"last": self._freeze(algo)}
+        frozen = {"last": freeze(algo, self.data, self._details())}
         algo.impl.policy.load_state_dict(average.weights)
-        frozen["average"] = self._freeze(algo)
+        frozen["average"] = freeze(algo, self.data, self._details())
         kept, other = sorted(frozen, key=lambda name: losses[name])
         told = {"actor_losses": losses, "actor_chosen_by": f"its own loss on {_CHOSEN_ON:,} transitions of the data"}
         frozen[other].with_details(actor=other, **told).save(self.cache_folder / "other")
@@ -230,6 +238,8 @@ class TeacherRun:
         from d3rlpy.torch_utility import TorchMiniBatch
 
         table = transitions(self.data, algo.config.gamma)
+        if self.data.is_discrete:
+            table |= {name: table[name].argmax(1)[:, None] for name in ("actions", "next_actions")}
         count: int = size or algo.config.batch_size
         device = self.device
         columns = {name: torch.from_numpy(column).to(device) for name, column in table.items()}
@@ -239,24 +249,10 @@ class TeacherRun:
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
             yield TorchMiniBatch(**batch, intervals=ones, device=_d3rlpy_device(device))
 
-    def _freeze(self, algo: Any) -> FrozenTeacher:
-        teacher = FrozenTeacher(
-            actor=layers_of(algo.impl.policy),
-            critics=[layers_of(q_function) for q_function in algo.impl.q_function],
-            normaliser=self.data.normaliser,
-            action_low=self.data.action_low,
-            action_high=self.data.action_high,
-            details=self._details(),
-        )
-        # The copy reads d3rlpy's modules in the order of their layers; make sure that it says the same.
-        states = self.data.observations[:256]
-        inputs = self.data.normaliser.normalise(states)
-        actions = teacher.act(states)
-        scaled = teacher.action_scale.scale(actions)
-        values = algo.predict_value(inputs, scaled)
-        np.testing.assert_allclose(scaled, algo.predict(inputs), rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(teacher.value(states, actions), values, rtol=1e-3, atol=1e-3)
-        return teacher
+
+def _names(is_discrete: bool) -> str:
+    known = [(name, TEACHERS.get(name)) for name in TEACHERS.builtin]
+    return " or ".join(f"'{name}'" for name, found in known if found.is_discrete == is_discrete)
 
 
 def _d3rlpy_device(device: torch.device) -> str:
@@ -279,7 +275,8 @@ def train_teacher(
 
     Args:
         data: the offline dataset.
-        algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``.
+        algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``; for discrete actions, ``discrete_cql`` or
+            ``discrete_bcq``.
         steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -293,7 +290,8 @@ def train_teacher(
     Raises:
         NotFoundError: an unknown algorithm.
         MissingExtraError: d3rlpy is not installed.
-        SettingError: an option of another kind; an option or a precision that is not available.
+        SettingError: an option of another kind; an option or a precision that is not available; an algorithm for
+            the other kind of actions.
         MinariObdError: the training diverged.
     """
     run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
