@@ -37,7 +37,7 @@ QUICK = StudentProtocol(depth=1, width=16, steps=30, optimiser="adam", learning_
 class Shifted(gym.ActionWrapper):
     """CartPole whose actions are 3 and 4."""
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {"render_modes": []}  # noqa: RUF012  # pyright: ignore
 
     def __init__(self, **kwargs) -> None:
         super().__init__(gym.make("CartPole-v1", **kwargs))
@@ -226,6 +226,7 @@ def test_every_method_gives_pairs_whose_actions_are_probabilities(
         distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
         teacher=TeacherRecipe(steps=10),
     )
+    pairs = None
     for method in OBJECTIVES.builtin:
         out = tmp_path / method
         pairs = distill(data, method, recipe=recipe, size=8, out=out, progress=method == "vgd")
@@ -239,6 +240,7 @@ def test_every_method_gives_pairs_whose_actions_are_probabilities(
         again = load_dataset(out)
         assert (again.content_sha256, again.first_action) == (pairs.content_sha256, 3)
         distill(data, method, recipe=recipe, size=8, out=out, progress=False)  # the same run may go there again
+    assert pairs is not None
     told = capsys.readouterr().err
     assert "discrete_cql" in told
     assert "value gap    left out" in told or "gap_fault" in str(pairs.provenance.targets)

@@ -85,7 +85,9 @@ def test_reference_scores_stay_with_the_environment_they_are_of() -> None:
     there = replace(data, env_id="Pendulum-v1")
     assert there.in_environment(None) is there.in_environment("Pendulum-v1") is there
     assert there.in_environment("MyTask-v0").reference is None
-    assert "D4RL" in there.in_environment("Hopper-v5").reference.source
+    reference = there.in_environment("Hopper-v5").reference
+    assert reference is not None
+    assert "D4RL" in reference.source
 
 
 def test_a_recipe_without_an_environment_keeps_its_name() -> None:

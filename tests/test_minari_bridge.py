@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import gymnasium as gym
 import h5py
@@ -60,7 +61,7 @@ def test_discrete_actions_are_the_likeliest_ones_with_all_probabilities_beside()
     np.testing.assert_array_equal(ordinary.actions.argmax(1), pairs.actions.argmax(1))
     path = stored.storage.data_path / "main_data.hdf5"
     with h5py.File(path, "a") as file:
-        file["episode_0/actions"][0] = 5 + (pairs.actions[0].argmax() + 1) % 3
+        cast(h5py.Dataset, file["episode_0/actions"])[0] = 5 + (pairs.actions[0].argmax() + 1) % 3
     with pytest.raises(FormatError, match="some actions are not the likeliest ones"):
         from_minari("obd-test/pairs-v0")
     with h5py.File(path, "a") as file:

@@ -14,8 +14,7 @@ __all__ = ["CheckedBehaviour", "check_behaviour"]
 
 def check_behaviour(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[int, int]) -> None:
     """Refuse policies of another environment, and random actions without bounds, before the first step."""
-    networks = GaussianMLP | CategoricalMLP
-    if isinstance(behaviour, networks) and (behaviour.inputs, behaviour.outputs) != sizes:
+    if isinstance(behaviour, GaussianMLP | CategoricalMLP) and (behaviour.inputs, behaviour.outputs) != sizes:
         raise SettingError(
             f"The policy '{name}' maps {behaviour.inputs} observations to {behaviour.outputs} actions, but "
             f"'{env_id}' has {sizes[0]} and {sizes[1]}; choose a policy that was trained there."

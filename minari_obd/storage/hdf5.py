@@ -1,7 +1,7 @@
 """HDF5 files of many short episodes, in little room."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import h5py
 
@@ -15,7 +15,7 @@ def repack(path: Path) -> None:
         for name in old:
             group = cast(h5py.Group, old[name])
 
-            def copy(key: str, value: h5py.Dataset | h5py.Group, name: str = name) -> None:
+            def copy(key: str, value: h5py.Dataset | h5py.Group, name: Any = name) -> None:
                 if isinstance(value, h5py.Dataset):
                     new.create_dataset(f"{name}/{key}", data=value[()])
                 else:

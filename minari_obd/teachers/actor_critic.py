@@ -72,8 +72,8 @@ class ActorCritic:
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """Greedy actions (B, A), or probabilities of discrete ones, for raw observations (B, S)."""
-        if self.choice is not None:
-            return self._batched(lambda s: self._chosen(self.choice.probabilities, s), self._inputs(states))
+        if (choice := self.choice) is not None:
+            return self._batched(lambda s: self._chosen(choice.probabilities, s), self._inputs(states))
         scaled = self._batched(lambda s: torch.tanh(apply_layers(self.actor, s, self.activation)), self._inputs(states))
         return self.action_scale.unscale(scaled)
 
@@ -88,8 +88,9 @@ class ActorCritic:
 
     def allowed_values(self, states: np.ndarray) -> np.ndarray:
         """Values (B, n) of discrete actions for raw observations (B, S); minus infinity if the actor rules one out."""
-        assert self.choice is not None
-        return self._batched(lambda s: self._chosen(self.choice.allowed, s), self._inputs(states))
+        choice = self.choice
+        assert choice is not None
+        return self._batched(lambda s: self._chosen(choice.allowed, s), self._inputs(states))
 
     def _values(self, rows: torch.Tensor) -> torch.Tensor:
         """What the critics say, shape (B, outputs)."""
