@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and tensors come back as they went."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path, failure: Exception) -
     with pytest.raises(SettingError, match=r"no space left for '.*a\.txt'; free some"):
         write()
     assert not names(tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    old, new, other = tmp_path / ".a.txt.12-0123abcd", tmp_path / ".b.13-0123abcd", tmp_path / ".mine.old-file"
+    old.mkdir()
+    for path in (old / "x", new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "c", "c")
+    assert sorted(names(tmp_path)) == [".b.13-0123abcd", ".mine.old-file", "c"]
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), MemoryError()])

@@ -2,15 +2,20 @@
 
 import errno
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from minari_obd.errors import FormatError, SettingError
 
 __all__ = ["check_new", "check_not_pointer", "check_writable", "is_there", "replacing", "write_bytes", "write_text"]
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as _beside names them
+_ABANDONED_SECONDS = 86_400.0
 
 
 def check_writable(
@@ -52,6 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
         SettingError: the folder above cannot be written, or its disk is full.
     """
     temporary = _beside(check_writable(path))
+    _sweep(path.parent)
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():
@@ -125,6 +131,14 @@ def _replace_folder(path: Path, new: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder: whatever is a day old."""
+    for left in folder.glob(".*.*-*"):
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(left.name) and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _beside(path: Path) -> Path:
