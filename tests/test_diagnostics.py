@@ -57,7 +57,8 @@ def linear(observations: np.ndarray) -> np.ndarray:
 def pairs_of(data: OfflineData, observations: np.ndarray, actions: np.ndarray, method: str = "dbc") -> DistilledDataset:
     """Pairs that claim to be made from the data."""
     pairs = make_pairs(env_id=None)
-    recipe = Recipe(data.dataset_id, method=method, size=len(observations), student=SMALL).to_json()
+    recipe = Recipe(data.dataset_id, method=method, size=len(observations), student=SMALL)
+    recipe = replace(recipe, distillation=replace(recipe.distillation, initial="random")).to_json()
     claims = {"source": data.dataset_id, "source_sha256": data.content_sha256, "source_steps": len(data)}
     return replace(
         pairs,
@@ -248,7 +249,7 @@ def test_what_is_not_at_hand_is_left_out_with_a_note() -> None:
     found = diagnose(unlike, data, students=1)
     assert found.initial_membership is None
     assert [note.split(",")[0] for note in found.notes[1:]] == [
-        "There are no rollouts: The policy takes 3 observations and gives 2 actions",
+        "There are no rollouts: The policy is for 3 observations and 2 actions",
         "There is no membership test of initial rows: too few of the pairs' initial rows were found.",
     ]
 

@@ -135,7 +135,7 @@ def files() -> set[str]:
         ({"teacher": "calq"}, NotFoundError, "did you mean 'calql'"),
         ({"teacher": "a string is a name".split}, SettingError, "has methods act and value"),
         ({"device": "tpu"}, SettingError, "no device 'tpu'"),
-        ({"out": "occupied"}, SettingError, "is not a distilled dataset alone, so it is not overwritten"),
+        ({"out": "occupied"}, SettingError, "is not a distilled dataset alone.*so it is not overwritten"),
         ({"out": "file/inside"}, SettingError, "cannot be written"),
         ({"source": "obd-bench/hoper/medium-v0"}, NotFoundError, "did you mean 'obd-bench/hopper/medium-v0'"),
         ({"source": None, "recipe": None}, SettingError, "Give a source"),

@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_bits_and_an_interrupted_fit_goes_on_to_the
 
 def test_a_damaged_file_is_named(tmp_path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    with pytest.raises(FormatError, match="delete it to fit it again"):
+    with pytest.raises(FormatError, match="is not a dynamics ensemble, or damaged"):
         DynamicsEnsemble.load(tmp_path / "x.safetensors")
 
 

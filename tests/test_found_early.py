@@ -48,7 +48,7 @@ def evaluated_in(env: str) -> dict:
         ("Ant-v5", "for 3 observations and 1 actions, but the environment has 105 and 8"),
         ("Nowhere-v0", "not registered"),
         ("os:Thing", "not a plain environment id"),
-        ("CartPole-v1", "for actions"),
+        ("CartPole-v1", "but the environment has 4 and 2"),
     ],
 )
 def test_run_looks_at_the_environment_before_the_teacher(env: str, problem: str, no_training: None) -> None:

@@ -210,7 +210,7 @@ LOAD = minari_obd.load_dataset
         (lambda: LOAD("lab/other", revision="v9"), NotFoundError, "There is no revision 'v9' of 'lab/other'"),
         (lambda: LOAD("lab/corrupted"), FormatError, "does not match its hash"),
         (lambda: LOAD("lab/incomplete"), FormatError, "lacks data/train-00000-of-00001.parquet"),
-        (lambda: LOAD("lab/newer"), FormatError, "has format 99, and this version of minari-obd reads up to 3"),
+        (lambda: LOAD("lab/newer"), FormatError, "has format 99, and this version of minari-obd reads up to 4"),
         (lambda: LOAD("lab/climbing"), FormatError, r"climbs out of it \('data/\.\./\.\./\.\./up\.parquet'\)"),
         (lambda: minari_obd.verify("lab/climbing"), FormatError, "climbs out of it"),
         (lambda: minari_obd.evaluate(LOAD("lab/hostile")), NotFoundError, "is not a plain environment id"),

@@ -156,8 +156,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     if env_id is not None and not isinstance(env_id, str):
         raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
     bounds = np.asarray(arrays.get("action_low", low)), np.asarray(arrays.get("action_high", high))
-    _warn_of_odd_numbers(name, rows["observations"], spread, *bounds)
-    return OfflineData(
+    data = OfflineData(
         dataset_id=name,
         observations=rows["observations"],
         actions=spread,
@@ -172,21 +171,21 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
         license=arrays.get("license"),
         first_action=first,
     )
+    _warn_of_odd_numbers(data, rows["observations"])
+    return data
 
 
-def _warn_of_odd_numbers(
-    name: str, observations: np.ndarray, actions: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> None:
-    """Warn of actions outside their bounds, and of observations that float32 cannot tell from each other."""
-    if low.shape == high.shape == actions.shape[1:]:
-        slack = 1e-4 * (high - low)
-        outside = int(((actions < low - slack) | (actions > high + slack)).any(axis=1).sum())
-        if outside:
-            warnings.warn(
-                f"'{name}' has {outside:,} of {len(actions):,} actions outside the given bounds; they are kept as they "
-                "are, but policies act within the bounds.",
-                stacklevel=4,
-            )
+def _warn_of_odd_numbers(data: OfflineData, observations: np.ndarray) -> None:
+    """Warn of actions outside their bounds, and of observations, as given, that float32 cannot tell from each other."""
+    name, actions, low, high = (getattr(data, each) for each in ("dataset_id", "actions", "action_low", "action_high"))
+    slack = 1e-4 * (high - low)
+    outside = int(((actions < low - slack) | (actions > high + slack)).any(axis=1).sum())
+    if outside:
+        warnings.warn(
+            f"'{name}' has {outside:,} of {len(actions):,} actions outside the given bounds; they are kept as they "
+            "are, but policies act within the bounds.",
+            stacklevel=4,
+        )
     spread, size = np.ptp(observations, axis=0), np.abs(observations).max(axis=0)
     coarse = np.flatnonzero((spread > 0) & (spread < 1e-4 * size))
     if len(coarse):

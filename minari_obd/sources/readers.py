@@ -43,8 +43,12 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
         return open_local_dataset(dataset_id)
     if dataset_id in BENCHMARK:
         with alone(minari_folder(), dataset_id, lambda: _say_waiting(dataset_id)):
-            if not has_local_dataset(dataset_id):  # otherwise another process has just built it
-                BENCHMARK[dataset_id].build(progress=progress)
+            try:
+                if not has_local_dataset(dataset_id):  # otherwise another process has just built it
+                    BENCHMARK[dataset_id].build(progress=progress)
+            except DataError:
+                if not has_local_dataset(dataset_id):  # where the folder has no locks, another may have been faster
+                    raise
         return open_local_dataset(dataset_id)
     if is_there(dataset_id):
         raise NotFoundError(
