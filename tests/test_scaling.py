@@ -50,9 +50,9 @@ def test_a_dimension_that_never_changes_has_the_scale_of_one() -> None:
     fitted = Normaliser.fit(rows)
     assert list(fitted.frozen) == [False, True, False]
     assert fitted.scale[1] == pytest.approx(1.0)
-    joined = Normaliser.join([fitted, Normaliser.fit(rows + np.float32([1, 0, 0]))], [500, 500])
+    joined = Normaliser.join([fitted, Normaliser.fit(rows + np.array([1, 0, 0], np.float32))], [500, 500])
     assert list(joined.frozen) == [False, True, False]
-    moved = Normaliser.join([fitted, Normaliser.fit(rows + np.float32([0, 2, 0]))], [500, 500])
+    moved = Normaliser.join([fitted, Normaliser.fit(rows + np.array([0, 2, 0], np.float32))], [500, 500])
     assert moved.scale[1] == pytest.approx(1.001, rel=1e-4)
     assert not moved.frozen.any()
     old = replace(fitted, scale=np.where(fitted.frozen, np.float32(1e-3), fitted.scale))
@@ -73,4 +73,4 @@ def test_a_policy_keeps_its_head_when_a_frozen_dimension_moves(
     assert "1 of 4 never change in the data (dimensions 2, from 0)" in capsys.readouterr().err
     policy = minari_obd.clone(data if method is None else pairs, protocol="adam")
     seen = data.observations[:50]
-    assert np.abs(policy(seen + np.float32([0, 0, 0.01, 0])) - policy(seen)).max() < 0.02
+    assert np.abs(policy(seen + np.array([0, 0, 0.01, 0], np.float32)) - policy(seen)).max() < 0.02
