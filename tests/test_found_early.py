@@ -12,7 +12,6 @@ from minari_obd.cli.application import main
 from minari_obd.distillation.pipeline import run_recipe
 from minari_obd.dynamics.fitting import DynamicsRun
 from minari_obd.errors import MinariObdError, NotFoundError, SettingError
-from minari_obd.scores.references import reference_scores
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.settings.sections import EvaluationRecipe
 from minari_obd.sources.collecting import collect
@@ -86,13 +85,9 @@ def test_reference_scores_stay_with_the_environment_they_are_of() -> None:
     there = replace(data, env_id="Pendulum-v1")
     assert there.in_environment(None) is there.in_environment("Pendulum-v1") is there
     assert there.in_environment("MyTask-v0").reference is None
-<<<<<<< HEAD
     reference = there.in_environment("Hopper-v5").reference
     assert reference is not None
     assert "D4RL" in reference.source
-=======
-    assert there.in_environment("Hopper-v5").reference == reference_scores("Hopper-v5")
->>>>>>> h21
 
 
 def test_a_recipe_without_an_environment_keeps_its_name() -> None:
