@@ -27,7 +27,7 @@ assert np.isfinite(report.scores).all()
 assert len(minari_obd.distill("obd-bench/hopper/medium-v0", "random", size=8, progress=False)) == 8
 collected = minari_obd.collect("light/bundled-v0", "Hopper-v5", "hopper-240000", steps=20, progress=False)
 assert len(minari_obd.load_offline_data(collected)) == 20
-quick = minari_obd.Recipe("x", size=8, distillation=DistillationRecipe(steps=2))  # with the bundled teacher
+quick = minari_obd.Recipe("x", size=8, distillation=DistillationRecipe("random", steps=2))  # bundled teacher
 assert len(minari_obd.distill("obd-bench/hopper/medium-v0", "pbc", recipe=quick, progress=False)) == 8
 try:
     minari_obd.distill("obd-bench/hopper/medium-v0", "sdw", size=8, progress=False)
