@@ -48,7 +48,7 @@ def busy(count: int) -> Iterator[None]:
 @contextmanager
 def unlimited() -> Iterator[None]:
     """Take the package's limits away."""
-    everything: Any = lambda _=None: nullcontext(torch.get_num_threads())  # noqa: E731
+    everything: Any = lambda _=None: nullcontext(torch.get_num_threads())  # noqa: E731  # a stand-in, patched by name
     patches = [patch(f"minari_obd.{name}", everything) for name in LIMITED]
     patches += [patch("threadpoolctl.threadpool_limits", lambda *_, **__: nullcontext())]
     for each in patches:
@@ -94,7 +94,7 @@ def main() -> None:
         }
         print(f"{torch.get_num_threads()} threads, {settings.busy} busy processes; {Path(__file__).name}")
         for name, work in works.items():
-            limited = seconds(lambda work=work: one_thread(work) if name == "cloning" else work())  # noqa: B023
+            limited = seconds(lambda work=work: one_thread(work) if name == "cloning" else work())  # noqa: B023  # called at once
             with unlimited():
                 free = seconds(work)
             print(

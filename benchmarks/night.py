@@ -215,7 +215,7 @@ def troubled(trouble: str, chance: random.Random) -> Iterator[tuple[HubServer, d
     state = {"now": trouble}
     with HubServer() as server:
 
-        class Troubled(server.server.RequestHandlerClass):  # type: ignore[misc, name-defined]
+        class Troubled(server.server.RequestHandlerClass):  # type: ignore[misc, name-defined]  # a class known at run time alone
             def _handle(self) -> None:
                 now = state["now"] if chance.random() < 0.34 else "none"
                 if now in ("hang", "drop"):
@@ -228,7 +228,7 @@ def troubled(trouble: str, chance: random.Random) -> Iterator[tuple[HubServer, d
                 else:
                     super()._handle()
 
-            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _handle  # noqa: N815
+            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _handle  # noqa: N815  # http.server's names
 
         server.server.RequestHandlerClass = Troubled
         yield server, state

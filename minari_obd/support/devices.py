@@ -80,7 +80,7 @@ def fastest_thread_count() -> int:
 def cpu_threads(count: int | None) -> Iterator[int]:
     """Let torch use ``count`` CPU threads within, or as many as are fastest; yields how many that is.
 
-    NumPy's products are small everywhere here, so its BLAS uses one: beside other work, more are ten times slower.
+    NumPy's products are small everywhere here, so its BLAS uses one.
     """
     before = torch.get_num_threads()
     with threadpool_limits(1, user_api="blas"):  # first: torch may share the library, and then decides

@@ -18,7 +18,7 @@ from minari_obd.teachers.protocol import Teacher, bounded_actions
 __all__ = ["StudentStates"]
 
 _LANES = 50  # rollouts at once for each policy
-_FOLLOWED = 200
+_FOLLOWED = 200  # episodes of the teacher at once
 _STARTS = 4_096
 _STEPS = 200
 _STATES = 4_096  # kept of each round
