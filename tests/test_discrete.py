@@ -271,8 +271,8 @@ def test_a_brought_teacher_gives_probabilities(data: OfflineData) -> None:
             return np.ones(len(states))
 
     settings = DistillationRecipe(steps=60, learning_rate=0.03, batch_size=128, evaluate_every=10)
-    recipe = Recipe("x", student=QUICK, distillation=settings)
+    recipe = Recipe("x", student=replace(QUICK, steps=200), distillation=settings)
     pairs = distill(data, "pbc", teacher=Rule(), recipe=recipe, size=32, progress=False)
     policy = clone(pairs, students=3)
-    assert np.mean(policy(data.observations) == 3 + data.actions.argmax(-1)) > 0.8
+    assert np.mean(policy(data.observations) == 3 + data.actions.argmax(-1)) > 0.9
     assert evaluate(Rule(), env="Shifted-v0", episodes=2).returns.mean() > 30
