@@ -214,8 +214,9 @@ def troubled(trouble: str, chance: random.Random) -> Iterator[tuple[HubServer, d
     """A Hub on loopback of which a third of the answers is trouble."""
     state = {"now": trouble}
     with HubServer() as server:
+        handler: Any = server.server.RequestHandlerClass  # a class known at run time alone
 
-        class Troubled(server.server.RequestHandlerClass):  # type: ignore[misc, name-defined]  # a class known at run time alone
+        class Troubled(handler):
             def _handle(self) -> None:
                 now = state["now"] if chance.random() < 0.34 else "none"
                 if now in ("hang", "drop"):
@@ -230,7 +231,8 @@ def troubled(trouble: str, chance: random.Random) -> Iterator[tuple[HubServer, d
 
             do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _handle  # noqa: N815  # http.server's names
 
-        server.server.RequestHandlerClass = Troubled
+        served: Any = server.server
+        served.RequestHandlerClass = Troubled
         yield server, state
 
 
