@@ -59,11 +59,11 @@ def load(ref: Name, revision: str | None = None, recipe: bool = False) -> None:
     """
     from minari_obd.cli.listing import print_card
     from minari_obd.distilled.loading import load_dataset
-    from minari_obd.settings.recipe import parse_recipe, recipe_toml
+    from minari_obd.settings.recipe import recipe_toml, recorded_recipe
 
     dataset = load_dataset(ref, revision=revision)
     if recipe:
-        print(recipe_toml(parse_recipe(dataset.provenance.recipe, f"the recipe in {dataset.origin}")), end="")
+        print(recipe_toml(recorded_recipe(dataset.provenance.recipe, f"the recipe in {dataset.origin}")), end="")
     else:
         print_card(dataset)
 

@@ -7,7 +7,7 @@ from typing import Any
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import METADATA_FILE, load_folder
 from minari_obd.errors import MinariObdError, SettingError
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.version import __version__
 
@@ -37,7 +37,7 @@ def check_same_run(folder: Path, recipe: Recipe, data: OfflineData) -> None:
         return
     try:
         there = load_folder(folder).provenance
-        before = parse_recipe(there.recipe, str(folder)).deciding()
+        before = recorded_recipe(there.recipe, str(folder)).deciding()
     except MinariObdError as error:
         raise _refusal(folder, f"a distilled dataset that cannot be read ({error})") from error
     now = recipe.deciding()

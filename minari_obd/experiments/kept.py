@@ -8,7 +8,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.experiments.grid import Cell
 from minari_obd.inspection.origins import if_its_own
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.bundled import bundled_teacher_file
 from minari_obd.teachers.bundled import bundled_teacher
@@ -40,7 +40,7 @@ def kept_teacher(folder: Path, pairs: DistilledDataset) -> FrozenTeacher | None:
         FormatError: the recipe in the provenance, or the teacher, cannot be read.
     """
     provenance = pairs.provenance
-    recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
+    recipe = recorded_recipe(provenance.recipe, "the recipe in the provenance")
     if recipe.teacher.algorithm == "bundled" and bundled_teacher_file(provenance.source) is not None:
         return if_its_own(pairs, bundled_teacher(provenance.source))
     kept = folder / "teachers" / Cell(recipe, "teacher").key(provenance.source_sha256, provenance.package_version)

@@ -12,7 +12,7 @@ from minari_obd.experiments.cell import CellResult
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.experiments.page import figure_of
 from minari_obd.registry import OBJECTIVES
-from minari_obd.settings.recipe import parse_recipe
+from minari_obd.settings.recipe import recorded_recipe
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import write_bytes
 from minari_obd.support.progress import progress_bar
@@ -53,7 +53,7 @@ def weights_figures(folder: Path, results: Iterable[CellResult]) -> str:
 
 
 def _picture(folder: Path, pairs: DistilledDataset) -> bytes:
-    recipe = parse_recipe(pairs.provenance.recipe, "the recipe in the provenance")
+    recipe = recorded_recipe(pairs.provenance.recipe, "the recipe in the provenance")
     data = load_offline_data(recipe.source, download=False, progress=False)
     teacher, needs_teacher = kept_teacher(folder, pairs), OBJECTIVES.get(recipe.method).needs_teacher
     if needs_teacher and teacher is None:

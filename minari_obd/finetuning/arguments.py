@@ -19,7 +19,7 @@ from minari_obd.evaluation.subjects import known_reference
 from minari_obd.finetuning.reminder import return_scale
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.finetuning import FinetuningRecipe
-from minari_obd.settings.protocols import protocol_by_name
+from minari_obd.settings.protocols import ADAM_STUDENT, WIDE, protocol_by_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.cache import check_cache
 from minari_obd.support.devices import cache_root
@@ -106,6 +106,8 @@ class Arguments:
     def untrained(self) -> Policy:
         """The student that the clone is trained from: it has the clone's shape, normaliser and bounds."""
         protocol = self.ds.protocol if isinstance(self.ds, DistilledDataset) else protocol_by_name("whole_data")
+        if protocol == ADAM_STUDENT.widened(WIDE):  # an online learner takes too long over so wide an actor
+            protocol = ADAM_STUDENT
         policy = new_policy([self.ds], students=1, protocol=protocol, seed=self.seed)
         return replace(policy, env_id=self.ds.env_id, reference=self.ds.reference)
 

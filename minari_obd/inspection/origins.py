@@ -5,7 +5,7 @@ from typing import Any
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, MissingExtraError, NotFoundError, SettingError
 from minari_obd.registry import TEACHERS
-from minari_obd.settings.recipe import parse_recipe
+from minari_obd.settings.recipe import recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import has_local_dataset
@@ -58,7 +58,7 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeache
     Raises:
         FormatError: the recipe in the provenance cannot be read.
     """
-    recipe = parse_recipe(dataset.provenance.recipe, "the recipe in the provenance")
+    recipe = recorded_recipe(dataset.provenance.recipe, "the recipe in the provenance")
     if recipe.teacher.algorithm not in (*TEACHERS.names(), "bundled"):  # a path from a downloaded file is never opened
         return None
     try:

@@ -24,7 +24,7 @@ from minari_obd.inspection.neighbours import NEIGHBOURS, Coverage, Nearness, nea
 from minari_obd.inspection.origins import cached_teacher, load_source
 from minari_obd.registry import DENSITIES, OBJECTIVES
 from minari_obd.scores.estimates import Estimate, estimate_auc, estimate_mean, quartiles
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.students.networks import make_student
 from minari_obd.students.training import mean_squared_error
@@ -256,7 +256,7 @@ class Study:
 def _rows(dataset: DistilledDataset, data: OfflineData) -> Rows:
     """Repeat the recipe's draws: the held-out rows, and the rows from which the pairs started."""
     provenance = dataset.provenance
-    recipe: Recipe = parse_recipe(provenance.recipe, "the recipe in the provenance")
+    recipe: Recipe = recorded_recipe(provenance.recipe, "the recipe in the provenance")
     if (recipe.method, recipe.seed) != (provenance.method, provenance.seed):
         raise DataError("The recipe in the provenance does not match the dataset; check it with `minari-obd verify`.")
     split = split_rows(len(data), recipe.distillation, recipe.seed)

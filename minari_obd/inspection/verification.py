@@ -23,7 +23,7 @@ from minari_obd.inspection.origins import load_source
 from minari_obd.registry import OBJECTIVES
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import PROTOCOLS, EvaluationProtocol
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.targets.targets import Selection
 from minari_obd.version import __version__
@@ -172,7 +172,7 @@ class _Claims:
     def recipe(self) -> Recipe:
         provenance = self.dataset.provenance
         try:
-            return parse_recipe(provenance.recipe, "the recipe in the provenance")
+            return recorded_recipe(provenance.recipe, "the recipe in the provenance")
         except FormatError as error:
             if provenance.package_version != __version__:
                 raise _Skipped(f"made by version {provenance.package_version}, whose recipes may differ") from error

@@ -1,6 +1,7 @@
 """Protocols: how students are trained from pairs, and how they are evaluated. Plain settings, without torch."""
 
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
@@ -11,6 +12,7 @@ __all__ = [
     "EVALUATION_PROTOCOLS",
     "PROTOCOLS",
     "SOFTMAX",
+    "WIDE",
     "EvaluationProtocol",
     "StudentDraws",
     "StudentProtocol",
@@ -56,6 +58,25 @@ class StudentProtocol:
             raise SettingError(f"student.momentum is {self.momentum}; it must be at least 0 and below 1.")
         if self.momentum and self.optimiser != "sgd":
             raise SettingError(f"student.momentum only works with 'sgd'; leave it out with '{self.optimiser}'.")
+
+    def widened(self, width: int) -> "StudentProtocol":
+        """Return the protocol with hidden layers of ``width`` units, for Adam at its rate times sqrt(old / new width).
+
+        Wider layers move a student's actions further for the same change of each weight. Between the rate of the
+        narrow student and the one that falls with the width itself (Tensor Programs V, 2203.03466), the root of the
+        ratio gave the best students (docs/results.md).
+
+        Raises:
+            SettingError: the optimiser is SGD, for which no such rule is known here, and the width is another one.
+        """
+        if width == self.width:
+            return self
+        if self.optimiser == "sgd":
+            raise SettingError(
+                f"distillation.cloned_width is {width}, but the student has {self.width} units and learns by SGD, "
+                "whose rate does not carry over to other widths; use optimiser 'adam', or set student.width instead."
+            )
+        return replace(self, width=width, learning_rate=self.learning_rate * sqrt(self.width / width))
 
     def suited(self, *, is_discrete: bool) -> "StudentProtocol":
         """Return the protocol with the network for these actions; one for discrete actions has a softmax."""
@@ -139,6 +160,9 @@ _PAPER = StudentProtocol()
 
 ADAM_STUDENT = StudentProtocol(optimiser="adam", learning_rate=1e-3)
 """The student of a recipe that names no other: a hundred steps of Adam fit teachers that a hundred of SGD cannot."""
+
+WIDE = 1024
+"""Units of the students that are cloned from the pairs of a recipe that names no student."""
 
 
 PROTOCOLS = {

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from minari_obd.errors import FormatError, SettingError, did_you_mean
 from minari_obd.settings.checks import STRICT, check_positive, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
-from minari_obd.settings.protocols import ADAM_STUDENT, StudentProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, SOFTMAX, WIDE, StudentProtocol
 from minari_obd.settings.sections import (
     DensityRecipe,
     DistillationRecipe,
@@ -26,7 +26,7 @@ from minari_obd.settings.sections import (
 )
 from minari_obd.storage.bundled import bundled_teacher_file
 
-__all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_toml", "source_name"]
+__all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_toml", "recorded_recipe", "source_name"]
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,30 @@ class Recipe:
         source = source.replace("/", "-").strip("-.") or "data"  # a folder that begins with a dot is hidden
         return f"{source}-{self.method}-{self.size}-seed-{self.seed}"
 
+    @property
+    def cloned_student(self) -> StudentProtocol:
+        """How students are cloned from the finished pairs: the outer loop's student, or a wider one.
+
+        Raises:
+            SettingError: as :meth:`StudentProtocol.widened`.
+        """
+        width, network = self.distillation.cloned_width, self.student.network.removeprefix(SOFTMAX)
+        if width is None:
+            width = WIDE if replace(self.student, network=network) == ADAM_STUDENT else self.student.width
+        return self.student.widened(width)
+
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as nested JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
     def resolved(self) -> "Recipe":
-        """Return the recipe with the teacher that ``auto`` stands for."""
-        if self.teacher.algorithm != "auto":
-            return self
-        is_bundled = self.teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
-        return replace(self, teacher=replace(self.teacher, algorithm="bundled" if is_bundled else "calql"))
+        """Return the recipe with the teacher that ``auto`` stands for, and with the width of cloned students."""
+        distillation = replace(self.distillation, cloned_width=self.cloned_student.width)
+        teacher = self.teacher
+        if teacher.algorithm == "auto":
+            is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
+            teacher = replace(teacher, algorithm="bundled" if is_bundled else "calql")
+        return replace(self, teacher=teacher, distillation=distillation)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that name a result: without those that came later and are not used here.
@@ -101,6 +115,8 @@ class Recipe:
             for name in names:
                 if settings[section][name] == default[name]:
                     del settings[section][name]
+        if settings["distillation"]["cloned_width"] == self.student.width:
+            del settings["distillation"]["cloned_width"]
         if self.distillation.objective == "squared":
             settings["distillation"].pop("gap_share", None)
         if not settings["student_states"]:
@@ -131,6 +147,18 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
     if isinstance(values, dict) and isinstance(values.get("student"), dict):  # the rest is the recipe's own student
         values = {**values, "student": {**asdict(ADAM_STUDENT), **values["student"]}}
     return check_values(Recipe, values, explain, default=str)
+
+
+def recorded_recipe(values: dict[str, Any], origin: str) -> Recipe:
+    """Return the recipe that a provenance holds. One from before there was ``cloned_width`` cloned its own student.
+
+    Raises:
+        FormatError: as :func:`parse_recipe`.
+    """
+    recipe, distillation = parse_recipe(values, origin), values.get("distillation")
+    if isinstance(distillation, dict) and "cloned_width" in distillation:
+        return recipe
+    return replace(recipe, distillation=replace(recipe.distillation, cloned_width=recipe.student.width))
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -161,6 +161,11 @@ class DistillationRecipe:
     """Offline states per outer step."""
     students: int = 1
     """Students trained and differentiated through per outer step."""
+    cloned_width: int | None = None
+    """Units in each hidden layer of the students that the finished pairs are for. Pairs made through narrow students,
+    in a fraction of the time, also teach wide ones, and these act more alike and better. Adam's rate falls with the
+    root of the width. If not given: 1,024 where the recipe sets nothing of `student`, and the student's own otherwise.
+    """
     draws: StudentDraws = field(default_factory=StudentDraws)
     """Settings that vary between the students of different outer steps."""
     unroll: Literal["whole", "last", "random"] = "whole"
@@ -187,6 +192,7 @@ class DistillationRecipe:
         check_positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
         check_positive("distillation", clip_to_average=self.clip_to_average)
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
+        check_positive("distillation", cloned_width=self.cloned_width)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
         if not 0.0 < self.gap_share <= 1.0:
