@@ -13,6 +13,7 @@ import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.inspection.verification import Verification, verify
 from minari_obd.settings.protocols import PROTOCOLS
+from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.benchmark import BENCHMARK
 
 SOURCE = "obd-bench/hopper/medium-v0"
@@ -22,11 +23,9 @@ SOURCE = "obd-bench/hopper/medium-v0"
 def made() -> minari_obd.DistilledDataset:
     """Real pairs: selected from a small obd-bench dataset, evaluated, and saved in ``made``."""
     BENCHMARK[SOURCE].build(steps=400, progress=False)
-    pairs = minari_obd.distill(SOURCE, method="random", size=32, progress=False)
-    pairs = replace(pairs, protocol=replace(pairs.protocol, depth=1, width=16, steps=10))
-    recipe = {**pairs.provenance.recipe, "student": {**pairs.provenance.recipe["student"], "depth": 1, "width": 16}}
-    recipe["student"]["steps"] = 10
-    pairs = replace(pairs, provenance=replace(pairs.provenance, recipe=recipe))
+    student = replace(Recipe(SOURCE).student, depth=1, width=16, steps=10)
+    recipe = Recipe(SOURCE, method="random", size=32, student=student)
+    pairs = minari_obd.distill(recipe=recipe, progress=False)
     pairs = pairs.with_transitions(drop=True)  # a few real states are faster than Hopper shows
     assert 20 < len(pairs) < 32
     pairs = pairs.with_evaluation(minari_obd.evaluate(pairs, students=2, episodes=2))

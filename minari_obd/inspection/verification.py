@@ -180,12 +180,13 @@ class _Claims:
 
     def recipe_agrees(self) -> str:
         provenance = self.dataset.provenance
-        claims = {"method": provenance.method, "seed": provenance.seed, "student": self.dataset.protocol}
+        claims = {"method": provenance.method, "seed": provenance.seed, "cloned_student": self.dataset.protocol}
         if self.dataset.transitions is None:  # making them may leave pairs out
             claims["size"] = len(self.dataset)
         for name, value in claims.items():
             if getattr(self.recipe, name) != value:
-                raise _Failed(f"the recipe has {name} {getattr(self.recipe, name)}, the dataset {value}")
+                what = name.replace("_", " ")
+                raise _Failed(f"the recipe has {what} {getattr(self.recipe, name)}, the dataset {value}")
         return "a recipe of this version, and the one that the dataset shows"
 
     @cached_property

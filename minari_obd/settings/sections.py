@@ -145,7 +145,7 @@ class DistillationRecipe:
     a teacher whose critics can be trusted, `squared` otherwise."""
     gap_share: float = 0.7
     """Share of the value gap in `value_gap`; the squared error has the rest."""
-    steps: int = 150
+    steps: int = 60
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
