@@ -37,7 +37,7 @@ _EXPORTS = {
     "learn_continually": "continual.learning",
     "load_dataset": "distilled.loading",
     "load_offline_data": "sources.loading",
-    "load_policy": "cloning.policy",
+    "load_policy": "cloning.loading",
     "load_recipe": "settings.recipe",
     "load_teacher": "teachers.loading",
     "train_teacher": "teachers.training",
@@ -84,7 +84,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from minari_obd.cloning.cloning import clone
-    from minari_obd.cloning.policy import Policy, load_policy
+    from minari_obd.cloning.loading import load_policy
+    from minari_obd.cloning.policy import Policy
     from minari_obd.continual.learning import learn_continually
     from minari_obd.continual.report import ContinualReport
     from minari_obd.distillation.distillation import distill

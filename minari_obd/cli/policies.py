@@ -56,7 +56,7 @@ def evaluate(
         seed: Seed of students and starts.
         save: Keep the report in the dataset's folder, for its card.
     """
-    from minari_obd.cloning.policy import load_policy
+    from minari_obd.cloning.loading import load_policy
     from minari_obd.distilled.folder import check_target
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.evaluation.evaluation import evaluate as evaluate_subject
