@@ -9,6 +9,7 @@ from minari_obd.version import __version__
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
     "BenchmarkDataset": "sources.benchmark",
+    "ComparisonReport": "scores.comparing",
     "ContinualReport": "continual.report",
     "Diagnostics": "inspection.diagnostics",
     "DistilledDataset": "distilled.dataset",
@@ -29,6 +30,7 @@ _EXPORTS = {
     "Transitions": "distilled.contents",
     "clone": "cloning.cloning",
     "collect": "sources.collecting",
+    "compare": "evaluation.comparing",
     "diagnose": "inspection.diagnosis",
     "distill": "distillation.distillation",
     "draw_reports": "finetuning.report",
@@ -46,6 +48,7 @@ _EXPORTS = {
 
 __all__ = [
     "BenchmarkDataset",
+    "ComparisonReport",
     "ContinualReport",
     "Diagnostics",
     "DistilledDataset",
@@ -67,6 +70,7 @@ __all__ = [
     "__version__",
     "clone",
     "collect",
+    "compare",
     "diagnose",
     "distill",
     "draw_reports",
@@ -94,12 +98,14 @@ if TYPE_CHECKING:
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.distilled.provenance import Provenance
     from minari_obd.errors import MinariObdError
+    from minari_obd.evaluation.comparing import compare
     from minari_obd.evaluation.evaluation import evaluate
     from minari_obd.finetuning.report import FinetuneReport, draw_reports
     from minari_obd.finetuning.run import finetune
     from minari_obd.inspection.diagnosis import diagnose
     from minari_obd.inspection.diagnostics import Diagnostics
     from minari_obd.inspection.verification import verify
+    from minari_obd.scores.comparing import ComparisonReport
     from minari_obd.scores.report import EvaluationReport
     from minari_obd.settings.finetuning import FinetuningRecipe
     from minari_obd.settings.protocols import EvaluationProtocol, StudentDraws, StudentProtocol

@@ -307,7 +307,7 @@ class SameStarts(gym.Wrapper):
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "CartPole-v1"])
 def test_one_policy_scores_the_same_everywhere(env_id: str, hub: HubServer) -> None:
-    """Pushed, read by huggingface_hub and safetensors alone, run by onnxruntime and Stable-Baselines3: equal returns."""
+    """Pushed, read by huggingface_hub and safetensors alone, by onnxruntime and Stable-Baselines3: equal returns."""
     evaluate_policy = pytest.importorskip("stable_baselines3.common.evaluation").evaluate_policy
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.monitor import Monitor
