@@ -20,6 +20,7 @@ from minari_obd.cloning.folder import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.sources.collecting import collect
+from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import OtherKindError
 from minari_obd.support.streams import Stream
@@ -196,6 +197,13 @@ def test_an_unknown_student_network_names_itself() -> None:
     change(folder, METADATA_FILE, student={**student, "network": "theirs"})
     with pytest.raises(NotFoundError, match="no student network 'theirs'"):
         minari_obd.load_policy(folder)
+
+
+def test_states_that_are_numbers_are_taken_as_such() -> None:
+    policy = replace(policies()["continuous"], observation_fields=(ObservationField("", [], 3, 4),))
+    rows = np.eye(3, dtype=np.float32)
+    np.testing.assert_array_equal(policy.predict(np.array([6, 4]))[0], policy(rows[[2, 0]]))
+    np.testing.assert_array_equal(policy.predict(np.int64(5))[0], policy(rows[1]))
 
 
 def test_numbers_are_drawn_by_their_probabilities_unless_the_likeliest_is_wanted() -> None:

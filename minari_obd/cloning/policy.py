@@ -98,9 +98,12 @@ class Policy:
     def _mean(self, observations: Any) -> tuple[np.ndarray, bool]:
         """Mean of the students' actions, or probabilities, (B, A), and whether one observation was given."""
         fields = self.observation_fields
-        if fields and (isinstance(observations, Mapping | tuple) or (not fields[0].name and fields[0].one_hot)):
+        if fields and isinstance(observations, Mapping | tuple):
             observations = flatten_observation(fields, observations)
         observations = np.asarray(observations)
+        are_numbers = observations.dtype.kind in "iu" and observations.ndim <= 1
+        if are_numbers and fields and not fields[0].name and fields[0].one_hot:  # of states: the space is a Discrete
+            observations = flatten_observation(fields, observations)
         single = observations.ndim == 1
         return self.act_each(observations[None] if single else observations).mean(axis=0), single
 
@@ -126,6 +129,9 @@ class Policy:
     @cached_property
     def module(self) -> PolicyModule:
         """The policy as an ``nn.Module``: raw observations in, raw actions out. It has weights of its own."""
+        return self._new_module()
+
+    def _new_module(self) -> PolicyModule:
         return PolicyModule(self._student, self.parameters, self.normaliser, self.action_scale, self.first_action)
 
     def to_onnx(self, path: str | Path) -> Path:
@@ -139,7 +145,7 @@ class Policy:
             MissingExtraError: the extra ``onnx`` is not installed.
             MinariObdError: torch cannot export the student network.
         """
-        return write_onnx(self.module, Path(path))
+        return write_onnx(self._new_module(), Path(path))
 
     def with_evaluation(self, report: EvaluationReport) -> "Policy":
         """Return the policy with a report for its card."""

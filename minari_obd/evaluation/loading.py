@@ -11,6 +11,7 @@ from minari_obd.distilled.loading import load_dataset
 from minari_obd.distilled.metadata import parse_evaluation, read_json
 from minari_obd.errors import NotFoundError
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.storage.files import is_there
 from minari_obd.storage.hub import OtherKindError
 from minari_obd.storage.repositories import split_repository
 from minari_obd.storage.tensors import has_header
@@ -36,7 +37,7 @@ def load_subject(ref: str | Path, *, revision: str | None = None, token: str | N
         MinariObdError: as :func:`load_dataset`, :func:`load_policy` and :func:`load_teacher`.
     """
     path = Path(ref)
-    is_policy = path.is_file() or path.suffix == ".safetensors" or (path / METADATA_FILE).is_file()
+    is_policy = path.suffix == ".safetensors" or is_there(path / METADATA_FILE) or (is_there(path) and path.is_file())
     if is_teacher(ref) and (path.is_dir() or path.suffix in _OTHERS or has_header(path, KEY)):
         return load_teacher(ref, revision=revision)
     if is_policy:
@@ -44,7 +45,7 @@ def load_subject(ref: str | Path, *, revision: str | None = None, token: str | N
     try:
         return load_dataset(str(ref), revision=revision, token=token)
     except (NotFoundError, OtherKindError) as error:
-        if path.is_dir() or split_repository(str(ref)) is None:
+        if is_there(path) or split_repository(str(ref)) is None:
             raise
         try:
             return load_policy(str(ref), revision=revision, token=token)
