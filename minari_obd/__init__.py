@@ -9,6 +9,7 @@ from minari_obd.version import __version__
 # `import minari_obd` and `minari-obd --help` wait for neither torch nor d3rlpy.
 _EXPORTS = {
     "BenchmarkDataset": "sources.benchmark",
+    "ComparisonReport": "scores.comparing",
     "ContinualReport": "continual.report",
     "Diagnostics": "inspection.diagnostics",
     "DistilledDataset": "distilled.dataset",
@@ -29,6 +30,7 @@ _EXPORTS = {
     "Transitions": "distilled.contents",
     "clone": "cloning.cloning",
     "collect": "sources.collecting",
+    "compare": "evaluation.comparing",
     "diagnose": "inspection.diagnosis",
     "distill": "distillation.distillation",
     "draw_reports": "finetuning.report",
@@ -37,7 +39,7 @@ _EXPORTS = {
     "learn_continually": "continual.learning",
     "load_dataset": "distilled.loading",
     "load_offline_data": "sources.loading",
-    "load_policy": "cloning.policy",
+    "load_policy": "cloning.loading",
     "load_recipe": "settings.recipe",
     "load_teacher": "teachers.loading",
     "train_teacher": "teachers.training",
@@ -46,6 +48,7 @@ _EXPORTS = {
 
 __all__ = [
     "BenchmarkDataset",
+    "ComparisonReport",
     "ContinualReport",
     "Diagnostics",
     "DistilledDataset",
@@ -67,6 +70,7 @@ __all__ = [
     "__version__",
     "clone",
     "collect",
+    "compare",
     "diagnose",
     "distill",
     "draw_reports",
@@ -84,7 +88,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from minari_obd.cloning.cloning import clone
-    from minari_obd.cloning.policy import Policy, load_policy
+    from minari_obd.cloning.loading import load_policy
+    from minari_obd.cloning.policy import Policy
     from minari_obd.continual.learning import learn_continually
     from minari_obd.continual.report import ContinualReport
     from minari_obd.distillation.distillation import distill
@@ -93,12 +98,14 @@ if TYPE_CHECKING:
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.distilled.provenance import Provenance
     from minari_obd.errors import MinariObdError
+    from minari_obd.evaluation.comparing import compare
     from minari_obd.evaluation.evaluation import evaluate
     from minari_obd.finetuning.report import FinetuneReport, draw_reports
     from minari_obd.finetuning.run import finetune
     from minari_obd.inspection.diagnosis import diagnose
     from minari_obd.inspection.diagnostics import Diagnostics
     from minari_obd.inspection.verification import verify
+    from minari_obd.scores.comparing import ComparisonReport
     from minari_obd.scores.report import EvaluationReport
     from minari_obd.settings.finetuning import FinetuningRecipe
     from minari_obd.settings.protocols import EvaluationProtocol, StudentDraws, StudentProtocol

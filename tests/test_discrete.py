@@ -10,7 +10,7 @@ import torch
 from conftest import make_discrete
 
 from minari_obd.cloning.cloning import clone
-from minari_obd.cloning.policy import load_policy
+from minari_obd.cloning.loading import load_policy
 from minari_obd.distillation.distillation import distill
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.dynamics import fitting

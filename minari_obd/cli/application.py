@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from minari_obd.cli import datasets, experiments, policies
+from minari_obd.cli import comparisons, datasets, experiments, policies
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.settings.recipe import Recipe, load_recipe
 from minari_obd.support.modules import import_named
@@ -111,7 +111,9 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     app.command(later(datasets.verify))
     app.command(later(datasets.push))
     app.command(later(policies.clone))
+    app.command(later(policies.export))
     app.command(later(policies.evaluate))
+    app.command(later(comparisons.compare))
     app.command(later(experiments.diagnose))
     app.command(later(policies.finetune))
     app.command(later(experiments.finetune_grid))

@@ -8,10 +8,13 @@ import tyro
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.recipe import Recipe
 
-__all__ = ["File", "FinetuningSettings", "Name", "Optional", "Settings"]
+__all__ = ["File", "FinetuningSettings", "Name", "Names", "Optional", "Settings"]
 
 Name = tyro.conf.Positional[str]
 """An argument without a dash: what a dataset, a policy or a repository is called."""
+
+Names = tyro.conf.Positional[tuple[str, ...]]
+"""Several of them."""
 
 Optional = tyro.conf.Positional[str | None]
 """A name that may be left out."""

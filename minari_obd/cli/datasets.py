@@ -95,19 +95,20 @@ def push(
     license: str | None = None,
     shelf: str | None = None,
 ) -> None:
-    """Publish a distilled dataset, or a teacher, on the Hub with the token of `hf auth login` or HF_TOKEN.
+    """Publish a distilled dataset, a policy or a teacher on the Hub with the token of `hf auth login` or HF_TOKEN.
 
     Args:
-        ref: Folder, `shelf/NAME` or Minari id of a dataset; folder or file of a teacher.
+        ref: Folder, `shelf/NAME` or Minari id of a dataset; folder or file of a policy or a teacher.
         repo_id: `organisation/name`; made if it does not exist.
         private: Make a new repository private.
         revision: Branch to publish on, made if it does not exist.
         license: The Hub's id of the licence, such as `cc-by-4.0`; the dataset's own if not given.
         shelf: Organisation that gets every set of the shelf, as `organisation/obd-NAME`; instead of REF and REPO-ID.
     """
-    from minari_obd.distilled.loading import load_dataset
+    from minari_obd.cloning.policy import Policy
     from minari_obd.distilled.shelf import push_shelf
-    from minari_obd.teachers.loading import is_teacher, load_teacher
+    from minari_obd.evaluation.loading import load_subject
+    from minari_obd.teachers.frozen import FrozenTeacher
 
     given: Any = {"private": private, "revision": revision, "license": license}
     if shelf is not None and ref is None:
@@ -116,10 +117,15 @@ def push(
     elif shelf is not None or ref is None or repo_id is None:
         raise SettingError("Name what to publish and where: push REF organisation/name, or push --shelf organisation.")
     else:
-        teacher = is_teacher(ref)
-        published = load_teacher(ref) if teacher else load_dataset(ref)
+        published = load_subject(ref)
         address = published.push_to_hub(repo_id, **given)
-        next_step = f"distill SOURCE --teacher.algorithm {repo_id}" if teacher else f"verify {repo_id}"
+        next_step = (
+            f"evaluate {repo_id}"
+            if isinstance(published, Policy)
+            else f"distill SOURCE --teacher.algorithm {repo_id}"
+            if isinstance(published, FrozenTeacher)
+            else f"verify {repo_id}"
+        )
         print(f"Published: {address}\nNext: minari-obd {next_step}")
 
 

@@ -79,7 +79,10 @@ def clone(
     names = ("env_id", "reference", "observation_fields")
     task = {name: getattr(first, name) for name in names} if is_one_task else {}
     bounds = first.action_low, first.action_high
-    return Policy(trained, protocol, start.normaliser, *bounds, first_action=first.first_action, **task)
+    lineage = start.lineage.cloned(sets, seed)
+    return Policy(
+        trained, protocol, start.normaliser, *bounds, first_action=first.first_action, lineage=lineage, **task
+    )
 
 
 def new_policy(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minari_obd.cloning.policy import Policy, load_policy
+from minari_obd.cloning.loading import load_policy
+from minari_obd.cloning.policy import Policy
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.storage.files import write_text
 

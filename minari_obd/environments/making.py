@@ -34,12 +34,13 @@ def check_environment_id(env_id: str) -> str:
     return env_id
 
 
-def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env:
+def make_environment(env_id: str, *, picture_size: int | None = None, renders: bool = False) -> gym.Env:
     """Make an environment, with continuous or discrete actions, from a plain registered id.
 
     Args:
         env_id: the id.
-        picture_size: width and height of the pictures from its ``render``; if not given, it does not render.
+        picture_size: width and height of the pictures from MuJoCo's ``render``.
+        renders: let it render pictures of its own size. By default it does not render.
 
     Raises:
         NotFoundError: the id is malformed or not registered.
@@ -49,8 +50,8 @@ def make_environment(env_id: str, *, picture_size: int | None = None) -> gym.Env
     check_environment_id(env_id)
     _quieten_mujoco()
     try:
-        rendered = {"render_mode": "rgb_array", "width": picture_size, "height": picture_size}
-        environment = gym.make(env_id, **(rendered if picture_size else {}))
+        size = {"width": picture_size, "height": picture_size} if picture_size else {}
+        environment = gym.make(env_id, **size, **({"render_mode": "rgb_array"} if renders or size else {}))
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     space = environment.action_space

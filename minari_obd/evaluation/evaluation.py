@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import Batch, roll_out
+from minari_obd.environments.video import check_video, record_episode
 from minari_obd.errors import DataError, SettingError
 from minari_obd.evaluation.subjects import LoneTeacher, Students, as_actor
 from minari_obd.scores.report import EvaluationReport
@@ -36,6 +38,7 @@ def evaluate(
     protocol: EvaluationProtocol | StudentProtocol | str | None = None,
     seed: int = 0,
     workers: int | None = None,
+    video: str | Path | None = None,
     progress: bool = False,
 ) -> EvaluationReport:
     """Measure returns in the environment.
@@ -53,9 +56,11 @@ def evaluate(
             a student protocol. If not given, ten students x ten episodes, cloned by the dataset's own protocol.
         seed: seed of students and starts.
         workers: number of processes; one per core if not given. The returns are bit-identical for every number.
+        video: an ``.mp4`` or ``.gif`` file to write, with the first student's first episode.
         progress: show a bar.
 
     Raises:
+        MinariObdError: a video was asked for, and this machine cannot draw the environment.
         SettingError: counts or seed make no sense, the environment is unknown, or it does not fit the subject, which
             may be none of these.
         NotFoundError: the environment is not registered.
@@ -73,6 +78,8 @@ def evaluate(
     if env_id is None:
         raise SettingError("The environment of this subject is not known; name it, for example with env='Hopper-v5'.")
     environment = make_environment(env_id)
+    if video is not None:
+        check_video(Path(video), env_id)
     if isinstance(subject, DistilledDataset):
         subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
     if isinstance(subject, Policy):
@@ -96,6 +103,9 @@ def evaluate(
     if not np.isfinite(returns).all():
         raise DataError(f"'{env_id}' returned rewards that are not finite, so there is no mean; check the environment.")
     environment.close()
+    if video is not None:
+        first = slice(0, 1)
+        record_episode(Path(video), env_id, judged.batch_policy(first, first), int(starts[0]))
     packages = ("minari-obd", "gymnasium", "torch", "numpy", *_simulator(environment))
     return EvaluationReport(
         returns=returns,

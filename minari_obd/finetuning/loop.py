@@ -121,7 +121,8 @@ class Learning:
 
     def _actor(self) -> Policy:
         task = {"env_id": self.arguments.env_id, "reference": self.arguments.reference}
-        return replace(self.policy, parameters=self.learner.actor_parameters(), **task)
+        lineage = replace(self.policy.lineage, environment_steps=int(self.learner.num_timesteps))
+        return replace(self.policy, parameters=self.learner.actor_parameters(), lineage=lineage, **task)
 
 
 def _reminder_pairs(arguments: Arguments, policy: Policy) -> ReminderPairs | None:

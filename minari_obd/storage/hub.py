@@ -21,7 +21,7 @@ from minari_obd.errors import FormatError, MinariObdError, NotFoundError, Settin
 from minari_obd.storage.files import write_text
 from minari_obd.storage.tokens import usable_token
 
-__all__ = ["Holding", "HubError", "check_repository_id", "fetch", "publish", "read_fetched"]
+__all__ = ["Holding", "HubError", "OtherKindError", "check_repository_id", "fetch", "publish", "read_fetched"]
 
 _MOST_BYTES = 4 * 2**30
 _Content = TypeVar("_Content")
@@ -29,6 +29,10 @@ _LOOK_SECONDS = 10.0
 """How long the Hub may take to answer. Without a limit, a network that swallows packets is waited for forever."""
 _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
 """What a new repository may hold before anything was published in it."""
+
+
+class OtherKindError(FormatError):
+    """A repository holds something else than was looked for."""
 
 
 class HubError(MinariObdError, OSError):
@@ -218,6 +222,8 @@ def read_fetched(
     """
     try:
         return read(fetch(holding, repo_id, revision=revision, token=token))
+    except OtherKindError:
+        raise
     except FormatError:
         return read(fetch(holding, repo_id, revision=revision, token=token, anew=True))
 
@@ -237,8 +243,9 @@ def _remember(folder: Path, revision: str) -> None:
 
 
 def _other_type(api: HfApi, repo_id: str, holding: Holding) -> str:
-    """A sentence for who looks for a teacher among datasets, or for a distilled dataset among models."""
-    other, verb = ("model", "load_teacher") if holding.repo_type == "dataset" else ("dataset", "load_dataset")
+    """A sentence for who looks for a teacher or a policy among datasets, or for a distilled dataset among models."""
+    is_dataset = holding.repo_type == "dataset"
+    other, verb = ("model", "load_policy` or `load_teacher") if is_dataset else ("dataset", "load_dataset")
     try:
         is_there = api.repo_exists(repo_id, repo_type=other)
     except Exception:  # it is only a hint
@@ -257,7 +264,7 @@ def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holdin
                 "was downloaded; do not use it."
             )
     if holding.marker not in sizes:
-        raise FormatError(f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}.")
+        raise OtherKindError(f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}.")
     if sum(sizes.get(name, 0) for name in wanted) > _MOST_BYTES:
         raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
 

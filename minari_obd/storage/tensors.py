@@ -13,7 +13,15 @@ from torch import Tensor
 from minari_obd.errors import FormatError, MinariObdError
 from minari_obd.storage.files import replacing
 
-__all__ = ["read_header", "read_tensors", "reading", "write_tensors"]
+__all__ = [
+    "has_header",
+    "read_header",
+    "read_plain_tensors",
+    "read_tensors",
+    "reading",
+    "write_plain_tensors",
+    "write_tensors",
+]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any], key: str) -> None:
@@ -48,6 +56,28 @@ def read_header(path: Path, key: str) -> dict[str, Any]:
     """Return the header alone, without reading a tensor; call it as :func:`read_tensors`."""
     with safe_open(path, framework="pt") as file:
         return json.loads((file.metadata() or {})[key])
+
+
+def has_header(path: Path, key: str) -> bool:
+    """Whether a file is one that :func:`write_tensors` wrote with this key."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return key in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def write_plain_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with no header of ours, as huggingface_hub and transformers write ``model.safetensors``."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(held, temporary, metadata={"format": "pt"})
+
+
+def read_plain_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, on the CPU; call it as :func:`read_tensors`."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
 
 
 @contextmanager

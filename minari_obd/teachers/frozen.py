@@ -20,11 +20,12 @@ from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.networks import Layers, has_norms, layers_below, named_tensors
 from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["TEACHER", "FrozenTeacher", "describe_teacher", "read_details", "read_teacher", "write_teacher"]
+__all__ = ["KEY", "TEACHER", "FrozenTeacher", "describe_teacher", "read_details", "read_teacher", "write_teacher"]
 
 _CARD_FILE = "README.md"
 _FORMAT = 5
-_KEY = "minari_obd_teacher"
+KEY = "minari_obd_teacher"
+"""Of the header in a teacher's file."""
 
 TEACHER = Holding("teacher", "model", TEACHER_FILE, (TEACHER_FILE,), (TEACHER_FILE, _CARD_FILE))
 """A repository that holds one."""
@@ -126,7 +127,7 @@ def write_teacher(teacher: FrozenTeacher, path: Path, *, half_precision: bool = 
         "sha256": _seal(teacher),
         **({} if teacher.choice is None else {"choice": asdict(teacher.choice)}),
     }
-    write_tensors(path, tensors, header, _KEY)
+    write_tensors(path, tensors, header, KEY)
 
 
 def _seal(teacher: FrozenTeacher) -> str:
@@ -147,7 +148,7 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
     """
     where = origin or str(path)
     with reading(f"'{where}' is not a teacher of this package, or damaged"):
-        header, tensors = read_tensors(path, _KEY)
+        header, tensors = read_tensors(path, KEY)
         if header["format"] > _FORMAT:
             raise FormatError(
                 f"'{where}' has teacher format {header['format']}, and this version of minari-obd reads up to "
@@ -181,7 +182,7 @@ def read_details(path: Path) -> dict[str, Any]:
         FormatError: not such a file, or damaged.
     """
     with reading(f"'{path}' is not a teacher of this package, or damaged"):
-        return dict(read_header(path, _KEY)["details"])
+        return dict(read_header(path, KEY)["details"])
 
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:

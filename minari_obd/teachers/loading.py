@@ -1,6 +1,5 @@
 """Loading: one verb for every place where a teacher can be, and for every library that may have trained it."""
 
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import read_fetched
+from minari_obd.storage.repositories import split_repository
 from minari_obd.teachers.card import TEACHER_FILE
 from minari_obd.teachers.foreign import ForeignSettings, read_corl, read_sb3
 from minari_obd.teachers.frozen import TEACHER, FrozenTeacher, read_teacher
 
 __all__ = ["is_teacher", "load_teacher"]
-
-_REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-
 
 _SUFFIXES = {".safetensors", ".pt", ".pth", ".zip"}
 
@@ -68,15 +65,16 @@ def load_teacher(
         )
     if path is not None:
         return read_teacher(path)
-    named = _REPOSITORY.fullmatch(str(ref))
+    named = split_repository(str(ref))
     if named is None or isinstance(ref, Path) or Path(ref).suffix in _SUFFIXES:
         raise NotFoundError(
             f"There is no teacher at '{ref}': it is neither a file, nor a folder that holds {TEACHER_FILE}, nor of the "
             "form 'organisation/name' of a Hugging Face repository."
         )
-    if revision is not None and named["revision"] is not None:
+    repo_id, of_ref = named
+    if revision is not None and of_ref is not None:
         raise SettingError(f"'{ref}' names a revision already; leave revision='{revision}' out.")
-    return _pull(named["id"], revision=revision or named["revision"], token=token)
+    return _pull(repo_id, revision=revision or of_ref, token=token)
 
 
 def is_teacher(ref: str | Path) -> bool:
