@@ -4,7 +4,7 @@ from pathlib import Path
 
 from minari_obd.cli.arguments import File, Name
 
-__all__ = ["bench", "continual", "diagnose", "finetune_grid", "report"]
+__all__ = ["bench", "continual", "diagnose", "finetune_grid", "report", "watch"]
 
 
 def diagnose(
@@ -87,6 +87,18 @@ def bench(grid: File, out: Path | None = None, jobs: int = 1, ray: bool = False)
     results = run_grid(grid, folder, jobs=jobs, ray=ray)
     write_results(results, folder)
     print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
+
+
+def watch(folder: File, once: bool = False) -> None:
+    """Show how far a bench is: cells done, running and failed, and the time left. Only its files are read.
+
+    Args:
+        folder: The folder that `bench` writes.
+        once: Show it a single time, not until the bench ends.
+    """
+    from minari_obd.experiments.watching import watch_bench
+
+    watch_bench(folder, once=once)
 
 
 def report(results: File, command: str | None = None, diagnose: bool = False) -> None:
