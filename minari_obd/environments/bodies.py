@@ -34,6 +34,8 @@ class BodyEpisode:
     """Whether the episode ended in a terminal state, and not by its time limit."""
     is_from_above: bool
     """Whether the vertical axis is the model's y, and not its z."""
+    has_ground: bool
+    """Whether there is a ground to stand on, at height 0."""
 
 
 def record_bodies(env_id: str, seed: int, act: Callable[[np.ndarray], np.ndarray]) -> BodyEpisode:
@@ -95,6 +97,7 @@ def record_bodies(env_id: str, seed: int, act: Callable[[np.ndarray], np.ndarray
         seconds=float(environment.unwrapped.dt),
         terminated=steps[-1].terminated,
         is_from_above=is_from_above,
+        has_ground=not is_from_above and bool(np.isin(model.geom_type, _GROUND).any()),
     )
 
 

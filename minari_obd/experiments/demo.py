@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def _page(pairs: DistilledDataset, env_id: str, actors: list[_Actor]) -> str:
     for actor in actors:
         total, steps = float(actor.episode.returns[-1]), len(actor.episode.returns) - 1
         score = None if reference is None else float(reference.normalise(np.array(total)))
-        end = "it fell or left its bounds" if actor.episode.terminated else "time was up"
+        end = "a terminal state was reached" if actor.episode.terminated else "time was up"
         shown = "-" if score is None else f"{score:.1f}"
         rows.append([actor.name, f"{total:,.0f}", shown, f"{steps:,}", end, _measured(actor.measured)])
         scored = "" if score is None else f" (score {score:.1f})"
@@ -168,14 +169,12 @@ def _page(pairs: DistilledDataset, env_id: str, actors: list[_Actor]) -> str:
         "said": f"The start is the first one of an evaluation, and was not picked: {'; '.join(said)}.",
         "footer": f"Made by minari-obd {p.package_version}. Seen from {_side(actors)}; parts are drawn as rods.",
     }
-    page = _TEMPLATE.read_text(encoding="utf-8")
-    for name, text in texts.items():
-        page = page.replace(f"@@{name}@@", html.escape(printable(text)))
-    figures = "\n".join(_figure(number, actor) for number, actor in enumerate(actors))
-    table = "\n".join(_row(row) for row in rows)
-    for name, text in (("figures", figures), ("rows", table), ("data", data)):
-        page = page.replace(f"@@{name}@@", text)
-    return page
+    parts = {name: html.escape(printable(text)) for name, text in texts.items()}
+    parts["figures"] = "\n".join(_figure(number, actor) for number, actor in enumerate(actors))
+    parts["rows"] = "\n".join(_row(row) for row in rows)
+    parts["data"] = data
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], template)
 
 
 def _figure(number: int, actor: _Actor) -> str:
@@ -223,7 +222,7 @@ def _packed(actor: _Actor) -> dict[str, Any]:
         "camera": _base64(camera),
         "returns": _base64(episode.returns[rows]),
         "segments": base64.b64encode(numbers.tobytes()).decode(),
-        "ground": not episode.is_from_above,
+        "ground": episode.has_ground,
         "follows": bool(np.ptp(camera) > 0),
     }
 
