@@ -47,6 +47,7 @@ def test_the_layout_is_the_one_of_the_design() -> None:
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
         "README.md",
         "coverage.png",
+        "croissant.json",
         "data/train-00000-of-00001.parquet",
         "namespace_metadata.json",
         "obd.json",

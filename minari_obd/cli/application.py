@@ -119,7 +119,9 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     app.command(later(experiments.finetune_grid))
     app.command(later(experiments.continual))
     app.command(later(experiments.bench))
+    app.command(later(experiments.watch))
     app.command(later(experiments.report))
+    app.command(later(experiments.demo))
     app.command(later(datasets.collect))
     app.command(name="list")(later(datasets.list_choices))
     return app

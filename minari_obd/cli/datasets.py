@@ -7,27 +7,37 @@ from typing import Any
 
 from minari_obd.cli.arguments import File, Name, Optional, Settings
 from minari_obd.errors import SettingError
+from minari_obd.support.tracking import TrackerName
 
 __all__ = ["collect", "distill", "list_choices", "load", "push", "run", "verify"]
 
 
-def distill(settings: Settings, out: Path | None = None, overwrite: bool = False) -> None:
+def distill(
+    settings: Settings, out: Path | None = None, overwrite: bool = False, track: TrackerName | None = None
+) -> None:
     """Distil an offline dataset into a few hundred pairs, and save them as a folder.
 
     Args:
         settings: the recipe.
         out: Folder to write; `out/<source>-<method>-<size>-seed-<seed>` if not given.
         overwrite: Replace the result of another run there.
+        track: Library that shows losses while the run goes on.
     """
     from minari_obd.distillation.distillation import run as run_prepared
     from minari_obd.distillation.preparation import prepare
 
     folder = out or Path("out") / settings.name
-    dataset = run_prepared(prepare(settings, out=folder, overwrite=overwrite)).dataset
+    dataset = run_prepared(prepare(settings, out=folder, overwrite=overwrite, track=track)).dataset
     print(f"{dataset!r}\nSaved in {folder}\nNext: minari-obd evaluate {quote(str(folder))}")
 
 
-def run(recipe_file: File, settings: Settings, out: Path | None = None, overwrite: bool = False) -> None:
+def run(
+    recipe_file: File,
+    settings: Settings,
+    out: Path | None = None,
+    overwrite: bool = False,
+    track: TrackerName | None = None,
+) -> None:
     """Run a recipe: distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
 
     Args:
@@ -35,10 +45,11 @@ def run(recipe_file: File, settings: Settings, out: Path | None = None, overwrit
         settings: the recipe.
         out: Folder to write; `out/<source>-<method>-<size>-seed-<seed>` if not given.
         overwrite: Replace the result of another run there.
+        track: Library that shows losses while the run goes on.
     """
     from minari_obd.distillation.pipeline import run_recipe
 
-    result = run_recipe(settings, out, overwrite=overwrite)
+    result = run_recipe(settings, out, overwrite=overwrite, track=track)
     folder = quote(str(result.folder))
     print(
         f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"

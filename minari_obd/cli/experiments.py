@@ -4,7 +4,7 @@ from pathlib import Path
 
 from minari_obd.cli.arguments import File, Name
 
-__all__ = ["bench", "continual", "diagnose", "finetune_grid", "report"]
+__all__ = ["bench", "continual", "demo", "diagnose", "finetune_grid", "report", "watch"]
 
 
 def diagnose(
@@ -89,7 +89,40 @@ def bench(grid: File, out: Path | None = None, jobs: int = 1, ray: bool = False)
     print(f"{BenchTable(results).to_markdown()}\nEvery return is in {folder / 'results.parquet'}")
 
 
-def report(results: File, command: str | None = None, diagnose: bool = False) -> None:
+def demo(
+    ref: Name,
+    teacher: str | None = None,
+    env: str | None = None,
+    seed: int = 0,
+    out: Path = Path("demo.html"),
+) -> None:
+    """Write a page that plays an episode of a student beside its teacher's. It is one file, for any browser.
+
+    Args:
+        ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository of a distilled dataset.
+        teacher: Folder, file or repository of the teacher; if not given, the dataset's own if it is at hand.
+        env: Plain Gymnasium id of a MuJoCo environment; the dataset's own if not given.
+        seed: Seed of the student and of the start.
+        out: HTML file to write.
+    """
+    from minari_obd.experiments.demo import write_demo
+
+    print(f"Written: {write_demo(ref, out, teacher=teacher, env=env, seed=seed)}; open it in a browser")
+
+
+def watch(folder: File, once: bool = False) -> None:
+    """Show how far a bench is: cells done, running and failed, and the time left. Only its files are read.
+
+    Args:
+        folder: The folder that `bench` writes.
+        once: Show it a single time, not until the bench ends.
+    """
+    from minari_obd.experiments.watching import watch_bench
+
+    watch_bench(folder, once=once)
+
+
+def report(results: File, command: str | None = None, diagnose: bool = False, demo: bool = False) -> None:
     """Make a page of a bench's results: tables, learning curves, where the pairs lie, what they look like.
 
     Args:
@@ -97,8 +130,9 @@ def report(results: File, command: str | None = None, diagnose: bool = False) ->
         command: The command that made them, shown on the page.
         diagnose: Also diagnose the first seed's distilled datasets, some ten seconds each, and measure every seed's
             errors by density.
+        demo: Also write a page for each dataset that plays an episode of a student beside its teacher.
     """
     from minari_obd.experiments.report import write_report
 
-    page = write_report(results, command=command, diagnose=diagnose)
+    page = write_report(results, command=command, diagnose=diagnose, demo=demo)
     print(f"Written: {page}, with its figures in {results / 'figures'}")

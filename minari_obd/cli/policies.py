@@ -8,6 +8,7 @@ from typing import Any
 from minari_obd.cli.arguments import File, FinetuningSettings, Name
 from minari_obd.errors import SettingError
 from minari_obd.settings.finetuning import FinetuningRecipe
+from minari_obd.support.tracking import TrackerName
 
 __all__ = ["clone", "evaluate", "export", "finetune"]
 
@@ -160,6 +161,7 @@ def finetune(
     seed: int = 0,
     bc_data: str | None = None,
     out: Path | None = None,
+    track: TrackerName | None = None,
 ) -> None:
     """Clone a policy and continue training it with RL in its environment, regularised towards the clone.
 
@@ -171,12 +173,14 @@ def finetune(
         seed: Random seed.
         bc_data: Minari id of an offline dataset to be reminded of; needs --bc-states data (see --bc-target too).
         out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
+        track: Library that shows returns while the run goes on.
     """
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.finetuning.run import finetune as finetune_pairs
 
     folder = out or Path("out") / f"finetuned-{ref.strip('/').replace('/', '-')}-{seed}"
+    dataset = load_dataset(ref)
     report = finetune_pairs(
-        load_dataset(ref), env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder
+        dataset, env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder, track=track
     )
     print(f"{report!r}\nSaved in {folder}\nNext: minari-obd evaluate {quote(str(folder / 'policy.safetensors'))}")

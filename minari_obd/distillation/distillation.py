@@ -17,6 +17,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.settings.recipe import Recipe
 from minari_obd.support.devices import cache_root, cpu_threads
+from minari_obd.support.tracking import Track, TrackerName, tracking
 from minari_obd.targets.student_states import StudentStates
 from minari_obd.targets.targets import Selection, TargetInputs, Targets
 from minari_obd.targets.value_gap import ValueGap, check_critics, find_fault
@@ -57,6 +58,7 @@ def distill(
     overwrite: bool = False,
     recipe: Recipe | None = None,
     progress: bool = True,
+    track: TrackerName | Track | None = None,
 ) -> DistilledDataset:
     """Distil an offline dataset into a few hundred (state, action) pairs.
 
@@ -73,6 +75,8 @@ def distill(
         overwrite: let the result take the place of another run's in that folder.
         recipe: all other settings. The arguments above win over it where they are given.
         progress: print the plan and show progress bars.
+        track: who is told how the training of the teacher and the distillation go, while they do: a function of
+            ``(step, values)``, or ``tensorboard``, ``wandb`` or ``trackio``. It changes no bit of the result.
 
     Raises:
         NotFoundError: an unknown dataset, method or teacher.
@@ -84,7 +88,8 @@ def distill(
     """
     recipe = recipe_of(recipe, source, method=method, size=size, teacher=teacher, seed=seed, device=device)
     brought = None if isinstance(teacher, str | Path) else teacher
-    return run(prepare(recipe, source, brought, out=out, overwrite=overwrite, progress=progress)).dataset
+    told: dict[str, Any] = {"progress": progress, "track": track}
+    return run(prepare(recipe, source, brought, out=out, overwrite=overwrite, **told)).dataset
 
 
 def run(prepared: Prepared) -> Outcome:
@@ -93,10 +98,11 @@ def run(prepared: Prepared) -> Outcome:
     Raises:
         MinariObdError: as :func:`distill`.
     """
-    with cpu_threads(prepared.recipe.threads):
+    name = prepared.recipe.name
+    with cpu_threads(prepared.recipe.threads), tracking(prepared.track, name, prepared.out) as track:
         if prepared.progress:
             print_plan(prepared)
-        taught = obtain_teacher(prepared.teacher, progress=prepared.progress)
+        taught = obtain_teacher(prepared.teacher, progress=prepared.progress, track=track)
         begun = time.perf_counter()
         if isinstance(prepared.method, Selection):
             rows = prepared.method.select(prepared.data, prepared.recipe.size, prepared.recipe.seed)
@@ -105,7 +111,7 @@ def run(prepared: Prepared) -> Outcome:
             density = fit_density(prepared)
             targets = build_targets(prepared, taught.teacher, density)
             targets = add_student_states(prepared, taught.teacher, targets)
-            result = _distil(prepared, taught.teacher, targets)
+            result = _distil(prepared, taught.teacher, targets, track)
             dataset = assemble_distilled(prepared, taught.teacher, targets, result)
         if prepared.out is not None:
             dataset = with_kept_evaluation(dataset, prepared.out)
@@ -167,13 +173,12 @@ def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Tar
     return replace(targets, details=details, visited=None if fault else visited)
 
 
-def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets) -> OuterResult:
+def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets, track: Track | None) -> OuterResult:
     """Run the outer loop. If it diverges, its best pairs are saved as a distilled dataset."""
     recipe, checkpoint = prepared.recipe, _checkpoint(prepared, teacher, targets)
     try:
-        return prepared.loop.run(
-            targets, recipe.size, seed=recipe.seed, checkpoint=checkpoint, progress=prepared.progress
-        )
+        told = {"checkpoint": checkpoint, "progress": prepared.progress, "track": track}
+        return prepared.loop.run(targets, recipe.size, seed=recipe.seed, **told)
     except DivergedError as error:
         error.dataset = assemble_distilled(prepared, teacher, targets, error.best[0])
         if prepared.out is not None and math.isfinite(error.best[0].offline_loss):

@@ -18,6 +18,7 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.files import write_text
 from minari_obd.support.devices import cpu_threads
+from minari_obd.support.tracking import Track, TrackerName
 
 __all__ = ["Result", "Row", "run_recipe"]
 
@@ -78,7 +79,12 @@ class Result:
 
 
 def run_recipe(
-    recipe: Recipe, out: str | Path | None = None, *, overwrite: bool = False, progress: bool = True
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    track: TrackerName | Track | None = None,
 ) -> Result:
     """Distil, clone, evaluate, and compare with random pairs, the whole dataset and the teacher.
 
@@ -89,6 +95,7 @@ def run_recipe(
         out: the folder to leave; ``out/<source>-<method>-<size>-seed-<seed>`` if not given.
         overwrite: let the result take the place of another run's.
         progress: print the plan, show bars and print the table.
+        track: who is told how the run goes, as for :func:`minari_obd.distill`.
 
     Raises:
         SettingError: there is no environment to evaluate in, or it does not fit the source; or the folder holds another
@@ -97,7 +104,8 @@ def run_recipe(
     with cpu_threads(recipe.threads) as threads:
         recipe = replace(recipe, threads=threads)
         folder = Path("out") / recipe.name if out is None else Path(out)
-        prepared = prepare(recipe, out=folder, overwrite=overwrite, evaluates=True, progress=progress)
+        told: dict[str, Any] = {"progress": progress, "track": track}
+        prepared = prepare(recipe, out=folder, overwrite=overwrite, evaluates=True, **told)
         outcome = run(prepared)  # saved at once, and once more with its evaluation
         rows = _rows(prepared, outcome)
         dataset = _with_evaluation(outcome.dataset, rows)

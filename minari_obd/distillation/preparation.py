@@ -19,6 +19,7 @@ from minari_obd.sources.transitions import has_successors
 from minari_obd.storage.cache import check_cache
 from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
+from minari_obd.support.tracking import Track, TrackerName, check_track
 from minari_obd.targets.targets import Objective, Selection
 from minari_obd.targets.value_gap import check_critics
 from minari_obd.teachers.algorithms import Algorithm
@@ -52,6 +53,8 @@ class Prepared:
     """Folder to save the result in."""
     progress: bool = True
     """Whether to show bars."""
+    track: TrackerName | Track | None = None
+    """Who is told how the run goes. It decides nothing."""
 
 
 def recipe_of(
@@ -96,6 +99,7 @@ def prepare(
     overwrite: bool = False,
     evaluates: bool = False,
     progress: bool = True,
+    track: TrackerName | Track | None = None,
 ) -> Prepared:
     """Read the data, and find whatever would fail after long work before it starts.
 
@@ -107,10 +111,12 @@ def prepare(
         overwrite: let the result take the place of another run's.
         evaluates: whether the run evaluates its result, so that it needs an environment.
         progress: show bars.
+        track: who is told how the run goes.
 
     Raises:
         MinariObdError: as :func:`minari_obd.distill`.
     """
+    check_track(track)
     OBJECTIVES.check(recipe.method)
     STUDENTS.check(recipe.student.network)
     is_auto, recipe = recipe.teacher.algorithm == "auto", recipe.resolved()
@@ -155,6 +161,7 @@ def prepare(
         is_teacher_brought=teacher is not None or isinstance(planned, PluginTraining),
         out=None if out is None else Path(out),
         progress=progress,
+        track=track,
     )
 
 

@@ -10,13 +10,12 @@ from minari_obd.scores.report import Comparison
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.support.tables import markdown_table
 
-__all__ = ["dataset_card"]
+__all__ = ["PAPERS", "dataset_card", "limits"]
 
 _MOST_RESAMPLED = 10_000
 """Students, or episodes of one student: an interval resamples them 10,000 times, which takes a second."""
 
-_PAPERS = """\
-```bibtex
+PAPERS = """\
 @inproceedings{lei2024offline,
   title     = {Offline Behavior Distillation},
   author    = {Lei, Shiye and Zhang, Sen and Tao, Dacheng},
@@ -29,8 +28,8 @@ _PAPERS = """\
   author = {Lei, Shiye and Cheng, Zhihao and Tao, Dacheng},
   year   = {2025},
   note   = {arXiv:2512.06692}
-}
-```"""
+}"""
+"""The papers whose methods this package implements, as BibTeX."""
 
 
 def dataset_card(dataset: Contents, repo_id: str, *, picture: str | None = None) -> str:
@@ -79,11 +78,13 @@ recipe, and `minari-obd verify {repo_id}` checks what can be checked.
 
 ## Limits
 
-{_limits(dataset)}
+{_listed(limits(dataset))}
 
 ## Papers
 
-{_PAPERS}
+```bibtex
+{PAPERS}
+```
 """
     return printable(text)
 
@@ -141,15 +142,27 @@ def _fields(dataset: Contents) -> str:
 """
 
 
-def _limits(dataset: Contents) -> str:
+def _listed(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def limits(
+    dataset: Contents, *, students: str = "students of the kind named above", named: str = ", which are named above"
+) -> list[str]:
+    """Return what the pairs are not good for, a sentence or two each.
+
+    Args:
+        dataset: the pairs.
+        students: whom they were made for, in words.
+        named: where the source's other settings are named, in words.
+    """
     if dataset.provenance.outer_step is None:
         nature = ["The pairs are real steps of the source, selected and not distilled: what is private there is here."]
     else:
         nature = [
             "The pairs are synthetic: an observation need not be a state that the environment can be in"
             + ("." if dataset.is_discrete else ", and an action may lie outside the bounds."),
-            "They were fitted to students of the kind named above. Others, and other ways to train them, "
-            "score lower as a rule.",
+            f"They were fitted to {students}. Others, and other ways to train them, score lower as a rule.",
         ]
     if dataset.transitions is None:
         nature.append("There are no rewards and no successors; in the Minari rendering both are placeholders.")
@@ -161,12 +174,12 @@ def _limits(dataset: Contents) -> str:
         nature.append("Scores hold for the environment, the versions and the seed in `evaluation.json`.")
     if dataset.provenance.source_changed_settings:
         nature.append(
-            "The source was recorded in an environment with other settings than are registered, which are named above: "
+            f"The source was recorded in an environment with other settings than are registered{named}: "
             "elsewhere, returns mean something else."
         )
     if dataset.license is None:
         nature.append("The source names no licence; ask its authors before you use the pairs for more than study.")
-    return "\n".join(f"- {line}" for line in nature)
+    return nature
 
 
 def _provenance(dataset: Contents) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.coverage import draw_coverage
+from minari_obd.distilled.croissant import croissant
 from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
 from minari_obd.distilled.minari import write_rendering
 from minari_obd.errors import FormatError, NotFoundError, SettingError
@@ -20,6 +21,7 @@ from minari_obd.storage.files import check_not_pointer, check_writable, replacin
 
 __all__ = [
     "CARD_FILE",
+    "CROISSANT_FILE",
     "EVALUATION_FILE",
     "METADATA_FILE",
     "PARQUET_FILE",
@@ -43,6 +45,9 @@ CARD_FILE = "README.md"
 PICTURE_FILE = "coverage.png"
 
 
+CROISSANT_FILE = "croissant.json"
+
+
 PARQUET_FILE = "data/train-00000-of-00001.parquet"
 
 
@@ -53,6 +58,7 @@ READ_FILES = (METADATA_FILE, PARQUET_FILE, EVALUATION_FILE)
 WRITTEN_FILES = (
     *READ_FILES,
     CARD_FILE,
+    CROISSANT_FILE,
     PICTURE_FILE,
     "namespace_metadata.json",
     "pairs-v0/data/main_data.hdf5",
@@ -109,10 +115,13 @@ def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool, pictu
     parquet = _parquet(dataset)
     (folder / "data").mkdir()
     (folder / PARQUET_FILE).write_bytes(parquet)
-    metadata = Metadata.of(dataset, parquet_sha256=hashlib.sha256(parquet).hexdigest())
+    sha256 = hashlib.sha256(parquet).hexdigest()
+    metadata = Metadata.of(dataset, parquet_sha256=sha256)
     _write_json(folder / METADATA_FILE, metadata.to_json())
     if dataset.evaluation is not None:
         _write_json(folder / EVALUATION_FILE, dataset.evaluation.to_json())
+    described = croissant(dataset, repo_id, PARQUET_FILE, size=len(parquet), sha256=sha256)
+    _write_json(folder / CROISSANT_FILE, described)
     if picture:
         (folder / PICTURE_FILE).write_bytes(draw_coverage(dataset))
     card = dataset_card(dataset, repo_id, picture=PICTURE_FILE if picture else None)

@@ -93,13 +93,17 @@ class OuterData:
             visits: states (V, S) that students visited and wanted actions (V, A), to draw the settings' share from.
         """
         rng = Stream.BATCHES.generator(self.seed, step)
-        count = 0 if self.visited is None or not visits else round((self.visited.settings.share or 0.0) * size)
+        count = self.visit_count(size, visits)
         rows = self.rows[self._drawn(rng, len(self.training), size - count)]
         batch = [tensor[rows] for tensor in self.tensors]
         if not count:
             return batch
         drawn = self._drawn(rng, len(visits[0]), count)
         return [torch.cat(parts) for parts in zip(batch, _unweighted(*(v[drawn] for v in visits)), strict=True)]
+
+    def visit_count(self, size: int, visits: Sequence[Tensor]) -> int:
+        """Return how many of a batch's ``size`` states are drawn from those that students visited."""
+        return 0 if self.visited is None or not visits else round((self.visited.settings.share or 0.0) * size)
 
     def _drawn(self, rng: np.random.Generator, total: int, count: int) -> Tensor:
         return torch.from_numpy(rng.integers(total, size=count)).to(self.rows.device, non_blocking=True)

@@ -1,10 +1,11 @@
-"""Looks at the held-out states, by the same students each time."""
+"""Looks at the held-out states, by the same students each time, and what is told of a run."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from minari_obd.distiller.checkpoint import OuterState
 from minari_obd.distiller.data import OuterData
 from minari_obd.distiller.step import OuterPlan, cloned_losses, cloned_terms, draw_students
 from minari_obd.errors import DataError
@@ -12,8 +13,9 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.support.precision import matmul_precision
 from minari_obd.support.streams import Stream
+from minari_obd.support.tracking import Track, named
 
-__all__ = ["cost_scale", "held_out_losses"]
+__all__ = ["cost_scale", "held_out_losses", "tell_look", "tell_step"]
 
 _STUDENTS = 2
 _DRAWS = 4
@@ -59,6 +61,31 @@ def cost_scale(
             "teacher longer."
         )
     return scale
+
+
+def tell_look(track: Track | None, state: OuterState) -> None:
+    """Tell the first run's last look: its held-out loss, the best so far, and what the loop made of them."""
+    if track is None:
+        return
+    record = state.records[0]
+    kept = {name: record.history[-1][name] for name in ("held_out", "rate_factor") if name in record.history[-1]}
+    named(track, "distillation", state.step, {**kept, "best_held_out": record.best_loss})
+
+
+def tell_step(track: Track | None, state: OuterState, data: OuterData, size: int) -> None:
+    """Tell the first run's last step: the loss on its batch, the gradient, and the share of students' states.
+
+    Args:
+        track: who listens, if anyone.
+        state: after the step.
+        data: the first run's.
+        size: states of the batch.
+    """
+    if track is None:
+        return
+    values = {name: float(getattr(state.tensors, name)[0]) for name in ("training", "gradient_norm", "skipped")}
+    visits = [] if not state.visits else [state.visits[0][0]]
+    named(track, "distillation", state.step, {**values, "student_share": data.visit_count(size, visits) / size})
 
 
 def _inputs(

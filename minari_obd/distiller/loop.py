@@ -15,7 +15,7 @@ from torch import Tensor
 from minari_obd.distiller.checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
 from minari_obd.distiller.data import OuterData, held_out_count, initial_rows
 from minari_obd.distiller.graphs import StepGraphs
-from minari_obd.distiller.looks import cost_scale, held_out_losses
+from minari_obd.distiller.looks import cost_scale, held_out_losses, tell_look, tell_step
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
 from minari_obd.distiller.visits import gather_visits, visits_of
@@ -30,6 +30,7 @@ from minari_obd.support.libraries import check_installed
 from minari_obd.support.precision import matmul_precision, product_type
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
+from minari_obd.support.tracking import Track
 from minari_obd.targets.targets import Targets
 
 __all__ = ["OuterLoop"]
@@ -88,7 +89,14 @@ class OuterLoop:
             )
 
     def run(
-        self, targets: Targets, size: int, *, seed: int, checkpoint: Path | None = None, progress: bool = True
+        self,
+        targets: Targets,
+        size: int,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+        track: Track | None = None,
     ) -> OuterResult:
         """Distil ``size`` pairs.
 
@@ -99,12 +107,14 @@ class OuterLoop:
             checkpoint: a file that is written every minute and read first if it exists. It must be named after
                 all that decides the result, since nothing is compared.
             progress: show a bar.
+            track: who is told every step's loss and the looks.
 
         Raises:
             DataError: more pairs than states to train on.
             DivergedError: the gradient was not finite, or exploded, many times in a row.
         """
-        return self.run_together([targets], size, [seed], checkpoint=checkpoint, progress=progress)[0]
+        told = {"checkpoint": checkpoint, "progress": progress, "track": track}
+        return self.run_together([targets], size, [seed], **told)[0]
 
     def run_together(
         self,
@@ -114,11 +124,13 @@ class OuterLoop:
         *,
         checkpoint: Path | None = None,
         progress: bool = True,
+        track: Track | None = None,
     ) -> list[OuterResult]:
         """Distil several sets at once, one for each of ``seeds`` and targets of one shape, as one batch.
 
         It pays on a GPU, which a single set leaves idle. What ``settings.draws`` and a random window draw is shared,
-        from the first seed; all else is as if each set were distilled alone, up to rounding.
+        from the first seed; all else is as if each set were distilled alone, up to rounding. ``track`` is told of
+        the first set.
         """
         for each in targets:
             self.check_size(len(each), size)
@@ -136,10 +148,12 @@ class OuterLoop:
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:
                     self._look(state, work)
+                    tell_look(track, state)
                     bar.set_postfix(best=" ".join(f"{r.best_loss:.4f}@{r.best_step}" for r in state.records))
                     if all(record.reason for record in state.records):
                         break
                 self._step(state, work, make)
+                tell_step(track, state, work[0], self.settings.batch_size)
                 bar.update()
                 is_due = time.monotonic() - saved > _CHECKPOINT_SECONDS
                 if checkpoint is not None and (is_due or is_interrupted()):
@@ -151,6 +165,7 @@ class OuterLoop:
                     self._check_skipped(state)
             else:
                 self._look(state, work)
+                tell_look(track, state)
             if is_interrupted():  # during the last look
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, state)

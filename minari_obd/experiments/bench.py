@@ -11,6 +11,7 @@ from minari_obd.experiments.cell import CellResult, Task, check_cell, note_tasks
 from minari_obd.experiments.grid import Cell, Grid, load_grid
 from minari_obd.experiments.processes import ProcessRunner
 from minari_obd.experiments.ray import RayRunner
+from minari_obd.experiments.status import StatusBoard, running
 from minari_obd.settings.checks import check_positive
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import check_writable, write_text
@@ -31,8 +32,8 @@ def run_grid(
 
     Args:
         grid: the grid, or its TOML file.
-        out: a folder: ``cells/*.json`` for results, ``grid.json`` for the names of this grid's, ``sets/*`` for
-            distilled datasets, ``logs/*`` of processes.
+        out: a folder: ``cells/*.json`` for results, ``grid.json`` for the names of this grid's, ``status.json``
+            for how far they are, ``sets/*`` for distilled datasets, ``logs/*`` of processes.
         jobs: processes to run at a time; with 1, cells run in this process. The results are the same for any number.
         ray: spread the cells over the running Ray cluster, one core per cell; ``jobs`` is then ignored.
         progress: show bars.
@@ -54,14 +55,15 @@ def run_grid(
     tasks = [_task(cell, sources[cell.recipe.source]) for cell in cells]
     note_tasks(tasks, folder)
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
-    with progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
+    board = StatusBoard(folder, {task.key: task for task in tasks}, missing)
+    with running(folder), progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
         bar.update(len(tasks) - len(missing))
         if ray and missing:
-            failed = _run_by(RayRunner(folder), missing, bar)
+            failed = _run_by(RayRunner(folder), missing, board, bar)
         elif jobs > 1:
-            failed = _run_by(ProcessRunner(folder, jobs), missing, bar)
+            failed = _run_by(ProcessRunner(folder, jobs), missing, board, bar)
         else:
-            failed = _run_here(folder, missing, bar)
+            failed = _run_here(folder, missing, board, bar)
     if failed:
         raise MinariObdError(
             f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0]}; run the command again to repeat only "
@@ -97,15 +99,19 @@ def _task(cell: Cell, source_sha256: str) -> Task:
     return Task(cell, key(cell), key(replace(cell, protocol=None)), key(Cell(cell.recipe, "teacher")), source_sha256)
 
 
-def _run_here(folder: Path, missing: dict[str, Task], bar: Any) -> list[str]:
+def _run_here(folder: Path, missing: dict[str, Task], board: StatusBoard, bar: Any) -> list[str]:
     """Run cells one after the other, and return the failures."""
     failed = []
     for task in missing.values():
         bar.set_postfix_str(task.cell.label)
+        board.begin(task.key)
+        problem = None
         try:
             run_task(task, folder)
         except MinariObdError as error:
-            failed.append(f"{task.cell.label}: {type(error).__name__}: {error}")
+            problem = f"{type(error).__name__}: {error}"
+            failed.append(f"{task.cell.label}: {problem}")
+        board.end(task.key, problem)
         bar.update()
     return failed
 
@@ -131,19 +137,21 @@ class Runner(Protocol):
         ...
 
 
-def _run_by(runner: Runner, missing: dict[str, Task], bar: Any) -> list[str]:
+def _run_by(runner: Runner, missing: dict[str, Task], board: StatusBoard, bar: Any) -> list[str]:
     """Run cells in parallel, each after the cells that it needs, and return the failures."""
-    waiting, running, failed = dict(missing), dict[str, Task](), list[str]()
+    waiting, started, failed = dict(missing), dict[str, Task](), list[str]()
     with interrupted_by_termination():
         try:
-            while waiting or running:
+            while waiting or started:
                 for key, task in list(waiting.items()):
-                    unfinished = (each.cell for each in (*running.values(), *waiting.values()))
-                    if len(running) < runner.slots and not _waits(task.cell, unfinished):
-                        running[key] = waiting.pop(key)
+                    unfinished = (each.cell for each in (*started.values(), *waiting.values()))
+                    if len(started) < runner.slots and not _waits(task.cell, unfinished):
+                        started[key] = waiting.pop(key)
                         runner.start(task)
+                        board.begin(key)
                 for key, problem in runner.finished().items():
-                    label = running.pop(key).cell.label
+                    label = started.pop(key).cell.label
+                    board.end(key, problem)
                     if problem is not None:
                         failed.append(f"{label}: {problem}")
                     bar.update()

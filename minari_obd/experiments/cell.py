@@ -26,7 +26,7 @@ from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
 
-__all__ = ["CellResult", "Task", "check_cell", "load_results", "note_tasks", "run_task"]
+__all__ = ["CellResult", "Task", "check_cell", "load_results", "note_tasks", "noted_keys", "run_task"]
 
 _TASKS_FILE = "grid.json"
 
@@ -108,19 +108,30 @@ def note_tasks(tasks: Iterable[Task], folder: Path) -> None:
     write_text(folder / _TASKS_FILE, json.dumps({"cells": [task.key for task in tasks]}, indent=1) + "\n")
 
 
+def noted_keys(folder: Path) -> list[str] | None:
+    """Return the keys of the last grid's cells; None if none are noted, as in folders of version 0.1.0.
+
+    Raises:
+        FormatError: the note is damaged.
+    """
+    noted = folder / _TASKS_FILE
+    if not noted.is_file():
+        return None
+    try:
+        return list(json.loads(noted.read_text(encoding="utf-8"))["cells"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"'{noted}' is damaged ({error}); run the bench again, which writes it anew.") from error
+
+
 def load_results(folder: Path) -> list[CellResult]:
     """Read the results of the last grid in a bench's folder, in the order of dataset, method, size, protocol and seed.
 
     Raises:
         FormatError: a file is damaged.
     """
-    paths, noted = sorted((folder / "cells").glob("*.json")), folder / _TASKS_FILE
-    if noted.is_file():  # folders of version 0.1.0 have none: every cell is shown
-        try:
-            keys = set(json.loads(noted.read_text(encoding="utf-8"))["cells"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"'{noted}' is damaged ({error}); run the bench again, which writes it anew.") from error
-        paths = [path for path in paths if path.stem in keys]
+    paths, keys = sorted((folder / "cells").glob("*.json")), noted_keys(folder)
+    if keys is not None:  # otherwise every cell is shown
+        paths = [path for path in paths if path.stem in set(keys)]
     results = [CellResult.read(path) for path in paths]
     return sorted(results, key=lambda r: (r.dataset, r.method, r.size or 0, r.protocol or "", r.seed))
 

@@ -10,6 +10,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.errors import MinariObdError, NotFoundError
 from minari_obd.experiments.cell import CellResult, load_results
+from minari_obd.experiments.demo import write_demos
 from minari_obd.experiments.densities import errors_by_method, measure_sets, read_sets
 from minari_obd.experiments.diagnostics import HEAD, diagnose_sets, diagnostics_rows
 from minari_obd.experiments.figures import (
@@ -34,11 +35,16 @@ from minari_obd.support.progress import progress_bar
 
 __all__ = ["write_report"]
 
-_SECTIONS = 13
+_SECTIONS = 14
 
 
 def write_report(
-    results: str | Path, *, command: str | None = None, diagnose: bool = False, progress: bool = True
+    results: str | Path,
+    *,
+    command: str | None = None,
+    diagnose: bool = False,
+    demo: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into a bench's folder, and return the page's path.
 
@@ -50,6 +56,7 @@ def write_report(
         diagnose: diagnose the first seed's datasets (about ten seconds each), draw their weights, and measure errors by
             density for every seed (seconds each). Earlier measurements are kept, and shown in any case. The sources
             must be on this machine.
+        demo: also write a page for each dataset that plays an episode of a student beside its teacher.
         progress: show a bar.
 
     Raises:
@@ -68,6 +75,8 @@ def write_report(
         diagnose_sets(folder, page.first_sets(), progress=progress)
         measure_sets(folder, page.largest_sets(), progress=progress)
         draw_sets_weights(folder, page.first_sets(), progress=progress)
+    if demo:
+        page.demos = write_demos(folder, page.first_sets())
     path = folder / "report.html"
     with progress_bar(_SECTIONS, "drawing", unit="section", show=progress) as bar:
         text = page.text(command, bar.update)
@@ -81,6 +90,7 @@ class _Page:
     results: list[CellResult]
 
     def __post_init__(self) -> None:
+        self.demos: dict[str, str] = {}
         self.table = BenchTable(self.results)
         self.sizes = sorted({r.size for r in self.results if r.size}, reverse=True)
 
@@ -98,6 +108,7 @@ class _Page:
     def sections(self) -> Iterator[tuple[str, str]]:
         """Yield titles and bodies. A section with an empty body is left out."""
         yield "Scores", scores_table(self.table)
+        yield "What the policies do", self.played()
         yield "The papers' own numbers, on other data", published_table(self.table)
         yield "How often one method beats another", improvement_table(self.table)
         yield "Other students, cloned from the same pairs", self.protocols()
@@ -110,6 +121,11 @@ class _Page:
         yield "What a policy costs", costs_table(self.table)
         yield "Where the pairs lie", self.each(self.projection, "pairs")
         yield "Distilled states, and one step from them", self.each(self.frames, "frames")
+
+    def played(self) -> str:
+        """Return where an episode can be watched."""
+        lines = [f"<li><code>{html.escape(dataset)}</code>: {what}</li>" for dataset, what in self.demos.items()]
+        return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
     def protocols(self) -> str:
         """Return the scores of other architectures, optimisers and ensembles."""

@@ -21,6 +21,7 @@ from minari_obd.storage.files import write_text
 from minari_obd.support.devices import choose_device
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.progress import progress_bar
+from minari_obd.support.tracking import Track, named
 
 __all__ = ["Learning"]
 
@@ -51,7 +52,9 @@ class Learning:
         kept = read_kept(arguments.checkpoint, lambda path: read_checkpoint(path, learner)) if resume else None
         return cls(arguments, policy, learner, kept or RunRecord())
 
-    def run(self, *, label: str, folder: Path | None = None, progress: bool = True) -> FinetuneReport:
+    def run(
+        self, *, label: str, folder: Path | None = None, progress: bool = True, track: Track | None = None
+    ) -> FinetuneReport:
         """Learn to the end, and return the report; the curve so far is kept in ``folder``.
 
         Raises:
@@ -71,6 +74,8 @@ class Learning:
                     self.evaluate()
                     report = self.report(label)
                     bar.set_postfix_str(f"{report.curve[-1]:.1f}, reminder {learner.reminder.weight:.3f}")
+                    told = {"evaluation": report.curve[-1], "reminder_weight": learner.reminder.weight}
+                    named(track, "finetuning", step, told)
                     if folder is not None:
                         write_text(folder / "curve.csv", report.to_csv())
                 record.seconds += time.monotonic() - clock
@@ -83,7 +88,8 @@ class Learning:
                 if is_last:
                     return self.report(label)
                 learner.learn(1, log_interval=1_000_000_000, reset_num_timesteps=False)
-                self.record_episodes()
+                for value in self.record_episodes():
+                    named(track, "finetuning", learner.num_timesteps, {"training_return": value})
                 bar.update()
 
     def evaluate(self) -> None:
@@ -94,9 +100,14 @@ class Learning:
         self.record.returns.append(judged.returns[0].tolist())
         self.record.bc_weights.append(self.learner.reminder.weight)
 
-    def record_episodes(self) -> None:
-        """Record the training episodes that have ended, and let the reminder follow them after the warm-up."""
+    def record_episodes(self) -> list[float]:
+        """Record the training episodes that have ended, and let the reminder follow them after the warm-up.
+
+        Returns:
+            Their returns.
+        """
         learner, record = self.learner, self.record
+        before = len(record.training_returns)
         for length, value in learner.episodes.ended:
             if learner.num_timesteps > self.arguments.settings.warmup:
                 # At the first such episode, all that are recorded ended in the warm-up.
@@ -104,6 +115,7 @@ class Learning:
             record.training_steps.append(learner.num_timesteps)
             record.training_returns.append(value)
         learner.episodes.ended.clear()
+        return record.training_returns[before:]
 
     def report(self, label: str) -> FinetuneReport:
         """Return the report of what was measured so far."""

@@ -14,6 +14,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.files import check_new, check_writable
 from minari_obd.support.devices import cpu_threads
+from minari_obd.support.tracking import Track, TrackerName, check_track, tracking
 
 __all__ = ["finetune"]
 
@@ -30,6 +31,7 @@ def finetune(
     label: str = "fine-tuned",
     resume: bool = True,
     progress: bool = True,
+    track: TrackerName | Track | None = None,
 ) -> FinetuneReport:
     """Clone a policy from pairs and let it go on learning in its environment.
 
@@ -50,6 +52,7 @@ def finetune(
         label: what the run is called in tables and pictures.
         resume: go on from a checkpoint of the same run, if there is one.
         progress: show a bar.
+        track: who is told the returns of training episodes and evaluations, as for :func:`minari_obd.distill`.
 
     Raises:
         MissingExtraError: Stable-Baselines3 is not installed.
@@ -59,6 +62,7 @@ def finetune(
         DataError: pairs that do not fit each other.
         MinariObdError: the learner diverged.
     """
+    check_track(track)
     settings, folder = settings or FinetuningRecipe(), None if out is None else Path(out)
     if folder is not None:
         check_new(folder / "report.json")
@@ -71,11 +75,11 @@ def finetune(
         check_writable(folder / "report.json")
     with contextlib.redirect_stderr(io.StringIO()):  # Gym's notice, where Gym is installed
         from minari_obd.finetuning.loop import Learning  # needs an optional library
-    with cpu_threads(settings.threads):
+    with cpu_threads(settings.threads), tracking(track, f"{label}-{env_id or ds.env_id}-seed-{seed}", folder) as told:
         policy = clone(ds, seed=seed, start=arguments.untrained)
         learning = Learning.start(arguments, policy, resume=resume)
         try:
-            report = learning.run(label=label, folder=folder, progress=progress)
+            report = learning.run(label=label, folder=folder, progress=progress, track=told)
         finally:
             learning.learner.episodes.close()
     if folder is not None:

@@ -8,6 +8,7 @@ from minari_obd.registry import TEACHERS
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import choose_device
+from minari_obd.support.tracking import Track
 from minari_obd.teachers.algorithms import Algorithm
 from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -71,8 +72,15 @@ def plan_teacher(
     return given
 
 
-def obtain_teacher(planned: Teacher | TeacherRun | PluginTraining | None, *, progress: bool = True) -> ObtainedTeacher:
+def obtain_teacher(
+    planned: Teacher | TeacherRun | PluginTraining | None, *, progress: bool = True, track: Track | None = None
+) -> ObtainedTeacher:
     """Return the planned teacher; train it, unless this very training was done before.
+
+    Args:
+        planned: what :func:`plan_teacher` gave.
+        progress: show a bar.
+        track: who is told how d3rlpy's training goes.
 
     Raises:
         MinariObdError: the training diverged.
@@ -83,5 +91,5 @@ def obtain_teacher(planned: Teacher | TeacherRun | PluginTraining | None, *, pro
     if not isinstance(planned, TeacherRun):
         return ObtainedTeacher(planned)
     was_cached, started = planned.is_cached, time.perf_counter()
-    teacher = planned.train(progress=progress)
+    teacher = planned.train(progress=progress, track=track)
     return ObtainedTeacher(teacher, 0.0 if was_cached else time.perf_counter() - started)

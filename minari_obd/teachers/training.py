@@ -26,6 +26,7 @@ from minari_obd.support.libraries import check_installed, import_d3rlpy
 from minari_obd.support.precision import matmul_precision, product_precision
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
+from minari_obd.support.tracking import Track, TrackerName, tracking
 from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.freezing import freeze
@@ -34,8 +35,10 @@ from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.training_state import (
     TrainingRecord,
     contained,
+    d3rlpy_device,
     generator_of,
     log_text,
+    look,
     read_training,
     write_training,
 )
@@ -143,7 +146,7 @@ class TeacherRun:
         """The file that an interrupted training goes on from."""
         return cache_root() / "checkpoints" / f"teacher-{self.cache_folder.name}.safetensors"
 
-    def train(self, *, progress: bool = True) -> FrozenTeacher:
+    def train(self, *, progress: bool = True, track: Track | None = None) -> FrozenTeacher:
         """Train, or load what an earlier call with the same data and settings trained.
 
         An interrupted training goes on from its checkpoint, and ends with the same bits on the CPU. Beside the
@@ -159,7 +162,7 @@ class TeacherRun:
         check_cache()
         with contained(self.seed, self.device):
             algo = self._create()
-            modules = dict(algo.impl.modules.create_checkpointer(_d3rlpy_device(self.device)).modules)
+            modules = dict(algo.impl.modules.create_checkpointer(d3rlpy_device(self.device)).modules)
             average = None
             if self.average:
                 average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
@@ -167,7 +170,7 @@ class TeacherRun:
             kept = read_kept(self.checkpoint, lambda path: read_training(path, modules, self.device))
             record = kept or TrainingRecord()
             torch.set_num_threads(record.threads)
-            self._update(algo, modules, record, average, progress)
+            self._update(algo, modules, record, average, progress, track)
             teacher = freeze(algo, self.data, self._details()) if average is None else self._choose(algo, average)
         write_text(self.cache_folder / "training.csv", log_text(record.log))
         teacher.save(self.cache_folder)
@@ -187,7 +190,7 @@ class TeacherRun:
         return frozen[kept].with_details(actor=kept, **told)
 
     def _update(
-        self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool
+        self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool, track: Any
     ) -> None:
         """Make the updates that are missing, and write checkpoints."""
         rng = generator_of(self.seed, record)
@@ -207,8 +210,7 @@ class TeacherRun:
                 is_look = record.step % _LOOK_EVERY == 0 or record.step == self.steps
                 if is_look:
                     value = float(algo.predict_value(states, algo.predict(states)).mean())
-                    row = {name: float(loss) for name, loss in losses.items()}
-                    record.log.append({"update": record.step, **row, "mean_value": value})
+                    look(record, losses, value, track)
                     bar.set_postfix_str(f"mean value {value:.3g}")
                 if (is_look or record.step % 100 == 1) and not all(np.isfinite(loss) for loss in losses.values()):
                     raise MinariObdError(
@@ -229,7 +231,7 @@ class TeacherRun:
             for network, layers in self.algorithm.encoders.items()
         }
         config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options, **encoders)
-        algo = config.create(device=_d3rlpy_device(self.device))
+        algo = config.create(device=d3rlpy_device(self.device))
         algo.create_impl((self.data.observations.shape[1],), self.data.actions.shape[1])
         return algo
 
@@ -247,16 +249,12 @@ class TeacherRun:
         while True:
             rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=count)).to(device)
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
-            yield TorchMiniBatch(**batch, intervals=ones, device=_d3rlpy_device(device))
+            yield TorchMiniBatch(**batch, intervals=ones, device=d3rlpy_device(device))
 
 
 def _names(is_discrete: bool) -> str:
     known = [(name, TEACHERS.get(name)) for name in TEACHERS.builtin]
     return " or ".join(f"'{name}'" for name, found in known if found.is_discrete == is_discrete)
-
-
-def _d3rlpy_device(device: torch.device) -> str:
-    return f"{device.type}:{device.index or 0}"
 
 
 def train_teacher(
@@ -270,6 +268,7 @@ def train_teacher(
     average: float = 0.0,
     precision: str = "auto",
     progress: bool = True,
+    track: TrackerName | Track | None = None,
 ) -> FrozenTeacher:
     """Train an offline-RL teacher, or load it if this very training was done before.
 
@@ -286,6 +285,7 @@ def train_teacher(
         precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that do this
             for float32 matrices; ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` on such CPUs.
         progress: show a bar.
+        track: who is told losses and the mean value, as for :func:`minari_obd.distill`.
 
     Raises:
         NotFoundError: an unknown algorithm.
@@ -295,4 +295,5 @@ def train_teacher(
         MinariObdError: the training diverged.
     """
     run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
-    return run.train(progress=progress)
+    with tracking(track, f"{data.dataset_id}-{algorithm}-seed-{seed}") as told:
+        return run.train(progress=progress, track=told)

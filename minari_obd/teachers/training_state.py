@@ -14,8 +14,18 @@ from torch import Tensor
 
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.support.streams import Stream
+from minari_obd.support.tracking import Track, named
 
-__all__ = ["TrainingRecord", "contained", "generator_of", "log_text", "read_training", "write_training"]
+__all__ = [
+    "TrainingRecord",
+    "contained",
+    "d3rlpy_device",
+    "generator_of",
+    "log_text",
+    "look",
+    "read_training",
+    "write_training",
+]
 
 _KEY = "record"
 
@@ -32,6 +42,20 @@ class TrainingRecord:
     """A row for each look: update, losses, mean value of the actor's actions."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
+
+
+def look(record: TrainingRecord, losses: Mapping[str, float], value: float, track: Track | None) -> None:
+    """Add a row to the log, and tell it to who listens.
+
+    Args:
+        record: what gets the row.
+        losses: of the last update.
+        value: mean value of the actor's actions.
+        track: who listens, if anyone.
+    """
+    row = {**{name: float(loss) for name, loss in losses.items()}, "mean_value": value}
+    record.log.append({"update": record.step, **row})
+    named(track, "teacher", record.step, row)
 
 
 @contextlib.contextmanager
@@ -90,9 +114,9 @@ def read_training(path: Path, modules: Mapping[str, Any], device: torch.device) 
 
 
 def log_text(log: list[dict[str, float]]) -> str:
-    """The log as CSV."""
+    """The log as CSV. What an update has no loss of is left empty: TD3's actor moves in every second one."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(log[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in log for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(log)
     return text.getvalue()
@@ -104,6 +128,11 @@ def generator_of(seed: int, record: TrainingRecord) -> np.random.Generator:
     if record.rng:
         rng.bit_generator.state = record.rng
     return rng
+
+
+def d3rlpy_device(device: torch.device) -> str:
+    """Return a device as d3rlpy names it."""
+    return f"{device.type}:{device.index or 0}"
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
