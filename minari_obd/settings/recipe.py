@@ -95,7 +95,7 @@ class Recipe:
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
         late = {"distillation": ("objective", "gap_share"), "student_states": tuple(settings["student_states"])}
-        late["evaluation"] = ("env",)
+        late |= {"evaluation": ("env",), "teacher": ("confidence",)}
         for section, names in late.items():
             default = asdict(getattr(Recipe(self.source), section))
             for name in names:

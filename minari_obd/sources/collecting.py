@@ -21,10 +21,10 @@ from minari_obd.sources.behaviours import (
     RandomBehaviour,
     bundled_names,
     load_bundled,
-    load_stable_baselines3,
 )
 from minari_obd.sources.checking import CheckedBehaviour, check_behaviour
 from minari_obd.sources.fields import fields_of_space
+from minari_obd.sources.stable_baselines3 import load_stable_baselines3
 from minari_obd.storage.minari_datasets import (
     check_dataset_id,
     check_space,
