@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import minari
 import numpy as np
 import pytest
 
@@ -12,12 +14,16 @@ import minari_obd
 from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import visit
-from minari_obd.errors import DataError, FormatError
+from minari_obd.errors import DataError, FormatError, MissingExtraError
 from minari_obd.inspection.verification import verify
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.sources.benchmark import BENCHMARK
+from minari_obd.sources.mazes import CONTROLLERS
+from minari_obd.storage.minari_datasets import episode_buffer
+from minari_obd.support import libraries
 
 
 class Reach(gym.Env):
@@ -135,3 +141,69 @@ def test_reports_without_success_are_as_before() -> None:
     assert again.success.mean == pytest.approx(100 * 4 / 6)
     with pytest.raises(DataError, match="successes of a report have shape"):
         replace(report, successes=np.ones((2, 3)))
+
+
+@pytest.fixture
+def robotics() -> None:
+    pytest.importorskip("gymnasium_robotics")
+
+
+def test_a_point_maze_is_collected_by_waypoints_and_judged_by_success(robotics: None) -> None:
+    BENCHMARK["obd-bench/pointmaze/umaze-v0"].build(steps=1_200, progress=False)
+    data = minari_obd.load_offline_data("obd-bench/pointmaze/umaze-v0")
+    assert data.observations.shape == (1_200, 8)
+    assert data.env_id == "PointMaze_UMaze-v3"
+    assert not data.changed_settings
+    assert (data.episode_returns > 0).all()  # it arrives in every episode
+    environment = make_environment("PointMaze_UMaze-v3")
+    middles = {
+        (i, j): environment.unwrapped.maze.cell_rowcol_to_xy(np.array([i, j]))  # pyright: ignore
+        for i, row in enumerate(CONTROLLERS["umaze-controller"].maze)
+        for j, cell in enumerate(row)
+        if cell != "#"
+    }
+    for cell, middle in middles.items():  # its map is the environment's
+        assert tuple(CONTROLLERS["umaze-controller"]._cells(middle[None])[0]) == cell
+    steady = replace(CONTROLLERS["umaze-controller"], noise=0.0)
+    rng = np.random.default_rng(0)
+    report = minari_obd.evaluate(lambda o: steady.act(o[None], [rng])[0], env="PointMaze_UMaze-v3", episodes=5)
+    assert report.success is not None
+    assert report.success.mean == 100.0
+
+
+def test_a_maze_with_other_settings_names_no_environment(robotics: None) -> None:
+    """As Minari's D4RL/pointmaze sets are: the goal moves on, and episodes have a million steps."""
+    environment = gym.make("PointMaze_UMaze-v3", reset_target=True, max_episode_steps=1_000_000)
+    seen, rewards = [environment.reset(seed=0)[0]], []
+    for _ in range(50):
+        observation, reward, _, _, _ = environment.step(np.ones(2, np.float32))
+        seen.append(observation)
+        rewards.append(float(reward))
+    buffer = episode_buffer(
+        observations={name: np.stack([each[name] for each in seen]) for name in seen[0]},
+        actions=np.ones((50, 2), np.float32),
+        rewards=np.array(rewards),
+        terminations=np.zeros(50, bool),
+        truncations=np.arange(50) == 49,
+    )
+    told = dict.fromkeys(("algorithm_name", "author", "author_email", "code_permalink", "description"), "x")
+    known: dict[str, Any] = {"ref_min_score": 10.0, "ref_max_score": 200.0, "requirements": [], **told}
+    stored = minari.create_dataset_from_buffers("lab/maze-v0", [buffer], env=environment, **known)
+    environment.close()
+    with pytest.warns(UserWarning, match=r"other settings than are registered .*reset_target"):
+        data = minari_obd.load_offline_data("lab/maze-v0")
+    assert stored[0].observations["desired_goal"].shape == (51, 2)
+    assert (data.env_id, data.observations.shape[1]) == (None, 8)
+    assert set(data.changed_settings) == {"max_episode_steps", "reset_target"}
+    assert data.reference is not None
+    assert (data.reference.random, data.reference.expert) == (10.0, 200.0)
+    with pytest.warns(UserWarning, match="other settings"):
+        pairs = minari_obd.distill("lab/maze-v0", "random", size=8, progress=False)
+    report = minari_obd.evaluate(pairs, env="PointMaze_UMaze-v3", students=2, episodes=1)
+    assert report.successes is not None
+
+
+def test_what_is_missing_for_a_maze_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"gymnasium_robotics, which is not installed.*minari-obd\[robotics\]"):
+        make_environment("AntMaze_Nowhere-v9")
