@@ -36,6 +36,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev]'
+	# It states a newer Gymnasium than d3rlpy pins; its mazes work with both.
+	$(INSTALL) --no-deps gymnasium-robotics==1.4.2 pettingzoo
 	touch $@
 
 clean:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
-from minari_obd.sources.behaviours import bundled_experts, bundled_names, load_bundled, load_stable_baselines3
+from minari_obd.sources.behaviours import bundled_experts, bundled_names, load_bundled
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.stable_baselines3 import load_stable_baselines3
 
 MEDIUM = "obd-bench/hopper/medium-v0"
 

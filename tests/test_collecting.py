@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from minari_obd.environments import episodes
 from minari_obd.environments.making import check_environment_id, make_environment
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.sources.behaviours import load_stable_baselines3
+from minari_obd.sources.behaviours import CategoricalMLP
 from minari_obd.sources.benchmark import BENCHMARK, BenchmarkDataset
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.sources.stable_baselines3 import load_stable_baselines3
 from minari_obd.storage.building import alone, locked
 from minari_obd.storage.minari_datasets import has_local_dataset, minari_folder, open_local_dataset
 
@@ -117,6 +119,32 @@ def test_a_model_acts_with_its_own_activation(algorithm: str, activation: str | 
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     expected, _ = model.predict(observations, deterministic=True)
     np.testing.assert_allclose(mean.act(observations, []), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("algorithm", "activation"), [("PPO", None), ("A2C", "ReLU"), ("DQN", "ELU")])
+def test_a_model_of_discrete_actions_acts_as_its_copy(algorithm: str, activation: str | None) -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    import torch
+
+    options = {} if activation is None else {"activation_fn": getattr(torch.nn, activation)}
+    options |= {"net_arch": [16, 16]}
+    model = getattr(sb3, algorithm)("MlpPolicy", "Acrobot-v1", seed=0, device="cpu", policy_kwargs=options)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter *= 3.0 if parameter.ndim == 2 else 1.0  # as if it was trained
+    model.save("model.zip")
+    policy = load_stable_baselines3("model.zip", model.action_space)
+    assert isinstance(policy, CategoricalMLP)
+    assert policy.is_greedy == (algorithm == "DQN")
+    observations = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    expected, _ = model.predict(observations, deterministic=True)
+    np.testing.assert_array_equal(replace(policy, is_greedy=True).act(observations, []), expected)
+    later = load_stable_baselines3("model.zip", gym.spaces.Discrete(3, start=2))
+    generators = [[np.random.default_rng(i) for i in range(50)] for _ in range(2)]
+    np.testing.assert_array_equal(later.act(observations, generators[0]), 2 + policy.act(observations, generators[1]))
+    collect("lab/x-v0", "Acrobot-v1", "model.zip", steps=20, progress=False)
+    with pytest.raises(FormatError, match="holds no actor for Box"):
+        load_stable_baselines3("model.zip", gym.spaces.Box(-1, 1, (3,)))
 
 
 def test_a_model_that_its_layers_do_not_describe_is_refused() -> None:

@@ -18,6 +18,7 @@ from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.finetuning.run import finetune
+from minari_obd.inspection.origins import cached_teacher
 from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
@@ -186,6 +187,48 @@ def test_teachers_are_frozen_exactly_and_keep_their_temperature(
     warmer = replace(teacher, choice=Choice(10 * teacher.choice.temperature, teacher.choice.least))
     assert warmer.sha256 != teacher.sha256
     np.testing.assert_array_equal(warmer.act(data.observations).argmax(1), chances.argmax(1))
+
+
+def test_soft_labels_have_the_temperature_of_the_recipe(data: OfflineData, tmp_path: Path) -> None:
+    recipe = Recipe(
+        "lab/shifted-v0",
+        "pbc",
+        8,
+        student=QUICK,
+        distillation=DistillationRecipe(steps=2, batch_size=64, evaluate_every=2),
+        teacher=TeacherRecipe("discrete_cql", steps=20),
+    )
+    usual = train_teacher(data, "discrete_cql", steps=20, progress=False)
+    for confidence in (0.6, 0.99):
+        softer = replace(recipe, teacher=replace(recipe.teacher, confidence=confidence))
+        pairs = distill(data, recipe=softer, out=tmp_path / str(confidence), progress=False)
+        told = load_dataset(tmp_path / str(confidence)).provenance
+        assert told.teacher is not None
+        assert told.recipe["teacher"]["confidence"] == told.teacher["mean_highest_probability"] == confidence
+        same = train_teacher(data, "discrete_cql", steps=20, confidence=confidence, progress=False)
+        assert told.teacher["sha256"] == same.sha256 != usual.sha256
+        assert same.act(data.observations).max(1).mean() == pytest.approx(confidence, abs=0.01)
+        assert same.choice is not None
+        assert told.teacher["temperature"] == same.choice.temperature
+        np.testing.assert_array_equal(
+            usual.with_confidence(data.observations, confidence).act(data.observations), same.act(data.observations)
+        )
+        found = cached_teacher(pairs, data)
+        assert found is not None
+        assert found.sha256 == same.sha256
+    brought = distill(data, "pbc", teacher=usual, recipe=softer, progress=False)
+    assert brought.provenance.teacher is not None
+    assert brought.provenance.teacher["sha256"] == same.sha256
+    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
+    assert recipe.deciding() == replace(recipe, teacher=replace(recipe.teacher, confidence=None)).deciding()
+    assert "confidence" not in recipe.deciding()["teacher"]
+    with pytest.raises(SettingError, match=r"teacher.confidence is 1.0"):
+        TeacherRecipe("discrete_cql", confidence=1.0)
+    even = replace(recipe, teacher=TeacherRecipe("discrete_cql", steps=20, confidence=0.5))
+    with pytest.raises(SettingError, match="The likeliest of 2 actions cannot"):
+        distill(data, recipe=even, progress=False)
+    with pytest.raises(SettingError, match="are continuous; leave it out"):
+        train_teacher(replace(data, first_action=None), "iql", steps=2, confidence=0.7, progress=False)
 
 
 def test_bcq_rules_out_what_the_data_does_not_do() -> None:

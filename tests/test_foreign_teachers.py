@@ -5,6 +5,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from corl_agents import ACTIONS, AGENTS, MEAN, SCALE, STATES, Scalar, td3_bc
 from torch import nn
 
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import TeacherRecipe
+from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
+from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
 
 
@@ -91,6 +96,32 @@ def test_a_stable_baselines3_model_and_its_copy_agree(algorithm: str, options: d
         told = load_teacher("model.zip", activation="relu", normaliser=(1.0, 2.0), action_bounds=(-1, 1))
         assert np.abs(told.act(states)).max() <= 1
         assert told.sha256 != teacher.sha256
+
+
+def test_dqn_values_and_chooses_as_its_copy() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    options: dict[str, Any] = {"net_arch": [16, 16]}
+    model = sb3.DQN("MlpPolicy", "Acrobot-v1", seed=0, learning_starts=10, buffer_size=50, policy_kwargs=options)
+    model.learn(16)
+    model.save("model.zip")
+    teacher = load_teacher("model.zip")
+    states = np.random.default_rng(2).normal(size=(32, 6)).astype(np.float32)
+    np.testing.assert_array_equal(teacher.act(states).argmax(axis=1), model.predict(states, deterministic=True)[0])
+    with torch.no_grad():
+        values = model.q_net(torch.from_numpy(states)).numpy()
+    for number, row in enumerate(np.eye(3)):
+        np.testing.assert_allclose(teacher.value(states, np.tile(row, (32, 1))), values[:, number], atol=1e-6)
+    assert (teacher.details["algorithm"], teacher.details["steps"]) == ("dqn", 16)
+    assert load_teacher(teacher.save("ours")).sha256 == teacher.sha256
+    ends, recipe = np.arange(32) == 31, Recipe("x", "pbc", 4)
+    arrays = {"observations": states, "actions": np.arange(32) % 3, "action_count": 3, "rewards": np.zeros(32)}
+    data = load_offline_data({**arrays, "terminations": ends, "truncations": ~ends & ends})
+    for confidence, expected in ((None, 0.9), (0.6, 0.6)):
+        planned = plan_teacher(replace(recipe, teacher=TeacherRecipe("model.zip", confidence=confidence)), data)
+        assert isinstance(planned, FrozenTeacher)
+        assert planned.act(states).max(axis=1).mean() == pytest.approx(expected, abs=0.01)
+    with pytest.raises(SettingError, match="are discrete and have no bounds"):
+        load_teacher("model.zip", action_bounds=(0, 1))
 
 
 class Hostile:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import minari
 import numpy as np
 import pytest
-from conftest import make_pairs
+from conftest import make_discrete, make_pairs
 from hub_server import Files, HubServer
 
 import minari_obd
@@ -29,13 +29,21 @@ def bits(pairs: minari_obd.DistilledDataset) -> bytes:
     return pairs.observations.tobytes() + pairs.actions.tobytes()
 
 
-@pytest.mark.parametrize("use_lfs", [False, True], ids=["regular", "lfs"])
+@pytest.mark.parametrize(
+    ("use_lfs", "make"),
+    [(False, make_pairs), (True, make_pairs), (False, make_discrete)],
+    ids=["regular", "lfs", "discrete"],
+)
 def test_three_clients_read_the_bits_that_were_pushed(
-    use_lfs: bool, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    use_lfs: bool,
+    make: Callable[[], minari_obd.DistilledDataset],
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     datasets = pytest.importorskip("datasets")
     hub.use_lfs = use_lfs
-    pairs = make_pairs()
+    pairs = make()
     address = pairs.push_to_hub(REPO, token="hf_secret")
     assert address == f"{hub.url}/datasets/{REPO}/commit/{hub.commits(REPO)[-1]}"
     assert len(hub.commits(REPO)) == 2  # made empty, then one commit with everything
@@ -47,6 +55,7 @@ def test_three_clients_read_the_bits_that_were_pushed(
     assert bits(ours) == bits(pairs)
     assert ours.origin == f"{REPO}@{hub.commits(REPO)[-1]}"
     assert ours.provenance == pairs.provenance
+    assert ours.first_action == pairs.first_action
 
     rows = datasets.load_dataset(REPO, split="train", cache_dir=str(tmp_path / "datasets")).with_format("numpy")[:]
     assert rows["observation"].tobytes() + rows["action"].tobytes() == bits(pairs)
@@ -56,6 +65,9 @@ def test_three_clients_read_the_bits_that_were_pushed(
     episodes = list(theirs)
     states = np.stack([episode.observations[0] for episode in episodes])
     actions = np.concatenate([episode.actions for episode in episodes])
+    if pairs.first_action is not None:  # Minari's actions are the likeliest ones
+        np.testing.assert_array_equal(actions, pairs.first_action + pairs.actions.argmax(axis=1))
+        actions = np.concatenate([episode.infos["probabilities"][:1] for episode in episodes])
     assert states.tobytes() + actions.tobytes() == bits(pairs)
     assert list(minari.list_remote_datasets()) == ["obd-test/pairs-v0"]
 

@@ -55,6 +55,7 @@ ONLY_IN = {
     },
     "tyro": {"cli.application", "cli.arguments"},
     "ray": {"experiments.ray"},
+    "gymnasium_robotics": {"environments.making"},
     "stable_baselines3": {"finetuning.learner", "finetuning.networks"},
 }
 

@@ -123,6 +123,7 @@ def _application(recipe: Any) -> tyro.extras.SubcommandApp:
     app.command(later(experiments.report))
     app.command(later(experiments.demo))
     app.command(later(datasets.collect))
+    app.command(name="import")(later(datasets.import_dataset))
     app.command(name="list")(later(datasets.list_choices))
     return app
 

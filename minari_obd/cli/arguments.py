@@ -1,14 +1,14 @@
 """Arguments: the types that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.recipe import Recipe
 
-__all__ = ["File", "FinetuningSettings", "Name", "Names", "Optional", "Settings"]
+__all__ = ["File", "FinetuningSettings", "Library", "Name", "Names", "Optional", "Settings"]
 
 Name = tyro.conf.Positional[str]
 """An argument without a dash: what a dataset, a policy or a repository is called."""
@@ -21,6 +21,9 @@ Optional = tyro.conf.Positional[str | None]
 
 File = tyro.conf.Positional[Path]
 """An argument without a dash: a file or a folder."""
+
+Library = tyro.conf.Positional[Literal["ogbench"]]
+"""Whose datasets can be imported."""
 
 Settings = Annotated[Recipe, tyro.conf.arg(name="")]
 """A recipe, each of whose fields is an option."""

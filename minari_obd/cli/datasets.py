@@ -5,11 +5,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from minari_obd.cli.arguments import File, Name, Optional, Settings
+from minari_obd.cli.arguments import File, Library, Name, Optional, Settings
 from minari_obd.errors import SettingError
 from minari_obd.support.tracking import TrackerName
 
-__all__ = ["collect", "distill", "list_choices", "load", "push", "run", "verify"]
+__all__ = ["collect", "distill", "import_dataset", "list_choices", "load", "push", "run", "verify"]
 
 
 def distill(
@@ -182,6 +182,31 @@ def collect(
             author_email=author_email,
         )
     print(f"Next: minari-obd distill {dataset_id}")
+
+
+def import_dataset(
+    library: Library, ref: Name, id: str | None = None, env: str | None = None, license: str | None = None
+) -> None:
+    """Make a Minari dataset of another library's offline dataset.
+
+    Args:
+        library: Whose it is: `ogbench`.
+        ref: An npz file, or the name of a dataset that OGBench has downloaded.
+        id: Minari id to make; `ogbench/NAME-vN` if not given.
+        env: Plain Gymnasium id to evaluate in.
+        license: The Hub's id of the licence, such as `cc-by-4.0`.
+    """
+    from minari_obd.sources.ogbench import import_ogbench
+    from minari_obd.storage.minari_datasets import open_local_dataset
+
+    made = import_ogbench(ref, id, env=env, license=license)
+    stored = open_local_dataset(made)
+    print(f"Made {made}: {int(stored.total_steps):,} steps in {int(stored.total_episodes):,} episodes")
+    if stored.storage.metadata["has_rewards"]:
+        print(f"Next: minari-obd distill {made}")
+    else:
+        print("It has no rewards, so only methods without a teacher's values mean anything.")
+        print(f"Next: minari-obd distill {made} --method dbc")
 
 
 def list_choices() -> None:

@@ -59,7 +59,9 @@ class Result:
         scored = all(row.report.reference is not None for row in self.rows)
         table = Table(box=SIMPLE_HEAD, title=f"{self.dataset.provenance.source} in {self.dataset.env_id}")
         table.add_column("cloned from")
-        for title in ("pairs", "score" if scored else "return", "95% interval", "runs", "made in", "cloned in"):
+        titles = ["pairs", "score" if scored else "return", "95% interval", "runs", "made in", "cloned in"]
+        says = any(row.report.success is not None for row in self.rows)
+        for title in [*titles[:3], *(["success"] if says else []), *titles[3:]]:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             estimate = row.report.score if scored else row.report.mean_return
@@ -69,6 +71,7 @@ class Result:
                 "-" if row.pairs is None else f"{row.pairs:,}",
                 f"{estimate.mean:.1f}",
                 f"{estimate.low:.1f} - {estimate.high:.1f}",
+                *([f"{row.report.success.mean:.1f}%" if row.report.success else "-"] if says else []),
                 f"{students}x{episodes}",
                 "-" if row.made == 0 else f"{row.made:.0f} s",
                 "-" if row.cloned == 0 else f"{row.cloned:.1f} s",

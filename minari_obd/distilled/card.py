@@ -253,6 +253,7 @@ def _results(dataset: Contents) -> str:
     pairs = f"**{len(dataset)} {dataset.provenance.method} pairs**"
     lines = (*report.comparisons, Comparison.of(pairs, len(dataset), report))
     is_scored, rows = all(line.score is not None for line in lines), []
+    has_success = any(line.success is not None for line in lines)
     for line in lines:
         value = line.score if is_scored and line.score is not None else line.mean_return
         rows.append(
@@ -261,11 +262,13 @@ def _results(dataset: Contents) -> str:
                 "-" if line.pairs is None else f"{line.pairs:,}",
                 f"{value.mean:.1f}",
                 f"{value.low:.1f} - {value.high:.1f}",
+                *([f"{line.success.mean:.1f}" if line.success else "-"] if has_success else []),
                 f"{line.students} x {line.episodes}",
             ]
         )
     unit = "normalised score" if is_scored else "return"
-    table = markdown_table(["cloned from", "pairs", unit, "95% interval", "students x episodes"], rows)
+    titles = ["cloned from", "pairs", unit, "95% interval", *(["success, %"] if has_success else [])]
+    table = markdown_table([*titles, "students x episodes"], rows)
     return f"""
 ## Results
 

@@ -38,13 +38,8 @@ FORMAT_VERSION = 4
 
 MOST_PAIRS = 1_000_000
 
-
 _LATE = ("plugins", "source_changed_settings")  # of the provenance, since format 3
-
-
 _MOST_BYTES = 16 * 2**20
-
-
 _MOST_RETURN = 1e100
 """Sums and squares of larger returns, or scores, are not finite."""
 
@@ -103,8 +98,9 @@ class Metadata:
         """Describe a dataset."""
         is_late = any(getattr(dataset.provenance, name) for name in _LATE)
         quantiles = dataset.source_quantiles
+        is_newest = dataset.is_discrete or getattr(dataset.evaluation, "successes", None) is not None
         return cls(
-            format=4 if dataset.is_discrete else 3 if dataset.observation_fields or is_late else 2,
+            format=4 if is_newest else 3 if dataset.observation_fields or is_late else 2,
             size=len(dataset),
             observation_mean=dataset.normaliser.mean.tolist(),  # float32 as Python floats: JSON keeps every bit
             observation_scale=dataset.normaliser.scale.tolist(),
@@ -204,6 +200,8 @@ class StatedEvaluation:
     protocol: StudentProtocol | None = None
     ensemble: int = 1
     comparisons: list[Comparison] = field(default_factory=list)
+    success: Estimate | None = None
+    successes: list[list[bool]] | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -240,7 +238,7 @@ def parse_evaluation(values: Any, origin: str) -> EvaluationReport:
     parse_stated_evaluation(values, origin)
     try:
         report = EvaluationReport.from_json(values)
-    except ValueError as error:  # rows of different lengths, or none
+    except (ValueError, DataError) as error:  # rows of different lengths, or none
         raise FormatError(f"'{origin}' is damaged at returns: {error}") from error
     with np.errstate(all="ignore"):
         numbers = report.returns if report.reference is None else np.stack([report.returns, report.scores])

@@ -35,6 +35,9 @@ class Episodes(NamedTuple):
     """Undiscounted returns, shape (B,), float64."""
     lengths: np.ndarray
     """Environment steps, shape (B,)."""
+    successes: np.ndarray
+    """1 where the environment's infos said ``success`` or ``is_success`` at any step, 0 where they said that it was
+    not, NaN where they say neither; shape (B,), float64."""
 
 
 BatchPolicy = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -69,6 +72,7 @@ def run_episodes(
     flatten, taken = _flattener(environments[0]), _taken(environments[0].action_space)
     observations = [flatten(env.reset(seed=int(seed))[0]) for env, seed in zip(environments, seeds, strict=True)]
     returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
+    successes = np.full(len(environments), np.nan)
     running = list(range(len(environments)))
     while len(running):
         rows = np.stack([observations[i] for i in running])
@@ -84,17 +88,26 @@ def run_episodes(
         actions = policy(rows, np.asarray(running))
         still = []
         for i, action in zip(running, actions, strict=True):
-            following, reward, terminated, truncated, _ = environments[i].step(taken(action))
+            following, reward, terminated, truncated, info = environments[i].step(taken(action))
             following = flatten(following)
             returns[i] += float(reward)
             lengths[i] += 1
+            successes[i] = np.fmax(successes[i], _success(info))
             if record is not None:
                 record(i, Step(observations[i], action, float(reward), terminated, truncated, following))
             observations[i] = following
             if not (terminated or truncated):
                 still.append(i)
         running = [] if is_enough is not None and is_enough() else still
-    return Episodes(returns, lengths)
+    return Episodes(returns, lengths, successes)
+
+
+def _success(info: Any) -> float:
+    """Whether a step's info says that the task is done; NaN if it does not say."""
+    for name in ("success", "is_success"):
+        if isinstance(said := info.get(name), bool | int | float | np.bool_ | np.number):
+            return float(bool(said))
+    return np.nan
 
 
 def _taken(space: gym.Space) -> Callable[[np.ndarray], Any]:

@@ -1,16 +1,30 @@
 """Making environments, from plain registered ids only."""
 
+import contextlib
+import io
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError, did_you_mean
+from minari_obd.support.libraries import check_installed
 
-__all__ = ["check_environment", "check_environment_id", "check_sizes", "is_flat", "make_environment"]
+__all__ = [
+    "check_environment",
+    "check_environment_id",
+    "check_no_images",
+    "check_sizes",
+    "is_flat",
+    "is_registered",
+    "make_environment",
+]
 
+_ROBOTICS = ("PointMaze_", "AntMaze_", "AdroitHand", "FrankaKitchen-", "Fetch", "HandReach", "HandManipulate")
+"""What the ids of Gymnasium-Robotics' environments begin with: of all libraries, it alone is imported for an id."""
 _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}")
 
 
@@ -22,16 +36,32 @@ def check_environment_id(env_id: str) -> str:
 
     Raises:
         NotFoundError: the id is malformed or not registered.
+        MissingExtraError: as :func:`is_registered`.
     """
     if not isinstance(env_id, str) or not _PLAIN_ID.fullmatch(env_id):
         raise NotFoundError(f"{env_id!r} is not a plain environment id such as 'Hopper-v5'.")
-    if env_id not in gym.registry:
+    if not is_registered(env_id):
         raise NotFoundError(
             f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it "
             "(--import MODULE on the command line), or "
             + did_you_mean(env_id, [name for name in gym.registry if name[:3].lower() == env_id[:3].lower()])
         )
     return env_id
+
+
+def is_registered(env_id: str) -> bool:
+    """Whether Gymnasium knows an environment; those of Gymnasium-Robotics are registered where it is installed.
+
+    Raises:
+        MissingExtraError: it is one of Gymnasium-Robotics', which is not installed.
+    """
+    if env_id not in gym.registry and env_id.startswith(_ROBOTICS):
+        check_installed("gymnasium_robotics", "robotics")
+        with contextlib.redirect_stderr(io.StringIO()):  # its notice about the rewards of Adroit
+            import gymnasium_robotics
+
+            gym.register_envs(gymnasium_robotics)
+    return env_id in gym.registry
 
 
 def make_environment(env_id: str, *, picture_size: int | None = None, renders: bool = False) -> gym.Env:
@@ -45,7 +75,7 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
     Raises:
         NotFoundError: the id is malformed or not registered.
         MinariObdError: its constructor fails.
-        DataError: its actions are neither continuous vectors nor single discrete ones.
+        DataError: its actions are neither continuous vectors nor single discrete ones, or its observations images.
     """
     check_environment_id(env_id)
     _quieten_mujoco()
@@ -54,6 +84,7 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
         environment = gym.make(env_id, **size, **({"render_mode": "rgb_array"} if renders or size else {}))
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
+    check_no_images(environment.observation_space, env_id)
     space = environment.action_space
     is_vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and np.dtype(space.dtype).kind == "f"
     if not (is_vector or isinstance(space, gym.spaces.Discrete)):
@@ -62,6 +93,24 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
             "Discrete."
         )
     return environment
+
+
+def check_no_images(space: gym.Space, name: str) -> None:
+    """Refuse observations that are, or hold, images: bytes with two axes of 32 or more.
+
+    Small grids of numbers, such as MiniGrid's 7 x 7 x 3, are flattened as other arrays are.
+
+    Raises:
+        DataError: there is an image among them.
+    """
+    parts = space.spaces if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple) else ()
+    for part in parts.values() if isinstance(parts, Mapping) else parts:
+        check_no_images(part, name)
+    if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and sum(n >= 32 for n in space.shape) > 1:
+        raise DataError(
+            f"'{name}' has images of shape {space.shape} as observations, and students here are networks for vectors; "
+            "use data whose observations are vectors, such as an encoder's features of these images."
+        )
 
 
 def check_environment(env_id: str | None, sizes: tuple[int, int], of: str) -> None:

@@ -182,7 +182,7 @@ def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connectio
             numbers = (int.from_bytes(word, "little") for word in iter(lambda: os.read(queue, 4), b""))
             for number, episodes in _run(env_id, batches, numbers):
                 results.send_bytes(json.dumps({"batch": number}).encode())
-                results.send_bytes(np.stack([episodes.returns, episodes.lengths.astype(np.float64)]).tobytes())
+                results.send_bytes(np.stack(episodes, dtype=np.float64).tobytes())
     except Exception as error:  # environments and policies may raise anything; the parent raises it by name
         results.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
     signal.pause()  # until the parent kills it: exiting here would look like a failure
@@ -193,10 +193,10 @@ def _receive(connection: Connection, env_id: str) -> tuple[int, Episodes]:
         said = json.loads(connection.recv_bytes())
         if "error" in said:
             raise MinariObdError(f"Running episodes in '{env_id}' failed: {said['error']}.")
-        values = np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(2, -1)
+        values = np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(3, -1)
     except (EOFError, OSError) as error:
         raise MinariObdError(
             f"A process that ran episodes in '{env_id}' ended before they did, perhaps because memory ran out; "
             "try again with workers=1."
         ) from error
-    return said["batch"], Episodes(values[0].copy(), values[1].astype(np.int64))
+    return said["batch"], Episodes(values[0].copy(), values[1].astype(np.int64), values[2].copy())

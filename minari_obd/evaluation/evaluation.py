@@ -96,9 +96,9 @@ def evaluate(
         workers = 1
     with progress_bar(judged.count * episodes, "evaluating", unit="episode", show=progress) as bar:
         found = roll_out(env_id, batches, workers=workers, progress=bar.update)
-    returns, lengths = np.zeros((judged.count, episodes)), np.zeros((judged.count, episodes), dtype=np.int64)
+    returns, lengths, successes = (np.zeros((judged.count, episodes)) for _ in range(3))
     for part, each in zip(parts, found, strict=True):
-        returns[part], lengths[part] = (values.reshape(returns[part].shape) for values in each)
+        returns[part], lengths[part], successes[part] = (values.reshape(returns[part].shape) for values in each)
     seconds = time.perf_counter() - started
     if not np.isfinite(returns).all():
         raise DataError(f"'{env_id}' returned rewards that are not finite, so there is no mean; check the environment.")
@@ -117,6 +117,7 @@ def evaluate(
         environment_steps=int(lengths.sum()),
         protocol=judged.protocol,
         ensemble=judged.ensemble,
+        successes=None if np.isnan(successes).any() else successes > 0,
     )
 
 

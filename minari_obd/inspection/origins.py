@@ -10,7 +10,6 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import has_local_dataset
 from minari_obd.teachers.frozen import FrozenTeacher
-from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.training import TeacherRun
 
@@ -68,7 +67,8 @@ def cached_teacher(dataset: DistilledDataset, data: OfflineData) -> FrozenTeache
     if isinstance(planned, FrozenTeacher):
         return if_its_own(dataset, planned)
     assert isinstance(planned, TeacherRun)  # of a name that is an algorithm's
-    return if_its_own(dataset, load_teacher(planned.cache_folder)) if planned.is_cached else None
+    kept = planned.cached()
+    return None if kept is None else if_its_own(dataset, kept)
 
 
 def if_its_own(dataset: DistilledDataset, teacher: FrozenTeacher) -> FrozenTeacher | None:

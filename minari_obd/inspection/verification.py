@@ -264,10 +264,9 @@ def _check_stated(stated: StatedEvaluation, report: EvaluationReport) -> None:
         raise _Skipped(f"{stated.students} x {stated.episodes} episodes are claimed, too many to check")
     if report.returns.shape != (stated.students, stated.episodes):
         raise _Failed("the report has not as many returns as it claims students x episodes")
-    derived = {"return": report.mean_return, "score": None if report.reference is None else report.score}
-    claims = {"return": stated.mean_return, "score": stated.score}
-    for name, found in derived.items():
-        claim = claims[name]
+    derived = report.mean_return, None if report.reference is None else report.score, report.success
+    claims = stated.mean_return, stated.score, stated.success
+    for name, found, claim in zip(("return", "score", "success"), derived, claims, strict=True):
         if (found is None) != (claim is None) or (found and claim and not _close(astuple(found), astuple(claim))):
             raise _Failed(f"the report's {name} does not follow from its returns: {claim}, not {found}")
 

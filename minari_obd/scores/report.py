@@ -31,17 +31,20 @@ class Comparison:
     """Mean normalised score; None without reference scores."""
     mean_return: Annotated[Estimate, Field(alias="return")]
     """Called ``return`` in JSON."""
+    success: Estimate | None = None
+    """Episodes that succeeded, in percent; None where the environment does not say."""
 
     @classmethod
     def of(cls, name: str, pairs: int | None, report: "EvaluationReport") -> "Comparison":
         """Summarise a report."""
         students, episodes = report.returns.shape
         score = None if report.reference is None else report.score
-        return cls(name, pairs, students, episodes, score, report.mean_return)
+        return cls(name, pairs, students, episodes, score, report.mean_return, report.success)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return {"return" if name == "mean_return" else name: value for name, value in asdict(self).items()}
+        values = {"return" if name == "mean_return" else name: value for name, value in asdict(self).items()}
+        return values if self.success is not None else {k: v for k, v in values.items() if k != "success"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Comparison":
@@ -50,9 +53,9 @@ class Comparison:
         Raises:
             KeyError, TypeError: the values have another form.
         """
-        score = None if values["score"] is None else Estimate(**values["score"])
+        score, success = (None if values.get(k) is None else Estimate(**values[k]) for k in ("score", "success"))
         mean_return = Estimate(**values["return"])
-        return cls(values["name"], values["pairs"], values["students"], values["episodes"], score, mean_return)
+        return cls(values["name"], values["pairs"], values["students"], values["episodes"], score, mean_return, success)
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,20 @@ class EvaluationReport:
     """Students that acted together as one. Each row of returns belongs to one such ensemble."""
     comparisons: tuple[Comparison, ...] = ()
     """What else was evaluated in the same run, for the results table of a distilled dataset's card."""
+    successes: np.ndarray | None = None
+    """Whether each episode succeeded at any of its steps, shape (students, episodes), bool; None where the
+    environment's infos have neither ``success`` nor ``is_success``."""
 
     def __post_init__(self) -> None:
         if self.returns.ndim != 2 or self.returns.size == 0:
             raise DataError(
                 f"The returns of a report have shape {self.returns.shape}; expected (students, episodes), at least one "
                 "of each."
+            )
+        if self.successes is not None and (self.successes.shape, self.successes.dtype) != (self.returns.shape, bool):
+            raise DataError(
+                f"The successes of a report have shape {self.successes.shape} and type {self.successes.dtype}; "
+                f"expected {self.returns.shape} and bool, one for each return."
             )
 
     @property
@@ -124,6 +135,11 @@ class EvaluationReport:
         """Mean return and its 95% interval."""
         return estimate_mean(self.returns)
 
+    @cached_property
+    def success(self) -> Estimate | None:
+        """Episodes that succeeded, in percent, and the 95% interval; None where the environment does not say."""
+        return None if self.successes is None else estimate_mean(100.0 * self.successes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the whole report as JSON values, including every return."""
         students, episodes = self.returns.shape
@@ -143,7 +159,13 @@ class EvaluationReport:
             "protocol": None if self.protocol is None else asdict(self.protocol),
             "ensemble": self.ensemble,
             **({"comparisons": [line.to_json() for line in self.comparisons]} if self.comparisons else {}),
+            **self._successes_json(),
         }
+
+    def _successes_json(self) -> dict[str, Any]:
+        if self.successes is None or self.success is None:
+            return {}
+        return {"success": _estimate_json(self.success), "successes": self.successes.tolist()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EvaluationReport":
@@ -153,6 +175,7 @@ class EvaluationReport:
             KeyError, TypeError, ValueError: the values are not a report.
         """
         reference, protocol = values["reference_scores"], values.get("protocol")
+        successes = values.get("successes")
         return cls(
             returns=np.array(values["returns"], dtype=np.float64),
             env_id=values["env_id"],
@@ -164,6 +187,7 @@ class EvaluationReport:
             protocol=None if protocol is None else StudentProtocol(**protocol),
             ensemble=values.get("ensemble", 1),
             comparisons=tuple(map(Comparison.from_json, values.get("comparisons", ()))),
+            successes=None if successes is None else np.array(successes),
         )
 
     def to_markdown(self) -> str:
@@ -173,6 +197,7 @@ class EvaluationReport:
             **({} if self.reference is None else {"score": self.score}),
             f"interquartile mean of {'returns' if self.reference is None else 'scores'}": self.interquartile_mean,
             "return": self.mean_return,
+            **({} if self.success is None else {"success, %": self.success}),
         }
         cells = [[name, f"{row.mean:.1f}", f"{row.low:.1f} - {row.high:.1f}"] for name, row in rows.items()]
         head = f"{self.env_id}, {students} {self._judged} x {episodes} episodes, seed {self.seed}"
@@ -181,6 +206,7 @@ class EvaluationReport:
     def __repr__(self) -> str:
         students, episodes = self.returns.shape
         what = f"score {self.score}" if self.reference is not None else f"return {self.mean_return}"
+        what += "" if self.success is None else f", success {self.success} %"
         size = f"{students} {self._judged} x {episodes} episodes"
         return f"EvaluationReport({what}, {size} in {self.env_id}, seed {self.seed})"
 

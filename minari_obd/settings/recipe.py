@@ -34,7 +34,8 @@ class Recipe:
     """Everything that decides a run's result."""
 
     source: str
-    """Offline dataset: a Minari id (`minari-obd list` shows the available ones) or a D4RL-style HDF5 file."""
+    """Offline dataset: a Minari id (`minari-obd list` shows the available ones) or the path of a D4RL-style HDF5 file
+    or an OGBench npz file."""
     method: str = "vgd"
     """`random`, `kmeans`, `dbc`, `pbc`, `av_pbc`, `sdw`, `opw` or `vgd`."""
     size: int = 256
@@ -70,7 +71,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """A name for the result's folder: source, method, size and seed."""
-        source = Path(self.source).stem if self.source.lower().endswith((".hdf5", ".h5")) else self.source
+        source = Path(self.source).stem if self.source.lower().endswith((".hdf5", ".h5", ".npz")) else self.source
         source = source.replace("/", "-").strip("-.") or "data"  # a folder that begins with a dot is hidden
         return f"{source}-{self.method}-{self.size}-seed-{self.seed}"
 
@@ -109,7 +110,7 @@ class Recipe:
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
         late = {"distillation": ("objective", "gap_share"), "student_states": tuple(settings["student_states"])}
-        late["evaluation"] = ("env",)
+        late |= {"evaluation": ("env",), "teacher": ("confidence",)}
         for section, names in late.items():
             default = asdict(getattr(Recipe(self.source), section))
             for name in names:

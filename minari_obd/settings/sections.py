@@ -36,6 +36,10 @@ class TeacherRecipe:
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
     large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
+    confidence: float | None = None
+    """Of discrete actions: the likeliest action's probability, in the mean over the data's states, from which the
+    temperature of the teacher's soft labels follows. If not given, the teacher's own; 0.9 if it is trained here or has
+    none."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -44,6 +48,8 @@ class TeacherRecipe:
         check_positive("teacher", steps=self.steps)
         if not 0.0 <= self.average <= 1.0:
             raise SettingError(f"teacher.average is {self.average}; it must be from 0 to 1.")
+        if self.confidence is not None and not 0.0 < self.confidence < 1.0:
+            raise SettingError(f"teacher.confidence is {self.confidence}; it must be above 0 and below 1.")
 
 
 @dataclass(frozen=True)

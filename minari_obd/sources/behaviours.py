@@ -12,12 +12,12 @@ import gymnasium as gym
 import numpy as np
 from safetensors.numpy import load as load_safetensors
 
-from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 from minari_obd.sources.scaling import ActionScale
-from minari_obd.storage.torch_files import read_stable_baselines3
 from minari_obd.support.modules import import_from_path
 
 __all__ = [
+    "ACTIVATIONS",
     "Behaviour",
     "CallableBehaviour",
     "CategoricalMLP",
@@ -27,7 +27,6 @@ __all__ = [
     "bundled_names",
     "import_policy",
     "load_bundled",
-    "load_stable_baselines3",
 ]
 
 _BUNDLED = ("acrobot", "cartpole", "halfcheetah", "hopper", "walker2d")
@@ -68,10 +67,15 @@ class CallableBehaviour:
 
 @dataclass(frozen=True)
 class CategoricalMLP:
-    """A policy for discrete actions on a tanh network, in NumPy: p(a | s) = softmax(logits(s)), of which it samples."""
+    """A policy for discrete actions on a network, in NumPy: p(a | s) = softmax(logits(s)), of which it samples."""
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
     """Weight (in, out) and bias (out,) of every layer; the last gives a logit for each action."""
+    activation: Callable[[np.ndarray], np.ndarray] = np.tanh
+    is_greedy: bool = False
+    """Whether it takes the likeliest action, as DQN does, and does not sample."""
+    first: int = 0
+    """Number of the first action."""
 
     @property
     def inputs(self) -> int:
@@ -84,13 +88,14 @@ class CategoricalMLP:
         return self.layers[-1][1].size
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Sample numbers of actions, from 0 up, shape (B,)."""
+        """Sample numbers of actions, shape (B,)."""
         features = observations.astype(np.float32)
         for weight, bias in self.layers[:-1]:
-            features = np.tanh(features @ weight + bias)
+            features = self.activation(features @ weight + bias)
         logits = features @ self.layers[-1][0] + self.layers[-1][1]
-        noise = np.stack([rng.gumbel(size=self.outputs) for rng in generators])
-        return np.argmax(logits + noise, axis=1)
+        if not self.is_greedy:
+            logits = logits + np.stack([rng.gumbel(size=self.outputs) for rng in generators])
+        return self.first + np.argmax(logits, axis=1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,8 @@ def _elu(x: np.ndarray) -> np.ndarray:
     return np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0)))
 
 
-_ACTIVATIONS = {"relu": _relu, "tanh": np.tanh, "elu": _elu}
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": _relu, "tanh": np.tanh, "elu": _elu}
+"""By the names that Stable-Baselines3 prints, in lower case."""
 
 
 def _bundled_file(environment: str) -> bytes:
@@ -225,41 +231,3 @@ def import_policy(name: str) -> Any:
     if not hasattr(found, attribute):
         raise SettingError(f"The policy '{name}' cannot be imported: '{module}' has no '{attribute}'.")
     return getattr(found, attribute)
-
-
-def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> GaussianMLP:
-    """Read the actor of a Stable-Baselines3 zip: SAC, TD3, DDPG, PPO or A2C with an MlpPolicy. Nothing is unpickled.
-
-    It acts on raw observations. A model that was trained under ``VecNormalize`` expects others, so wrap that one in a
-    callable.
-
-    Raises:
-        SettingError: actions are discrete.
-        FormatError: the file is not such a zip, or has another kind of network.
-    """
-    if not isinstance(action_space, gym.spaces.Box):
-        raise SettingError(f"'{path}' is read for continuous actions alone; give its policy as a callable.")
-    file = read_stable_baselines3(path)
-    state = file.weights
-
-    def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        names = [k.removesuffix(".weight") for k in state if k.startswith(prefix) and k.endswith(".weight")]
-        return [(state[f"{n}.weight"].numpy().T, state[f"{n}.bias"].numpy()) for n in names]
-
-    is_sac, is_td3 = "actor.latent_pi.0.weight" in state, "actor.mu.0.weight" in state  # TD3's form is DDPG's, too
-    is_ppo = "action_net.weight" in state and "log_std" in state  # and A2C's
-    if not (is_sac or is_td3 or is_ppo) or any("shared_net" in name for name in state):
-        raise FormatError(f"'{path}' holds no actor that can be read; use an MlpPolicy of SAC, TD3, DDPG, PPO or A2C.")
-    file.check_plain(path)
-    name = file.activation("tanh" if is_ppo else "relu")
-    if name not in _ACTIVATIONS:
-        raise FormatError(f"'{path}' has the activation {name[:100]}; only {', '.join(_ACTIVATIONS)} can be read.")
-    given: dict[str, Any] = {"low": action_space.low, "high": action_space.high, "activation": _ACTIVATIONS[name]}
-    if is_sac:
-        hidden = tuple(layers("actor.latent_pi."))
-        return GaussianMLP(hidden, layers("actor.mu")[0], layers("actor.log_std")[0], squashed=True, **given)
-    if is_td3:
-        stack = layers("actor.mu.")
-        return GaussianMLP(tuple(stack[:-1]), stack[-1], None, squashed=True, **given)
-    hidden = tuple(layers("mlp_extractor.policy_net."))
-    return GaussianMLP(hidden, layers("action_net")[0], state["log_std"].numpy(), squashed=False, **given)

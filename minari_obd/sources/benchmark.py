@@ -103,6 +103,14 @@ BENCHMARK: dict[str, BenchmarkDataset] = {
         *_environment_datasets("walker2d", "Walker2d-v5"),
         *_discrete_datasets("cartpole", "CartPole-v1"),
         *_discrete_datasets("acrobot", "Acrobot-v1"),
+        BenchmarkDataset(
+            "obd-bench/pointmaze/umaze-v0",
+            "PointMaze_UMaze-v3",
+            ("umaze-controller",),
+            "A controller with noise that steers to the goal from cell to cell in PointMaze_UMaze-v3, where episodes "
+            "go on at the goal.",
+            "waypoint controller",
+        ),
     )
 }
 """The datasets by id. An environment has the expert ones as soon as one of its bundled policies is an expert."""

@@ -21,10 +21,11 @@ from minari_obd.sources.behaviours import (
     RandomBehaviour,
     bundled_names,
     load_bundled,
-    load_stable_baselines3,
 )
 from minari_obd.sources.checking import CheckedBehaviour, check_behaviour
 from minari_obd.sources.fields import fields_of_space
+from minari_obd.sources.mazes import CONTROLLERS
+from minari_obd.sources.stable_baselines3 import load_stable_baselines3
 from minari_obd.storage.minari_datasets import (
     check_dataset_id,
     check_space,
@@ -69,7 +70,7 @@ class _Episode:
 
 
 def resolve_behaviour(policy: object, action_space: gym.Space) -> Behaviour:
-    """Make a behaviour from a bundled name, ``random``, the path of a zip, a callable or a Behaviour.
+    """Make a behaviour from a bundled name, ``random``, a controller's name, a zip's path, a callable or a Behaviour.
 
     Raises:
         NotFoundError: the name is neither bundled nor a file.
@@ -80,12 +81,14 @@ def resolve_behaviour(policy: object, action_space: gym.Space) -> Behaviour:
         return RandomBehaviour(action_space)
     if isinstance(policy, str) and policy in bundled_names():
         return load_bundled(policy)
+    if isinstance(policy, str) and policy in CONTROLLERS:
+        return CONTROLLERS[policy]
     if isinstance(policy, str | Path):
         if Path(policy).is_file():
             return load_stable_baselines3(policy, action_space)
         raise NotFoundError(
             f"There is no policy '{policy}', as a file or as a bundled name; "
-            + did_you_mean(str(policy), [*bundled_names(), "random"])
+            + did_you_mean(str(policy), [*bundled_names(), *CONTROLLERS, "random"])
         )
     if hasattr(policy, "act"):
         return policy  # pyright: ignore[reportReturnType]  # structural: Behaviour is a protocol

@@ -1,5 +1,6 @@
 """Reader of Minari datasets."""
 
+import contextlib
 import json
 import sys
 import warnings
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.environments.making import check_no_images, is_registered
+from minari_obd.errors import DataError, FormatError, MissingExtraError, NotFoundError, SettingError, did_you_mean
 from minari_obd.sources.arrays import ROWS, action_bounds, check_continuous, find_reference
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.data import OfflineData
@@ -98,6 +100,7 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
     is_discrete = isinstance(action_space, gym.spaces.Discrete)
     if not is_discrete:
         check_continuous(dataset_id, action_space.dtype or np.dtype(np.float32))
+    check_no_images(observation_space, dataset_id)
     if not observation_space.is_np_flattenable:
         raise DataError(
             f"The observations of '{dataset_id}' cannot be flattened to vectors; their space is {observation_space}."
@@ -167,6 +170,8 @@ def _fields(space: gym.Space, metadata: Mapping[str, Any]) -> tuple[ObservationF
 def _changed_settings(dataset: "MinariDataset") -> tuple[str, ...]:
     """Return the names of the settings in which the environment differs from the registered one, and warn of them."""
     spec = dataset.env_spec
+    with contextlib.suppress(MissingExtraError):  # then nothing can be evaluated in it anyway
+        is_registered(spec.id if spec is not None else "")
     known = None if spec is None else gym.registry.get(spec.id)
     if spec is None or known is None or spec.entry_point is None:  # without entry point, the id alone was stored
         return ()

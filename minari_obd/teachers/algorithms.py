@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from minari_obd.errors import SettingError, did_you_mean
+from minari_obd.registry import TEACHERS
 from minari_obd.support.libraries import import_d3rlpy
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "REBRAC",
     "TD3_BC",
     "Algorithm",
+    "check_kind",
     "check_options",
     "target_rate",
 ]
@@ -108,6 +110,32 @@ def target_rate(updates: int, gamma: float = GAMMA) -> float:
     """
     slowest, fastest = _TARGET_RATES
     return min(max(round(4.0 / (updates * max(1.0 - gamma, 1e-6)), 6), slowest), fastest)
+
+
+def check_kind(
+    algorithm: Algorithm, is_discrete: bool, dataset_id: str, average: float, confidence: float | None
+) -> None:
+    """Make sure that an algorithm, and the settings that only one kind of actions has, are for the data's actions.
+
+    Raises:
+        SettingError: they are not.
+    """
+    if algorithm.is_discrete != is_discrete:
+        mine, theirs = ("discrete", "continuous")[:: 1 if algorithm.is_discrete else -1]
+        known = [(name, TEACHERS.get(name)) for name in TEACHERS.builtin]
+        names = " or ".join(f"'{name}'" for name, found in known if found.is_discrete == is_discrete)
+        raise SettingError(
+            f"The teacher '{algorithm.name}' is for {mine} actions, and those of '{dataset_id}' are {theirs}; "
+            f"use {names}."
+        )
+    if is_discrete and average:
+        raise SettingError(
+            f"teacher.average is {average}, but '{algorithm.name}' has no actor to average; set it to 0."
+        )
+    if not is_discrete and confidence is not None:
+        raise SettingError(
+            f"teacher.confidence is {confidence}, but the actions of '{dataset_id}' are continuous; leave it out."
+        )
 
 
 def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:

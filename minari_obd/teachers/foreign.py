@@ -13,6 +13,7 @@ from torch import Tensor
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.torch_files import StableBaselines3Zip, load_weights, read_stable_baselines3
+from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import ACTIVATIONS, Layers
 
@@ -87,17 +88,20 @@ def read_corl(path: Path, settings: ForeignSettings) -> FrozenTeacher:
 
 
 def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
-    """Read a zip of Stable-Baselines3's SAC, TD3 or DDPG with an MlpPolicy on flat observations.
+    """Read a zip of Stable-Baselines3's SAC, TD3, DDPG or DQN with an MlpPolicy on flat observations.
 
     The value is the least of the critics. Bounds of actions and activation are those that the zip's settings print
     beside their pickles, unless they are given. Observations are not normalised unless a normaliser is given, which
-    is needed after training under ``VecNormalize``.
+    is needed after training under ``VecNormalize``. DQN's actions are discrete, with a temperature of 1 until a run, or
+    :meth:`FrozenTeacher.with_confidence`, finds one from data.
 
     Raises:
         FormatError: not such a zip, or other networks than those.
         SettingError: the settings do not print bounds or activation so that they can be read.
     """
     file = read_stable_baselines3(path)
+    if "q_net.q_net.0.weight" in file.weights:
+        return _read_dqn(file, path, settings)
     parts = {
         part: {name.removeprefix(f"{part}."): t for name, t in file.weights.items() if name.startswith(f"{part}.")}
         for part in ("actor", "critic")
@@ -105,7 +109,7 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     is_sac = "latent_pi.0.weight" in parts["actor"]
     count = len({name.split(".")[0] for name in parts["critic"]})
     if not count or (is_sac and "mu.weight" not in parts["actor"]):  # PPO and A2C value no actions; gSDE clips means
-        raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3 or DDPG, the only ones supported.")
+        raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3, DDPG or DQN, which can be read.")
     file.check_plain(path)
     if is_sac:
         actor = _stack(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
@@ -128,6 +132,25 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
         ),
         value_from="min",
         activation=settings.activation or _printed_activation(file, path),
+    )
+
+
+def _read_dqn(file: StableBaselines3Zip, path: Path, settings: ForeignSettings) -> FrozenTeacher:
+    file.check_plain(path)
+    if settings.action_bounds is not None:
+        raise SettingError(f"The actions of '{path}' are discrete and have no bounds; leave action_bounds out.")
+    state = {name: t for name, t in file.weights.items() if name.startswith("q_net.")}
+    critic = _stack(state, f"the critic in '{path}'", "q_net.q_net.")
+    count = len(critic[-1][1])
+    return FrozenTeacher(
+        actor=[],
+        critics=[critic],
+        normaliser=_normaliser(settings.normaliser or (0.0, 1.0), critic),
+        action_low=np.zeros(count),
+        action_high=np.ones(count),
+        details=_details("dqn", file.settings.get("num_timesteps"), "Stable-Baselines3", path),
+        activation=settings.activation or _printed_activation(file, path),
+        choice=Choice(1.0),
     )
 
 

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from minari_obd.sources.data import OfflineData
-from minari_obd.teachers.choice import Choice, fitted_temperature
+from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import layers_of
 
-__all__ = ["freeze"]
+__all__ = ["CONFIDENCE", "at_confidence", "freeze"]
 
-_CONFIDENCE = 0.9
+CONFIDENCE = 0.9
+"""Mean highest probability of a teacher of discrete actions, unless a recipe sets another."""
 _COMPARED = 256
 _LOOKED_AT = 4_096
 
@@ -36,12 +37,18 @@ def freeze(algo: Any, data: OfflineData, details: dict[str, Any]) -> FrozenTeach
     actor = [] if imitator is None else layers_of(imitator)
     choice = Choice(1.0, 0.0 if imitator is None else float(algo.config.action_flexibility))
     teacher = FrozenTeacher(actor, critics, data.normaliser, *bounds, details, choice=choice)
-    temperature = fitted_temperature(
-        teacher.allowed_values(data.observations[:: 1 + len(data) // _LOOKED_AT]), _CONFIDENCE
-    )
-    details = {**details, "temperature": temperature, "mean_highest_probability": _CONFIDENCE}
-    choice = Choice(temperature, choice.least)
-    return _compared(FrozenTeacher(actor, critics, data.normaliser, *bounds, details, choice=choice), algo, data)
+    return _compared(at_confidence(teacher, data, CONFIDENCE), algo, data)
+
+
+def at_confidence(teacher: FrozenTeacher, data: OfflineData, confidence: float | None) -> FrozenTeacher:
+    """Return the teacher with that mean highest probability over the data's states; as it is, if None.
+
+    Raises:
+        SettingError: as :meth:`FrozenTeacher.with_confidence`.
+    """
+    if confidence is None:
+        return teacher
+    return teacher.with_confidence(data.observations[:: 1 + len(data) // _LOOKED_AT], confidence)
 
 
 def _compared(teacher: FrozenTeacher, algo: Any, data: OfflineData) -> FrozenTeacher:

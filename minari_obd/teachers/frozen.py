@@ -7,16 +7,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from minari_obd.errors import FormatError
+from minari_obd.errors import FormatError, SettingError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import Holding, publish
 from minari_obd.storage.tensors import read_header, read_tensors, reading, write_tensors
 from minari_obd.support.licences import check_known_license
 from minari_obd.teachers.actor_critic import ActorCritic
 from minari_obd.teachers.card import TEACHER_FILE, algorithm_of, teacher_card
-from minari_obd.teachers.choice import Choice
+from minari_obd.teachers.choice import Choice, fitted_temperature
 from minari_obd.teachers.networks import Layers, has_norms, layers_below, named_tensors
 from minari_obd.teachers.protocol import Teacher
 
@@ -59,6 +60,27 @@ class FrozenTeacher(ActorCritic):
             return [tuple(part.half().float() for part in layer) for layer in layers]
 
         return replace(self, actor=rounded(self.actor), critics=[*map(rounded, self.critics)], origin=None)
+
+    def with_confidence(self, observations: np.ndarray, confidence: float) -> "FrozenTeacher":
+        """Return the teacher of discrete actions, of no ``origin``, at the temperature of a mean highest probability.
+
+        Args:
+            observations: what the mean is over, shape (B, S), raw units; a few thousand are enough.
+            confidence: the likeliest action's probability, above 1 / n and below 1.
+
+        Raises:
+            SettingError: actions are continuous, or no temperature gives such a probability.
+        """
+        if self.choice is None:
+            raise SettingError("The teacher's actions are continuous, so they have no probabilities; leave them as is.")
+        if not 1.0 / self.action_low.size < confidence < 1.0:
+            raise SettingError(
+                f"The likeliest of {self.action_low.size} actions cannot have a mean probability of {confidence}; give "
+                f"one above {1.0 / self.action_low.size:.3g} and below 1."
+            )
+        temperature = fitted_temperature(self.allowed_values(observations), confidence)
+        details = {**self.details, "temperature": temperature, "mean_highest_probability": confidence}
+        return replace(self, choice=Choice(temperature, self.choice.least), details=details, origin=None)
 
     def push_to_hub(
         self,

@@ -1,7 +1,7 @@
 """Obtaining a run's teacher: brought by the caller, loaded from where it is kept, bundled or trained."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 from minari_obd.registry import TEACHERS
@@ -11,6 +11,7 @@ from minari_obd.support.devices import choose_device
 from minari_obd.support.tracking import Track
 from minari_obd.teachers.algorithms import Algorithm
 from minari_obd.teachers.bundled import bundled_teacher
+from minari_obd.teachers.freezing import CONFIDENCE, at_confidence
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.plugins import PluginTraining
@@ -49,8 +50,9 @@ def plan_teacher(
     if given is None and settings.algorithm in TEACHERS.names():
         found = TEACHERS.get(settings.algorithm)
         if not isinstance(found, Algorithm):
+            _refuse_confidence(settings.confidence)
             return PluginTraining(settings.algorithm, found, data, settings.steps, recipe.seed, settings.options)
-        chosen = settings.options, settings.average, settings.precision
+        chosen = settings.options, settings.average, settings.precision, settings.confidence
         device = choose_device(recipe.device)
         return TeacherRun.of(data, settings.algorithm, settings.steps, recipe.seed, device, *chosen)
     if given is None and settings.algorithm == "bundled":
@@ -69,7 +71,21 @@ def plan_teacher(
                 f"The teacher's actions are {kinds[0]}, and those of '{data.dataset_id}' are {kinds[1]}; give a "
                 "teacher that was trained on such data."
             )
+        confidence = settings.confidence
+        if given.choice is not None and "temperature" not in given.details:  # DQN's, which knows none
+            confidence = confidence or CONFIDENCE
+        if confidence is not None:  # the recipe, which is kept, names both, so the origin stays
+            given = replace(at_confidence(given, data, confidence), origin=given.origin)
+    else:
+        _refuse_confidence(settings.confidence)
     return given
+
+
+def _refuse_confidence(confidence: float | None) -> None:
+    if confidence is not None:
+        raise SettingError(
+            f"teacher.confidence is {confidence}, but this teacher gives probabilities of its own; leave it out."
+        )
 
 
 def obtain_teacher(

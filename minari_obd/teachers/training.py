@@ -27,9 +27,9 @@ from minari_obd.support.precision import matmul_precision, product_precision
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.support.tracking import Track, TrackerName, tracking
-from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_options, target_rate
+from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_kind, check_options, target_rate
 from minari_obd.teachers.averaging import ActorAverage
-from minari_obd.teachers.freezing import freeze
+from minari_obd.teachers.freezing import at_confidence, freeze
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.training_state import (
@@ -61,6 +61,8 @@ class TeacherRun:
     average: float = 0.0
     precision: str = "float32"
     """Of the matrix products of its updates: ``float32``, ``bfloat16`` or ``tf32``."""
+    confidence: float | None = None
+    """Of discrete actions; no part of the training, which one cache serves for all."""
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class TeacherRun:
         options: Mapping[str, Any] | None = None,
         average: float = 0.0,
         precision: str = "auto",
+        confidence: float | None = None,
     ) -> "TeacherRun":
         """Look the algorithm up, fill in its own number of steps if none is given, and check the settings.
 
@@ -81,14 +84,7 @@ class TeacherRun:
         """
         found: Algorithm = TEACHERS.get(algorithm)
         check_installed("d3rlpy", "distill")
-        if found.is_discrete != data.is_discrete:
-            mine, theirs = ("discrete", "continuous")[:: 1 if found.is_discrete else -1]
-            raise SettingError(
-                f"The teacher '{algorithm}' is for {mine} actions, and those of '{data.dataset_id}' are {theirs}; "
-                f"use {_names(data.is_discrete)}."
-            )
-        if found.is_discrete and average:
-            raise SettingError(f"teacher.average is {average}, but '{algorithm}' has no actor to average; set it to 0.")
+        check_kind(found, data.is_discrete, data.dataset_id, average, confidence)
         if seed < 0 or (steps is not None and steps < 1):
             raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
         steps = found.steps if steps is None else steps
@@ -101,7 +97,7 @@ class TeacherRun:
         if not 0.0 <= average <= 1.0:
             raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
         precision = product_precision(found.precision if precision == "auto" else precision, device)
-        return cls(data, found, steps, seed, device, average, precision)
+        return cls(data, found, steps, seed, device, average, precision, confidence)
 
     @cached_property
     def cache_folder(self) -> Path:
@@ -113,6 +109,11 @@ class TeacherRun:
     def is_cached(self) -> bool:
         """Whether this very teacher has been trained before."""
         return (self.cache_folder / "teacher.safetensors").is_file()
+
+    def cached(self) -> FrozenTeacher | None:
+        """Return what an earlier call with the same data and settings trained, if it is there and undamaged."""
+        kept = read_kept(self.cache_folder / "teacher.safetensors", load_teacher)
+        return None if kept is None else at_confidence(kept, self.data, self.confidence)
 
     def _details(self) -> dict[str, Any]:
         return {
@@ -156,8 +157,7 @@ class TeacherRun:
         Raises:
             MinariObdError: the training diverged, or the cache cannot be written.
         """
-        cached = read_kept(self.cache_folder / "teacher.safetensors", load_teacher)
-        if cached is not None:
+        if (cached := self.cached()) is not None:
             return cached
         check_cache()
         with contained(self.seed, self.device):
@@ -175,7 +175,7 @@ class TeacherRun:
         write_text(self.cache_folder / "training.csv", log_text(record.log))
         teacher.save(self.cache_folder)
         self.checkpoint.unlink(missing_ok=True)
-        return teacher
+        return at_confidence(teacher, self.data, self.confidence)
 
     def _choose(self, algo: Any, average: ActorAverage) -> FrozenTeacher:
         """Freeze with both actors, and return the one whose loss on the data is less."""
@@ -252,9 +252,6 @@ class TeacherRun:
             yield TorchMiniBatch(**batch, intervals=ones, device=d3rlpy_device(device))
 
 
-def _names(is_discrete: bool) -> str:
-    known = [(name, TEACHERS.get(name)) for name in TEACHERS.builtin]
-    return " or ".join(f"'{name}'" for name, found in known if found.is_discrete == is_discrete)
 
 
 def train_teacher(
@@ -267,6 +264,7 @@ def train_teacher(
     options: Mapping[str, Any] | None = None,
     average: float = 0.0,
     precision: str = "auto",
+    confidence: float | None = None,
     progress: bool = True,
     track: TrackerName | Track | None = None,
 ) -> FrozenTeacher:
@@ -284,6 +282,8 @@ def train_teacher(
             weights. The average is kept if it lowers the actor's loss on a draw of the data, as ``details`` records.
         precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that do this
             for float32 matrices; ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` on such CPUs.
+        confidence: of discrete actions: the likeliest one's mean probability, which sets the temperature; 0.9 if not
+            given.
         progress: show a bar.
         track: who is told losses and the mean value, as for :func:`minari_obd.distill`.
 
@@ -294,6 +294,7 @@ def train_teacher(
             the other kind of actions.
         MinariObdError: the training diverged.
     """
-    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision)
+    chosen = options, average, precision, confidence
+    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), *chosen)
     with tracking(track, f"{data.dataset_id}-{algorithm}-seed-{seed}") as told:
         return run.train(progress=progress, track=told)
