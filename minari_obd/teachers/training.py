@@ -16,6 +16,7 @@ import torch
 
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
+from minari_obd.settings.checks import whole_number
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
 from minari_obd.storage.cache import check_cache, read_kept
@@ -86,9 +87,7 @@ class TeacherRun:
             )
         if found.is_discrete and average:
             raise SettingError(f"teacher.average is {average}, but '{algorithm}' has no actor to average; set it to 0.")
-        if seed < 0 or (steps is not None and steps < 1):
-            raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
-        steps = found.steps if steps is None else steps
+        seed, steps = whole_number("seed", seed, 0), whole_number("steps", found.steps if steps is None else steps, 1)
         given = {**found.options, **(options or {})}
         if options:
             check_options(found, options)
