@@ -55,8 +55,8 @@ class Arguments:
         check_installed("stable_baselines3", "finetune")
         if self.steps <= self.settings.warmup:
             raise SettingError(
-                f"{self.steps} steps and a warm-up of {self.settings.warmup}: the actor moves only after the warm-up, so "
-                "more steps than that are needed."
+                f"{self.steps} steps and a warm-up of {self.settings.warmup}: the actor moves only after the warm-up, "
+                "so more steps than that are needed."
             )
         if self.ds.is_discrete or self.bc_data.is_discrete:
             raise SettingError(
