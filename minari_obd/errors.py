@@ -65,4 +65,4 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     known = sorted(options)
     near = get_close_matches(name.lower(), (lowered := {each.lower(): each for each in known}), n=1, cutoff=0.6)
     guess = f"did you mean '{lowered[near[0]]}'? " if near else ""
-    return f"{guess}Known: {', '.join(known) if known else 'none'}."
+    return f"{guess}Known: {', '.join(known)}." if known else "none is known."

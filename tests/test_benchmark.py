@@ -112,7 +112,7 @@ def test_unknown_and_existing_ids_leave_nothing_behind(tmp_path: Path) -> None:
         collect("lab/x-v0", "CartPole-v1", "hopper-240000", steps=10, progress=False)
     with pytest.raises(SettingError, match="maps 11 observations to 3 actions, but 'HalfCheetah-v5' has 17 and 6"):
         collect("lab/x-v0", "HalfCheetah-v5", "hopper-240000", steps=10, progress=False)
-    with pytest.raises(SettingError, match="use at least one step per policy"):
+    with pytest.raises(SettingError, match="steps is 0; it must be at least 1"):
         collect("lab/x-v0", "Hopper-v5", "random", steps=0, progress=False)
     assert not (tmp_path / "minari").exists() or not list((tmp_path / "minari").rglob("*"))
     collect("lab/x-v0", "Hopper-v5", "random", steps=10, progress=False)

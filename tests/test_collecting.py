@@ -11,11 +11,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import minari_obd
+from minari_obd.cloning.cloning import clone
 from minari_obd.environments import episodes
 from minari_obd.environments.making import check_environment_id, make_environment
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
-from minari_obd.sources.behaviours import CategoricalMLP
+from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.sources.behaviours import CategoricalMLP, load_stable_baselines3
 from minari_obd.sources.benchmark import BENCHMARK, BenchmarkDataset
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
@@ -251,3 +254,110 @@ def test_a_folder_that_cannot_be_locked_keeps_nobody_waiting(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with alone(tmp_path / "file", "x", pytest.fail), alone(tmp_path / "file", "x", pytest.fail):
         pass
+
+
+class Odd(gym.Env):
+    """Answers every action alike, with what ``answers`` says in place of a plain step."""
+
+    observation_space, action_space = gym.spaces.Box(-9, 9, (3,)), gym.spaces.Box(-1, 1, (2,))
+
+    def __init__(self, **answers: Any) -> None:
+        self.answer = {"observation": np.zeros(3, np.float32), "reward": 1.0, "over": False, **answers}
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, Any, bool, dict]:
+        return self.answer["observation"], self.answer["reward"], self.answer["over"], False, {}
+
+
+@pytest.fixture
+def odd() -> Iterator[Callable[..., str]]:
+    def register(**answers: Any) -> str:
+        gym.register("Odd-v0", Odd, kwargs=answers, max_episode_steps=4, disable_env_checker=True)
+        return "Odd-v0"
+
+    yield register
+    del gym.registry["Odd-v0"]
+
+
+def visited(env_id: str) -> None:
+    visit(env_id, [0, 1], lambda rows: np.zeros((len(rows), 2)))
+
+
+def collected(env_id: str) -> None:
+    collect("lab/odd-v0", env_id, "random", steps=20, progress=False)
+
+
+def evaluated(env_id: str) -> None:
+    evaluate(lambda _: np.zeros(2), env=env_id, episodes=2, workers=1)
+
+
+def evaluated_elsewhere(env_id: str) -> None:
+    evaluate(lambda _: np.zeros(2), env=env_id, episodes=40, workers=2)
+
+
+@pytest.mark.parametrize("use", [visited, collected, evaluated, evaluated_elsewhere])
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"reward": None}, "reward 'None'; expected one number"),
+        ({"reward": "1"}, "reward '1'; expected one number"),
+        ({"reward": np.zeros(2)}, "expected one number"),
+        ({"reward": np.nan}, "reward that is not finite, nan"),
+        ({"over": None}, "flag 'None'; expected True or False"),
+        ({"over": 0.5}, "flag '0.5'; expected True or False"),
+        ({"observation": np.zeros(4, np.float32)}, r"observations of shapes \(3,\) and \(4,\)"),
+    ],
+)
+def test_what_an_environment_may_not_answer(odd: Callable, use: Callable, answers: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        use(odd(**answers))
+    assert not has_local_dataset("lab/odd-v0")
+
+
+@pytest.mark.parametrize("one", [np.array([1.0]), np.float32(1), np.array(1), 1])
+def test_arrays_of_one_are_numbers_and_flags(odd: Callable, one: Any) -> None:
+    env_id = odd(reward=one, over=one)
+    collected(env_id)
+    data = load_offline_data("lab/odd-v0")
+    assert data.rewards.tolist() == [1.0] * 20
+    assert data.terminations.all()
+    assert evaluate(lambda _: np.zeros(2), env=env_id, episodes=3, workers=1).returns.tolist() == [[1.0] * 3]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda _: np.full(2, np.nan), "an action that is not finite"),
+        (lambda _: "left", "returned 'left'; it must return one action"),
+        (lambda _: None, r"an array of shape \(\)|returned 'None'"),
+    ],
+)
+def test_what_a_function_may_not_return(odd: Callable, function: Callable, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(function, env=odd(), episodes=2, workers=1)
+
+
+@pytest.mark.parametrize("one", [np.int64(1), np.array(1), np.array([1])])
+def test_numpy_s_whole_numbers_are_taken(one: Any) -> None:
+    def policy(_: np.ndarray) -> np.ndarray:
+        return np.zeros(1)
+
+    plain, given = (
+        evaluate(policy, env="Unversioned", students=n, episodes=n, seed=n, workers=n, progress=False) for n in (1, one)
+    )
+    assert given.returns.tobytes() == plain.returns.tobytes()
+    assert type(given.seed) is int
+    collect("lab/one-v0", "Unversioned", policy, steps=one, seed=one, progress=False)
+    data = load_offline_data("lab/one-v0")
+    protocol = minari_obd.StudentProtocol(depth=1, width=4, steps=2)
+    assert clone(data, students=one, seed=one, protocol=protocol).students == 1
+
+
+@pytest.mark.parametrize("name", ["students", "episodes", "seed", "workers"])
+@pytest.mark.parametrize("value", [-1, 1.5, True, "1", np.array([1, 1])])
+def test_counts_that_are_none_are_named(name: str, value: Any) -> None:
+    with pytest.raises(SettingError, match=f"^{name} is "):
+        evaluate(lambda _: np.zeros(1), env="Unversioned", **{name: value})

@@ -170,7 +170,7 @@ def test_unusable_requests_are_named() -> None:
         minari_obd.evaluate(pairs)
     with pytest.raises(SettingError, match="is for 3 observations and 2 actions, but the environment has 11 and 3"):
         minari_obd.evaluate(pairs, env="Hopper-v5")
-    with pytest.raises(SettingError, match="at least one of each"):
+    with pytest.raises(SettingError, match="episodes is 0; it must be at least 1"):
         minari_obd.evaluate(pairs, env="Hopper-v5", episodes=0)
     with pytest.raises(NotFoundError, match="did you mean 'Hopper-v5'"):
         minari_obd.evaluate(pairs, env="Hoper-v5")

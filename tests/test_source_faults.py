@@ -104,6 +104,13 @@ def test_a_file_that_does_not_say_where_episodes_were_cut_is_read_with_a_warning
         ({"rewards": np.zeros((14, 1))}, r"rewards of shape \(14, 1\); expected \(14,\)"),
         ({"observations": [[1.0, 2.0], [3.0]]}, "observations that cannot be read as an array"),
         ({"next_observations": ["x"] * 14}, "for next_observations; expected arrays of numbers"),
+        (
+            {"observations": {"place": np.zeros((14, 2)), "speed": np.zeros(14)}},
+            r"observations in parts \(place, speed\)",
+        ),
+        ({"observations": np.zeros((14, 0))}, "needs at least one step"),
+        ({"observations": np.ma.masked_less(np.zeros((14, 3)), 1)}, "observations that are masked in part"),
+        ({"rewards": np.full(14, 1e300)}, "non-finite rewards at 14 of 14 steps.*float32, which ends at 3.4e38"),
         ({"action_low": np.full(2, -3e38), "action_high": np.full(2, 3e38)}, "must be finite"),
     ],
 )

@@ -10,6 +10,7 @@ from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, NotFoundError, SettingError
 from minari_obd.registry import STUDENTS
+from minari_obd.settings.checks import whole_number
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.scaling import Normaliser
@@ -46,11 +47,13 @@ def clone(
 
     Raises:
         DataError: the datasets differ in their shapes or action bounds, among themselves or from ``start``.
-        SettingError: the number of students or the network differs from that of ``start``.
+        SettingError: the number of students or the seed makes no sense, or the former or the network differs from that
+            of ``start``.
     """
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
-    if not sets or (students is not None and students < 1) or seed < 0:
-        raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
+    if not sets:
+        raise DataError("Cloning needs at least one dataset.")
+    seed, students = whole_number("seed", seed, 0), None if students is None else whole_number("students", students, 1)
     check_joinable(sets)
     first = sets[0]
     if protocol is None and start is not None:

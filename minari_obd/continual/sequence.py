@@ -15,7 +15,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, SettingError, did_you_mean
 from minari_obd.evaluation.subjects import check_fit
-from minari_obd.settings.checks import check_positive
+from minari_obd.settings.checks import whole_number
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.version import __version__
@@ -53,9 +53,8 @@ class TaskSequence:
         for name, choices in (("strategy", get_args(Strategy)), ("normaliser", get_args(NormaliserChoice))):
             if (choice := getattr(self, name)) not in choices:
                 raise SettingError(f"There is no {name} '{choice}'; {did_you_mean(str(choice), choices)}")
-        check_positive("continual", students=self.students, episodes=self.episodes)
-        if self.seed < 0:
-            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
+        for name, least in (("students", 1), ("episodes", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         check_joinable([*self.tasks, *(self.memory or ())])
         self._check_memory()
         for i, task in enumerate(self.tasks):

@@ -1,5 +1,6 @@
 """Episodes: run in lockstep, with one policy call per step."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from minari_obd.environments.making import is_flat
 from minari_obd.errors import DataError
 from minari_obd.support.discrete import chosen
 
-__all__ = ["BatchPolicy", "Episodes", "Step", "run_episodes"]
+__all__ = ["BatchPolicy", "Episodes", "Step", "as_flag", "as_reward", "run_episodes"]
 
 
 _MOST_STEPS = 20_000
@@ -66,7 +67,8 @@ def run_episodes(
         is_enough: called after every step; all episodes stop where they are once it is true.
 
     Raises:
-        DataError: an observation is not finite, or an episode without a time limit does not end.
+        DataError: an observation or a reward is not finite, or has another shape than it should; a flag is none; or an
+            episode without a time limit does not end.
     """
     most = None if is_enough or _has_limit(environments[0]) else _MOST_STEPS
     flatten, taken = _flattener(environments[0]), _taken(environments[0].action_space)
@@ -89,12 +91,18 @@ def run_episodes(
         still = []
         for i, action in zip(running, actions, strict=True):
             following, reward, terminated, truncated, info = environments[i].step(taken(action))
-            following = flatten(following)
-            returns[i] += float(reward)
+            following, reward = flatten(following), as_reward(reward)
+            terminated, truncated = as_flag(terminated), as_flag(truncated)
+            if following.shape != observations[i].shape:
+                raise DataError(
+                    f"The environment gave observations of shapes {observations[i].shape} and {following.shape}; check "
+                    "it."
+                )
+            returns[i] += reward
             lengths[i] += 1
             successes[i] = np.fmax(successes[i], _success(info))
             if record is not None:
-                record(i, Step(observations[i], action, float(reward), terminated, truncated, following))
+                record(i, Step(observations[i], action, reward, terminated, truncated, following))
             observations[i] = following
             if not (terminated or truncated):
                 still.append(i)
@@ -108,6 +116,38 @@ def _success(info: Any) -> float:
         if isinstance(said := info.get(name), bool | int | float | np.bool_ | np.number):
             return float(bool(said))
     return np.nan
+
+
+def as_reward(given: Any) -> float:
+    """Return an environment's reward as Python's number; some give arrays of one.
+
+    Raises:
+        DataError: it is not one finite number.
+    """
+    if not isinstance(given, float):
+        value = np.asarray(given)
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            raise DataError(f"The environment gave the reward {str(given)[:60]!r}; expected one number.")
+        given = float(value.item())
+    if not math.isfinite(given):
+        raise DataError(
+            f"The environment gave a reward that is not finite, {given}; check it, and the actions it took."
+        )
+    return float(given)
+
+
+def as_flag(given: Any) -> bool:
+    """Return an environment's flag of an episode's end as Python's.
+
+    Raises:
+        DataError: it is neither true nor false.
+    """
+    if isinstance(given, bool):
+        return given
+    value = np.asarray(given)
+    if value.size != 1 or value.dtype.kind not in "biuf" or value.item() not in (0, 1):
+        raise DataError(f"The environment gave the flag {str(given)[:60]!r}; expected True or False.")
+    return bool(value)
 
 
 def _taken(space: gym.Space) -> Callable[[np.ndarray], Any]:

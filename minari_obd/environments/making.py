@@ -41,10 +41,10 @@ def check_environment_id(env_id: str) -> str:
     if not isinstance(env_id, str) or not _PLAIN_ID.fullmatch(env_id):
         raise NotFoundError(f"{env_id!r} is not a plain environment id such as 'Hopper-v5'.")
     if not is_registered(env_id):
+        alike = [name for name in gym.registry if name[:3].lower() == env_id[:3].lower()]
         raise NotFoundError(
             f"The environment '{env_id}' is not registered with Gymnasium; import the package that registers it "
-            "(--import MODULE on the command line), or "
-            + did_you_mean(env_id, [name for name in gym.registry if name[:3].lower() == env_id[:3].lower()])
+            "(--import MODULE on the command line)" + (f", or {did_you_mean(env_id, alike)}" if alike else ".")
         )
     return env_id
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minari_obd.environments.episodes import BatchPolicy, Episodes, Step, run_episodes
 from minari_obd.environments.making import make_environment
-from minari_obd.errors import MinariObdError
+from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.support.devices import cpu_threads
 
 __all__ = ["Batch", "Visits", "roll_out", "visit", "worker_count"]
@@ -75,6 +75,7 @@ def roll_out(
 
     Raises:
         NotFoundError, DataError: as in :func:`make_environment`.
+        DataError: as :func:`run_episodes`.
         MinariObdError: an environment or a policy failed in another process.
     """
     make_environment(env_id).close()  # raises here if the environment cannot be used
@@ -183,6 +184,8 @@ def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connectio
             for number, episodes in _run(env_id, batches, numbers):
                 results.send_bytes(json.dumps({"batch": number}).encode())
                 results.send_bytes(np.stack(episodes, dtype=np.float64).tobytes())
+    except (DataError, SettingError) as error:  # which the parent raises again
+        results.send_bytes(json.dumps({"error": str(error), "kind": type(error).__name__}).encode())
     except Exception as error:  # environments and policies may raise anything; the parent raises it by name
         results.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
     signal.pause()  # until the parent kills it: exiting here would look like a failure
@@ -191,6 +194,8 @@ def _serve(env_id: str, batches: Sequence[Batch], queue: int, results: Connectio
 def _receive(connection: Connection, env_id: str) -> tuple[int, Episodes]:
     try:
         said = json.loads(connection.recv_bytes())
+        if "kind" in said:
+            raise {"DataError": DataError, "SettingError": SettingError}[said["kind"]](said["error"])
         if "error" in said:
             raise MinariObdError(f"Running episodes in '{env_id}' failed: {said['error']}.")
         values = np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(3, -1)

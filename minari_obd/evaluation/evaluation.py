@@ -18,6 +18,7 @@ from minari_obd.environments.video import check_video, record_episode
 from minari_obd.errors import DataError, SettingError
 from minari_obd.evaluation.subjects import LoneTeacher, Students, as_actor
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.checks import whole_number
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
@@ -64,16 +65,13 @@ def evaluate(
         SettingError: counts or seed make no sense, the environment is unknown, or it does not fit the subject, which
             may be none of these.
         NotFoundError: the environment is not registered.
-        DataError: the environment returned rewards that are not finite.
+        DataError: the environment returned observations or rewards that are not finite, or a function no action.
     """
     given = evaluation_protocol_by_name(protocol)
     students = given.students if students is None else students
     episodes = given.episodes if episodes is None else episodes
-    if min(episodes, students, 1 if workers is None else workers) < 1 or seed < 0:
-        raise SettingError(
-            f"Got {students} students x {episodes} episodes, seed {seed}; use at least one of each, and a seed of 0 or "
-            "more."
-        )
+    students, episodes = whole_number("students", students, 1), whole_number("episodes", episodes, 1)
+    seed, workers = whole_number("seed", seed, 0), None if workers is None else whole_number("workers", workers, 1)
     env_id = env or getattr(subject, "env_id", None)
     if env_id is None:
         raise SettingError("The environment of this subject is not known; name it, for example with env='Hopper-v5'.")

@@ -91,13 +91,22 @@ class Function:
         Raises:
             DataError: what the function returns is no action.
         """
-        actions = [np.asarray(self.function(state), dtype=np.float32) for state in states]
+        actions = [_numbers(self.function(state)) for state in states]
         if actions[0].ndim != 1 - self.is_discrete or any(action.shape != actions[0].shape for action in actions):
             raise DataError(
                 f"The function returned an array of shape {actions[0].shape} for one observation of shape "
                 f"{states[0].shape}; it must return one action, a {'whole number' if self.is_discrete else 'vector'}."
             )
+        if not np.isfinite(actions).all():
+            raise DataError("The function returned an action that is not finite; check it, and what it was given.")
         return np.stack(actions)
+
+
+def _numbers(action: Any) -> np.ndarray:
+    try:
+        return np.asarray(action, dtype=np.float32)
+    except (ValueError, TypeError, RuntimeError) as error:  # text, ragged lists, tensors with gradients or on a GPU
+        raise DataError(f"The function returned {str(action)[:60]!r}; it must return one action. ({error})") from error
 
 
 def as_actor(subject: Any, *, is_discrete: bool = False) -> Teacher | Function:

@@ -53,10 +53,10 @@ class Arguments:
             MissingExtraError, SettingError, NotFoundError, DataError: as :func:`minari_obd.finetune`.
         """
         check_installed("stable_baselines3", "finetune")
-        if self.seed < 0 or self.steps <= self.settings.warmup:
+        if self.steps <= self.settings.warmup:
             raise SettingError(
-                f"{self.steps} steps, a warm-up of {self.settings.warmup} and seed {self.seed}: the actor moves only "
-                "after the warm-up, so more steps than that are needed, and a seed from 0 up."
+                f"{self.steps} steps and a warm-up of {self.settings.warmup}: the actor moves only after the warm-up, "
+                "so more steps than that are needed."
             )
         if self.ds.is_discrete or self.bc_data.is_discrete:
             raise SettingError(

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from minari_obd.environments.episodes import as_flag, as_reward
 from minari_obd.environments.making import is_flat
 from minari_obd.support.streams import Stream
 
@@ -39,10 +40,15 @@ class SeededEpisodes(gym.Wrapper):
         return np.asarray(observation, np.float32), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Step the environment, and remember with what."""
+        """Step the environment, and remember with what.
+
+        Raises:
+            DataError: as :func:`as_reward` and :func:`as_flag`.
+        """
         self.actions.append(np.array(action, np.float32))
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.rewards.append(float(reward))
+        reward, terminated, truncated = as_reward(reward), as_flag(terminated), as_flag(truncated)
+        self.rewards.append(reward)
         if terminated or truncated:
             self.ended.append((len(self.rewards), sum(self.rewards)))
-        return np.asarray(observation, np.float32), float(reward), terminated, truncated, info
+        return np.asarray(observation, np.float32), reward, terminated, truncated, info

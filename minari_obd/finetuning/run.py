@@ -9,6 +9,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.finetuning.arguments import Arguments
 from minari_obd.finetuning.reminder import check_reminder_data
 from minari_obd.finetuning.report import FinetuneReport
+from minari_obd.settings.checks import whole_number
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -69,6 +70,7 @@ def finetune(
     if bc_data is not None:
         check_reminder_data(settings)
     reminder = ds if bc_data is None else load_offline_data(bc_data) if isinstance(bc_data, str) else bc_data
+    steps, seed = whole_number("steps", steps, 1), whole_number("seed", seed, 0)
     arguments = Arguments(ds, env_id or ds.env_id, steps, seed, settings, reminder)
     arguments.check()
     if folder is not None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from minari_obd.densities.base import Density
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.errors import SettingError
 from minari_obd.inspection.density_errors import ErrorByDensity
 from minari_obd.inspection.diagnostics import Diagnostics, check_report
 from minari_obd.inspection.study import Study
+from minari_obd.settings.checks import whole_number
 from minari_obd.teachers.protocol import Teacher
 
 __all__ = ["diagnose", "error_by_density"]
@@ -52,11 +52,8 @@ def diagnose(
         FormatError: the recipe in the provenance cannot be read.
         SettingError: counts or seed make no sense, or the output path cannot be written.
     """
-    if min(students, episodes) < 1 or seed < 0:
-        raise SettingError(
-            f"Got {students} students x {episodes} episodes, seed {seed}; use at least one of each, and a seed of 0 or "
-            "more."
-        )
+    students, episodes = whole_number("students", students, 1), whole_number("episodes", episodes, 1)
+    seed = whole_number("seed", seed, 0)
     if out is not None:
         check_report(out)
     study = Study.of(dataset, source, teacher=teacher, students=students, density=density, seed=seed, progress=progress)
@@ -85,7 +82,6 @@ def error_by_density(
         DataError: also if there are fewer than ten held-out states, or too few training states for the estimator.
         MissingExtraError: the estimator needs a package that is not installed.
     """
-    if students < 1 or seed < 0:
-        raise SettingError(f"Got {students} students, seed {seed}; use at least one student and a seed of 0 or more.")
+    students, seed = whole_number("students", students, 1), whole_number("seed", seed, 0)
     study = Study.of(dataset, source, teacher=teacher, students=students, density=density, seed=seed, progress=progress)
     return study.error_by_density()

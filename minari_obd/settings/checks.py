@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from minari_obd.errors import SettingError
 
-__all__ = ["STRICT", "check_fraction", "check_positive", "check_types"]
+__all__ = ["STRICT", "check_fraction", "check_positive", "check_types", "whole_number"]
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
 
@@ -27,7 +27,7 @@ def check_types(section: str, settings: Any) -> None:
     hints = get_type_hints(type(settings))
     for name in (each.name for each in fields(settings)):
         value, kind = getattr(settings, name), hints[name]
-        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        if type(value).__module__ == "numpy" and getattr(value, "size", None) == 1:
             value = value.item()
             object.__setattr__(settings, name, value)
         if isinstance(value, list) and get_origin(kind) is tuple:
@@ -59,6 +59,21 @@ def _said(kind: Any) -> str:
         return "one of " + ", ".join(map(repr, get_args(kind)))
     known = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
     return known.get(kind) or f"a {(get_origin(kind) or kind).__name__}"
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return a whole number that a caller gave, as Python's; NumPy's are taken as well, and arrays of one.
+
+    Raises:
+        SettingError: it is none, or below the ``least``.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "size", None) == 1:
+        value = value.item()
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SettingError(f"{name} is {value!r}; expected a whole number.")
+    if value < least:
+        raise SettingError(f"{name} is {value}; it must be at least {least}.")
+    return value
 
 
 def check_positive(section: str, **values: float | None) -> None:

@@ -124,7 +124,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     rows = {key: _numbers(name, key, arrays[key]) for key in ROWS}
     first = _discretise(name, arrays, rows)
     count = len(rows["observations"])
-    if count == 0 or rows["observations"].ndim != 2 or rows["actions"].ndim != 2 or rows["actions"].shape[1] == 0:
+    if any(rows[key].ndim != 2 or 0 in rows[key].shape for key in ("observations", "actions")):
         raise DataError(
             f"'{name}' needs at least one step, observations (N, S) and actions (N, A); "
             f"got {rows['observations'].shape} and {rows['actions'].shape}."
@@ -220,6 +220,13 @@ def _discretise(name: str, arrays: Mapping[str, Any], rows: dict[str, np.ndarray
 
 def _numbers(name: str, key: str, given: Any) -> np.ndarray:
     """An array of numbers with an axis of steps."""
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"'{name}' has {key} in parts ({', '.join(map(str, given))[:100]}); put their columns beside each other, "
+            "as numpy.hstack does."
+        )
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        raise DataError(f"'{name}' has {key} that are masked in part; give a value for each, or leave those steps out.")
     try:
         value = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with gradients or on a GPU

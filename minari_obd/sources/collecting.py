@@ -15,6 +15,7 @@ from minari_obd.environments.episodes import Step, run_episodes
 from minari_obd.environments.making import is_flat, make_environment
 from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_mean
 from minari_obd.scores.references import reference_of
+from minari_obd.settings.checks import whole_number
 from minari_obd.sources.behaviours import (
     Behaviour,
     CallableBehaviour,
@@ -161,11 +162,7 @@ def collect_chain(
             f"The Minari dataset '{dataset_id}' already exists; remove it with `minari delete {dataset_id}` "
             "or collect another version."
         )
-    if steps < len(policies) or seed < 0:
-        raise SettingError(
-            f"Got {steps} steps with seed {seed} for {len(policies)} policies; use at least one step per policy and a "
-            "seed of 0 or more."
-        )
+    steps, seed = whole_number("steps", steps, len(policies)), whole_number("seed", seed, 0)
     environments = [make_environment(env_id) for _ in range(min(_LOCKSTEP, steps))]
     space = environments[0].action_space
     behaviours = [

@@ -78,8 +78,8 @@ class OfflineData:
             self._set(name, np.asarray(getattr(self, name)), 1, np.bool_)
         check_license(self.license)
         count = len(self.observations)
-        if count == 0:
-            raise DataError(f"'{self.dataset_id}' is empty; at least one step is needed.")
+        if 0 in (count, *self.observations.shape[1:], *self.actions.shape[1:]):
+            raise DataError(f"'{self.dataset_id}' is empty; at least one step, observation and action is needed.")
         for name in ("actions", "rewards", "terminations", "truncations"):
             if len(getattr(self, name)) != count:
                 raise DataError(
@@ -91,7 +91,7 @@ class OfflineData:
             if len(bad):
                 raise DataError(
                     f"'{self.dataset_id}' has non-finite {name} at {len(bad)} of {count} steps, first at {bad[0]}; "
-                    "remove those episodes."
+                    "remove those episodes. (Numbers are kept in float32, which ends at 3.4e38.)"
                 )
         if (self.terminations & self.truncations).any():
             raise DataError(f"'{self.dataset_id}' has steps that are both terminated and truncated; keep one flag.")
@@ -118,7 +118,8 @@ class OfflineData:
     def _set(self, name: str, value: np.ndarray, dimensions: int, dtype: Any) -> None:
         if value.ndim != dimensions:
             raise DataError(f"'{self.dataset_id}': {name} has shape {value.shape}; expected {dimensions} dimension(s).")
-        value = np.array(value, dtype=dtype)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, which is said below
+            value = np.array(value, dtype=dtype)
         value.setflags(write=False)
         object.__setattr__(self, name, value)
 

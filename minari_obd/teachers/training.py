@@ -16,6 +16,7 @@ import torch
 
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
+from minari_obd.settings.checks import whole_number
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
 from minari_obd.storage.cache import check_cache, read_kept
@@ -85,9 +86,7 @@ class TeacherRun:
         found: Algorithm = TEACHERS.get(algorithm)
         check_installed("d3rlpy", "distill")
         check_kind(found, data.is_discrete, data.dataset_id, average, confidence)
-        if seed < 0 or (steps is not None and steps < 1):
-            raise SettingError(f"A teacher needs at least one step and a seed from 0 up; got {steps} and {seed}.")
-        steps = found.steps if steps is None else steps
+        seed, steps = whole_number("seed", seed, 0), whole_number("steps", found.steps if steps is None else steps, 1)
         given = {**found.options, **(options or {})}
         if options:
             check_options(found, options)
@@ -250,8 +249,6 @@ class TeacherRun:
             rows = torch.from_numpy(rng.integers(len(table["rewards"]), size=count)).to(device)
             batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
             yield TorchMiniBatch(**batch, intervals=ones, device=d3rlpy_device(device))
-
-
 
 
 def train_teacher(
