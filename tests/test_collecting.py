@@ -18,7 +18,7 @@ from minari_obd.environments.making import check_environment_id, make_environmen
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
-from minari_obd.sources.behaviours import CategoricalMLP, load_stable_baselines3
+from minari_obd.sources.behaviours import CategoricalMLP
 from minari_obd.sources.benchmark import BENCHMARK, BenchmarkDataset
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
