@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, printable
+from minari_obd.registry import STUDENTS
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField, flatten_observation
@@ -135,7 +136,7 @@ def load_policy(path: str | Path) -> Policy:
 
     Raises:
         NotFoundError: no such file.
-        FormatError: not a policy, or of a newer format.
+        FormatError: not a policy, of a newer format, or with parameters that do not fit each other.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,7 +146,7 @@ def load_policy(path: str | Path) -> Policy:
         if header["format"] > _FORMAT:
             raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {_FORMAT}.")
         count = sum(name.startswith("parameters/") for name in tensors)
-        return Policy(
+        policy = Policy(
             parameters=[tensors[f"parameters/{i}"] for i in range(count)],
             protocol=StudentProtocol(**header["protocol"]),
             normaliser=Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy()),
@@ -156,3 +157,24 @@ def load_policy(path: str | Path) -> Policy:
             observation_fields=tuple(ObservationField(**each) for each in header.get("observation_fields", ())),
             first_action=header.get("first_action"),
         )
+        _check_shapes(policy)
+        return policy
+
+
+def _check_shapes(policy: Policy) -> None:
+    """Let a policy act once: then its parameters, normaliser and bounds fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if policy.protocol.network not in STUDENTS.names():
+        return  # of another package, which is missed, and named, when the policy acts
+    states, size = np.zeros((1, policy.normaliser.mean.size), np.float32), np.shape(policy.action_low)
+    try:
+        actions = policy.act_each(states)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"its parameters do not fit each other: {(str(error).splitlines() or [''])[0][:200]}"
+        ) from error
+    if len(size) != 1 or np.shape(policy.action_high) != size or actions.shape != (policy.students, 1, *size):
+        raise ValueError(f"it gives actions of shape {actions.shape[2:]}, and their bounds have shape {size}")
