@@ -193,7 +193,10 @@ def stored() -> Path:
         episode_buffer(np.zeros((7, 3), "f4"), np.full((6, 2), i, "f4"), np.ones(6), ~flags & False, flags)
         for i in range(3)
     ]
-    spaces = {"observation_space": gym.spaces.Box(-9, 9, (3,)), "action_space": gym.spaces.Box(-9, 9, (2,))}
+    spaces: dict[str, Any] = {
+        "observation_space": gym.spaces.Box(-9, 9, (3,)),
+        "action_space": gym.spaces.Box(-9, 9, (2,)),
+    }
     return write_dataset("lab/x-v0", buffers, algorithm="x", description="x", **spaces) / "data"
 
 

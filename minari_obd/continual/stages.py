@@ -48,8 +48,8 @@ def read_stage(folder: Path, number: int, key: str, shape: tuple[int, int, int])
         SettingError: the stage is from another run.
     """
     kept = read_kept(folder / f"stage-{number + 1}.json", lambda path: _read_returns(path, key, shape))
-    policy = kept and read_kept(folder / f"stage-{number + 1}.safetensors", load_policy)
-    return Stage(policy, **kept) if kept and policy else None
+    policy = None if kept is None else read_kept(folder / f"stage-{number + 1}.safetensors", load_policy)
+    return None if kept is None or policy is None else Stage(policy, **kept)
 
 
 def _read_returns(path: Path, key: str, shape: tuple[int, int, int]) -> dict[str, Any]:

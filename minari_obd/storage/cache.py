@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from minari_obd.errors import FormatError
+from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.storage.files import check_writable
 from minari_obd.support.devices import cache_root
 
@@ -37,7 +37,7 @@ def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
         return None
     try:
         return read(path)
-    except FormatError as error:
+    except (FormatError, NotFoundError) as error:  # the latter of a folder that lacks a file
         aside = path.with_name(f"{path.name}.damaged")
         try:
             if aside.is_dir():
