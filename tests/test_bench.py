@@ -392,12 +392,33 @@ def test_a_missing_grid_is_named() -> None:
         load_grid("none.toml")
 
 
-def test_a_damaged_result_is_named(grid: Path) -> None:
+@pytest.mark.parametrize("damaged", ['{"report": {}}', "", "[]", '"x"', "\x00\x80"])
+def test_a_damaged_result_is_set_aside_and_made_again(grid: Path, damaged: str) -> None:
     single = Grid([HOPPER], ["random"], [8], [0], recipe={"evaluation": {"students": 1, "episodes": 1}})
-    results = run_grid(single, "out", progress=False)
-    Path(f"out/cells/{results[0].key}.json").write_text(json.dumps({"report": {}}))
-    with pytest.raises(FormatError, match="delete it, and it is made again"):
-        run_grid(single, "out", progress=False)
+    (result,) = run_grid(single, "out", progress=False)
+    path = Path(f"out/cells/{result.key}.json")
+    path.write_text(damaged)
+    with pytest.raises(FormatError, match="run the bench again, which makes it anew"):
+        load_results(Path("out"))
+    with pytest.warns(UserWarning, match=f"is not the result of a cell.*set aside as '{path.name}.damaged'"):
+        (again,) = run_grid(single, "out", progress=False)
+    assert again.report.returns.tobytes() == result.report.returns.tobytes()
+    assert path.with_name(f"{path.name}.damaged").read_text() == damaged
+
+
+def test_a_damaged_set_is_made_again_before_it_is_judged_under_another_protocol(grid: Path) -> None:
+    given = {"evaluation": {"students": 1, "episodes": 1}, "student": {"depth": 1, "width": 4, "steps": 2}}
+    single = Grid([HOPPER], ["random"], [8], [0], recipe=given)
+    (result,) = run_grid(single, "out", progress=False)
+    obd = Path(f"out/sets/{result.set_key}/obd.json")
+    whole = json.loads(obd.read_text())["pairs_sha256"]
+    for spoil in (lambda: obd.write_text(obd.read_text()[:-100]), obd.unlink):
+        spoil()
+        with pytest.warns(UserWarning, match=f"set aside as '{result.set_key}.damaged'"):
+            run_grid(replace(single, protocols=["layers_2"]), "out", progress=False)
+        assert json.loads(obd.read_text())["pairs_sha256"] == whole
+        (last,) = (each for each in load_results(Path("out")) if each.protocol == "layers_2")
+        Path(f"out/cells/{last.key}.json").unlink()
 
 
 def test_the_recipes_of_the_package_are_grids() -> None:

@@ -1,5 +1,6 @@
 """The command line: every verb for real, every error a sentence and exit status 2."""
 
+import io
 import os
 import subprocess
 import sys
@@ -261,3 +262,15 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
         main(["evaluate", "made"])
     assert end.value.code == 130
     assert "goes on from its checkpoint" in capsys.readouterr().err
+
+
+def test_no_name_is_too_foreign_for_a_terminal_of_ascii(hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    main(["distill", hopper, "--method", "random", "--size", "16", "--out", "é→∞"])
+    for arguments in (["show", "é→∞"], ["load", "é→∞", "--recipe"], ["verify", "é→∞"], ["list"]):
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream := io.TextIOWrapper(written, "ascii"))
+            main(arguments)
+            stream.flush()
+        assert written.getvalue()
+        assert "--recipe" in arguments or arguments == ["list"] or b"\\xe9\\u2192\\u221e" in written.getvalue()

@@ -12,6 +12,8 @@ from conftest import RuleTeacher
 
 import minari_obd
 from minari_obd.distillation import plan
+from minari_obd.distillation.plan import print_plan, print_weights
+from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller import looks
 from minari_obd.distiller import step as outer_step
@@ -23,6 +25,7 @@ from minari_obd.settings.sections import DensityRecipe, DistillationRecipe, Teac
 from minari_obd.sources.data import OfflineData
 from minari_obd.support import precision
 from minari_obd.support.precision import product_type
+from minari_obd.teachers.training import TeacherRun
 
 QUICK = Recipe(
     "replaced",
@@ -94,10 +97,41 @@ def test_a_trained_teacher_from_its_name_and_from_its_folder(small_data: Offline
 def test_the_plan_is_printed_before_the_work(small_data: OfflineData, capsys: pytest.CaptureFixture[str]) -> None:
     minari_obd.distill(small_data, "sdw", recipe=QUICK)
     said = capsys.readouterr().err
+    assert said.startswith("Reading 'arrays'. The plan")
+    assert "never trained twice" not in said  # it takes less than ten minutes
     assert said.index("Plan: 12 pairs by sdw") < said.index("td3_bc, 5 updates: about") < said.index("at most 6 outer")
     assert "distilling" in said
     minari_obd.distill(small_data, "sdw", recipe=QUICK)
     assert "trained before, loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "advice"),
+    [("iql", "--teacher.algorithm td3_bc, or --teacher.steps N"), ("td3_bc", "--teacher.steps N")],
+)
+def test_a_long_training_is_said_before_it_starts(
+    small_data: OfflineData,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str,
+    advice: str,
+) -> None:
+    monkeypatch.setattr(TeacherRun, "estimate_seconds", lambda _: 3_000.0)
+    prepared = prepare(
+        replace(QUICK, method="pbc", teacher=TeacherRecipe(algorithm=algorithm, steps=5)), small_data, progress=False
+    )
+    print_plan(prepared)
+    said = capsys.readouterr().err
+    assert f"{algorithm}, 5 updates: about 50 min\n" in said
+    assert f"never trained twice; a weaker one takes less: {advice}\n" in said
+
+
+def test_weights_that_rest_on_hardly_any_state_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_weights({"effective_fraction": 0.0044})
+    assert "weights      of 0.44% of the states" in capsys.readouterr().err
+    print_weights({"effective_fraction": 0.4})
+    print_weights({})
+    assert capsys.readouterr().err == ""
 
 
 def test_interrupted_and_called_again_it_goes_on(small_data: OfflineData, monkeypatch: pytest.MonkeyPatch) -> None:

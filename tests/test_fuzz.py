@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_discrete, make_full
-from hypothesis import HealthCheck, given, settings
+from fuzzing import ANYTHING, changed, damage, often, seldom
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minari_obd
@@ -26,13 +26,6 @@ from minari_obd.inspection.verification import verify
 from minari_obd.settings.recipe import parse_recipe, recipe_toml
 
 FILES = (METADATA_FILE, "evaluation.json", PARQUET_FILE, "README.md", "pairs-v0/data/metadata.json")
-often = settings(
-    max_examples=120,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
-seldom = settings(often, max_examples=40)
 
 
 @pytest.fixture(scope="module")
@@ -63,41 +56,12 @@ def read(folder: Path, *, whole: bool = False) -> None:
         verify(folder).table()
 
 
-def paths_in(values: Any, path: tuple = ()) -> list[tuple]:
-    found = [path] if path else []
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    return found + [deeper for key, value in items for deeper in paths_in(value, (*path, key))]
-
-
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["", "../..", "evil:Env-v0", "\x1b[2J", "a" * 20_000, -1, 0, 10**400, 1e308, "NaN", [[]], {}]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=5,
-)
-
-
 @often
 @given(st.data())
 @pytest.mark.parametrize("name", [METADATA_FILE, "evaluation.json", "pairs-v0/data/metadata.json"])
 def test_any_value_anywhere_in_the_json(name: str, pristine: Path, data: st.DataObject) -> None:
     with copy_of(pristine) as folder:
-        values = json.loads((folder / name).read_text())
-        for _ in range(data.draw(st.integers(1, 3))):
-            *above, last = data.draw(st.sampled_from(paths_in(values)))
-            place = values
-            for key in above:
-                place = place[key]
-            if data.draw(st.booleans()) and isinstance(place, dict):
-                place.pop(last, None)
-            else:
-                place[last] = deepcopy(data.draw(ANYTHING))  # sampled lists are shared
-            if not paths_in(values):
-                break
+        values = changed(data, json.loads((folder / name).read_text()))
         (folder / name).write_text(json.dumps(values))
         read(folder, whole=name.startswith("pairs"))
 
@@ -128,19 +92,6 @@ def test_any_bytes_in_a_parquet_file_whose_hash_is_right(pristine: Path, data: s
         content = damage(data, (folder / PARQUET_FILE).read_bytes())
         vouch_for(folder, content)
         read(folder)
-
-
-def damage(data: st.DataObject, content: bytes) -> bytes:
-    kind = data.draw(st.sampled_from(["flip", "cut", "put", "replace"]))
-    place = data.draw(st.integers(0, max(len(content) - 1, 0)))
-    junk = data.draw(st.binary(min_size=1, max_size=16))
-    if kind == "cut":
-        return content[:place]
-    if kind == "put":
-        return content[:place] + junk + content[place:]
-    if kind == "replace":
-        return junk
-    return content[:place] + bytes(b ^ 0xFF for b in content[place : place + len(junk)]) + content[place + len(junk) :]
 
 
 def vouch_for(folder: Path, content: bytes) -> None:

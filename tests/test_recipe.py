@@ -10,7 +10,7 @@ import pytest
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.settings.protocols import StudentDraws, StudentProtocol, protocol_by_name
 from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe, recorded_recipe
-from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe, TeacherRecipe
+from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe, StudentStatesRecipe, TeacherRecipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,6 +134,8 @@ def test_protocols_have_names() -> None:
         ),
         (Recipe, {"size": "64"}, "size is '64'; expected a whole number"),
         (Recipe, {"threads": 1.5}, "threads is 1.5; expected a whole number or None"),
+        (StudentDraws, {"depths": [2, "3"]}, r"depths is \(2, '3'\); expected a tuple, each a whole number"),
+        (StudentStatesRecipe, {"share": "half"}, "share is 'half'; expected a number or None"),
         (DistillationRecipe, {"optimiser": "adma"}, "distillation.optimiser is 'adma'; expected one of 'adam', 'sgd'"),
         (StudentProtocol, {"depth": True}, "student.depth is True"),
         (TeacherRecipe, {"algorithm": Path("teacher")}, "expected text"),
@@ -145,7 +147,7 @@ def test_settings_made_in_python_are_checked_as_those_of_files(kind: Any, values
 
 
 def test_numbers_of_numpy_and_lists_are_taken() -> None:
-    draws: Any = {"depths": [1, 2]}
+    draws: Any = {"depths": [1, np.int64(2)]}
     recipe = Recipe("x", size=cast(int, np.int64(8)), distillation=DistillationRecipe(draws=StudentDraws(**draws)))
     assert recipe.to_json()["size"] == 8
     assert recipe.distillation.draws.depths == (1, 2)

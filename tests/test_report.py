@@ -11,7 +11,7 @@ from conftest import make_pairs, make_teacher
 
 from minari_obd.cli.application import main
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError
+from minari_obd.errors import DataError, MinariObdError, NotFoundError
 from minari_obd.experiments import densities as bench_densities
 from minari_obd.experiments.bench import run_grid
 from minari_obd.experiments.cell import CellResult, load_results
@@ -99,12 +99,14 @@ def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch:
     assert [(each.method, each.size, each.seed) for each in found] == [
         (method, size, seed) for method in ("dbc", "random") for size in (8, 16) for seed in (0, 1)
     ]
-    monkeypatch.setattr(bench_densities, "error_by_density", lambda *_, **__: pytest.fail("measured again"))
-    assert errors_by_density(results, progress=False) == found
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_densities, "error_by_density", lambda *_, **__: pytest.fail("measured again"))
+        assert errors_by_density(results, progress=False) == found
     assert len(density_table(found).splitlines()) == 2 + 4
-    next((results / "error_by_density").glob("*.json")).write_text("{}")
-    with pytest.raises(FormatError, match="delete it to measure them again"):
-        errors_by_density(results, progress=False)
+    damaged = next((results / "error_by_density").glob("*.json"))
+    damaged.write_text("{}")
+    with pytest.warns(UserWarning, match=f"set aside as '{damaged.name}.damaged'"):
+        assert errors_by_density(results, progress=False) == found
 
 
 def trained(seed: int, log: str | None, algorithm: str = "iql") -> None:

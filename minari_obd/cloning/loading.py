@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from minari_obd.cloning.folder import POLICY, read
 from minari_obd.cloning.lineage import Lineage
 from minari_obd.cloning.policy import FORMAT, KEY, Policy
@@ -60,7 +62,7 @@ def _of_folder(folder: Path, origin: str) -> Policy:
     STUDENTS.check(config.network)
     weights = sum(name.startswith("weights.") for name in tensors)
     with reading(f"'{origin}' is damaged"):
-        return Policy(
+        policy = Policy(
             parameters=[tensors[f"weights.{i}"] for i in range(weights)],
             protocol=metadata.student,
             normaliser=Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy()),
@@ -74,6 +76,7 @@ def _of_folder(folder: Path, origin: str) -> Policy:
             evaluation=evaluation,
             origin=origin,
         )
+        return _checked(policy)
 
 
 def _of_file(path: Path) -> Policy:
@@ -82,7 +85,7 @@ def _of_file(path: Path) -> Policy:
         if header["format"] > FORMAT:
             raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {FORMAT}.")
         count = sum(name.startswith("parameters/") for name in tensors)
-        return Policy(
+        policy = Policy(
             parameters=[tensors[f"parameters/{i}"] for i in range(count)],
             protocol=StudentProtocol(**header["protocol"]),
             normaliser=Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy()),
@@ -96,3 +99,24 @@ def _of_file(path: Path) -> Policy:
             evaluation=parse_evaluation(header["evaluation"], str(path)) if "evaluation" in header else None,
             origin=str(path),
         )
+        return _checked(policy)
+
+
+def _checked(policy: Policy) -> Policy:
+    """Return a policy that has acted once: then its parameters, normaliser and bounds fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if policy.protocol.network not in STUDENTS.names():
+        return policy  # of another package, which is missed, and named, when the policy acts
+    states, size = np.zeros((1, policy.normaliser.mean.size), np.float32), np.shape(policy.action_low)
+    try:
+        actions = policy.act_each(states)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"its parameters do not fit each other: {(str(error).splitlines() or [''])[0][:200]}"
+        ) from error
+    if len(size) != 1 or np.shape(policy.action_high) != size or actions.shape != (policy.students, 1, *size):
+        raise ValueError(f"it gives actions of shape {actions.shape[2:]}, and their bounds have shape {size}")
+    return policy

@@ -103,7 +103,6 @@ def learn_sequence(
 
     Raises:
         SettingError: the folder holds another run.
-        FormatError: a stage in the folder is damaged.
     """
     count, stages = len(sequence.tasks), list[Stage]()
     rounds = len({_judged_by(sequence.policy_for(task, sequence.start)) for task in sequence.tasks})

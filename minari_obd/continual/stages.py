@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minari_obd.cloning.loading import load_policy
 from minari_obd.cloning.policy import Policy
-from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.errors import FormatError, SettingError
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import write_text
 
 __all__ = ["Stage", "read_stage", "write_stage"]
@@ -41,27 +43,26 @@ def write_stage(folder: Path, number: int, stage: Stage, key: str) -> None:
 
 
 def read_stage(folder: Path, number: int, key: str, shape: tuple[int, int, int]) -> Stage | None:
-    """Read what :func:`write_stage` wrote; None if the stage is not whole.
+    """Read what :func:`write_stage` wrote; None if the stage is not whole. What is damaged is set aside.
 
     Raises:
         SettingError: the stage is from another run.
-        FormatError: it is damaged, or its returns have another shape.
     """
-    path = folder / f"stage-{number + 1}.json"
-    if not path.is_file():
-        return None
+    kept = read_kept(folder / f"stage-{number + 1}.json", lambda path: _read_returns(path, key, shape))
+    policy = None if kept is None else read_kept(folder / f"stage-{number + 1}.safetensors", load_policy)
+    return None if kept is None or policy is None else Stage(policy, **kept)
+
+
+def _read_returns(path: Path, key: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Everything of a stage but its policy."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found, returns = values["key"], np.array(values["returns"], dtype=np.float64)
         rest = {"versions": dict(values["versions"]), "seconds": float(values["seconds"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"'{path}' is damaged ({error}); delete it, and the stage is run again.") from error
+        raise FormatError(f"'{path}' is damaged ({error}).") from error
     if found != key:
-        raise SettingError(f"'{folder}' holds stages of another run; give another folder, or delete them.")
+        raise SettingError(f"'{path.parent}' holds stages of another run; give another folder, or delete them.")
     if returns.shape != shape:
-        raise FormatError(f"'{path}' has returns of shape {returns.shape}; delete it, and the stage is run again.")
-    try:
-        policy = load_policy(folder / f"stage-{number + 1}.safetensors")
-    except NotFoundError:
-        return None
-    return Stage(policy, returns, **rest)
+        raise FormatError(f"'{path}' is damaged (returns of shape {returns.shape}).")
+    return {"returns": returns, **rest}

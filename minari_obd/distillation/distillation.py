@@ -11,7 +11,7 @@ from typing import Any
 from minari_obd.densities.base import Density
 from minari_obd.distillation.assembly import assemble_distilled, assemble_selected
 from minari_obd.distillation.keeping import with_kept_evaluation
-from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_plan, print_values
+from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_plan, print_values, print_weights
 from minari_obd.distillation.preparation import Prepared, prepare, recipe_of, student_share
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller.result import DivergedError, OuterResult
@@ -132,6 +132,8 @@ def build_targets(prepared: Prepared, teacher: Teacher | None, density: Density 
     method, data = prepared.method, prepared.data
     assert not isinstance(method, Selection), "a selection has no targets"
     targets = method.targets(TargetInputs(data, teacher, density))
+    if prepared.progress:
+        print_weights(targets.details)
     objective = prepared.recipe.distillation.objective
     asks = objective == "value_gap" or (objective == "auto" and method.is_by_value)
     if teacher is None or not (asks or "mean_value" in targets.details):

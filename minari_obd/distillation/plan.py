@@ -1,5 +1,8 @@
 """The plan: what a run will do and how long that takes here, said before it starts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from rich.console import Console
@@ -16,7 +19,11 @@ from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.training import TeacherRun
 
-__all__ = ["print_dynamics", "print_gap_fault", "print_plan", "print_values"]
+__all__ = ["print_dynamics", "print_gap_fault", "print_plan", "print_values", "print_weights"]
+
+_LONG_SECONDS = 600.0
+_FEW = 0.01
+"""Effective fraction of the data's states below which their weights are concentrated on hardly any."""
 
 
 def print_plan(prepared: Prepared) -> None:
@@ -27,9 +34,16 @@ def print_plan(prepared: Prepared) -> None:
     console.print(repr(prepared.data), markup=False)
     _print_doubts(prepared.data, console)
     if isinstance(prepared.teacher, TeacherRun):
-        training, seconds = prepared.teacher, prepared.teacher.estimate_seconds()
-        how = f"about {_duration(seconds)}" if seconds else "trained before, loaded"
-        console.print(f"  teacher      {training.algorithm.name}, {training.steps:,} updates: {how}")
+        training = prepared.teacher
+        # Said before it is timed, which takes a while itself.
+        console.print(f"  teacher      {training.algorithm.name}, {training.steps:,} updates:", end=" ")
+        seconds = training.estimate_seconds()
+        console.print(f"about {_duration(seconds)}" if seconds else "trained before, loaded")
+        if seconds > _LONG_SECONDS:
+            is_least = training.algorithm.name == "td3_bc" or prepared.data.is_discrete
+            faster = "" if is_least else "--teacher.algorithm td3_bc, or "
+            text = f"it is kept, and never trained twice; a weaker one takes less: {faster}--teacher.steps N"
+            console.print(f"               {text}", markup=False)
     elif isinstance(prepared.teacher, PluginTraining):
         package = TEACHERS.package(prepared.teacher.name)
         console.print(f"  teacher      {prepared.teacher.name}, trained by {package}", markup=False)
@@ -74,6 +88,14 @@ def print_values(calibration: Calibration) -> None:
     """Print how a teacher's values lie beside the data's returns, in red if they are not to be trusted."""
     style = "red" if calibration.problem else None
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"  values       {calibration}", style=style)
+
+
+def print_weights(details: Mapping[str, Any]) -> None:
+    """Print, if that is so, that the weights of the states rest on very few of them."""
+    fraction = details.get("effective_fraction")
+    if fraction is not None and fraction < _FEW:
+        text = f"  weights      of {fraction:.2%} of the states (effectively), so pairs may miss most of the data"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="yellow", markup=False)
 
 
 def print_gap_fault(fault: str) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from minari_obd.densities.base import Density
 from minari_obd.distillation.keeping import check_same_run, kept_recipe
 from minari_obd.distilled.folder import check_target
@@ -138,6 +140,9 @@ def prepare(
         check_cache()
     if recipe.evaluation.env is not None:
         check_environment_id(recipe.evaluation.env)
+    if progress:
+        text = f"Reading '{recipe.source}'. The plan, and how long its parts take here, follows."
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     if evaluates or recipe.evaluation.env is not None:
         data = evaluable(data, recipe)

@@ -149,7 +149,7 @@ class OuterLoop:
                 if state.step % self.settings.evaluate_every == 0:
                     self._look(state, work)
                     tell_look(track, state)
-                    bar.set_postfix(best=" ".join(f"{r.best_loss:.4f}@{r.best_step}" for r in state.records))
+                    bar.set_postfix_str(_best(state))
                     if all(record.reason for record in state.records):
                         break
                 self._step(state, work, make)
@@ -166,6 +166,7 @@ class OuterLoop:
             else:
                 self._look(state, work)
                 tell_look(track, state)
+                bar.set_postfix_str(_best(state))
             if is_interrupted():  # during the last look
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, state)
@@ -298,3 +299,8 @@ class OuterLoop:
             OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
             for s, a, r in zip(states, actions, state.records, strict=True)
         ]
+
+
+def _best(state: OuterState) -> str:
+    """The lowest held-out loss so far, and its step, for the bar."""
+    return "best=" + " ".join(f"{record.best_loss:.4f}@{record.best_step}" for record in state.records)

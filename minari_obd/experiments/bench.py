@@ -14,6 +14,7 @@ from minari_obd.experiments.ray import RayRunner
 from minari_obd.experiments.status import StatusBoard, running
 from minari_obd.settings.checks import check_positive
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import check_writable, write_text
 from minari_obd.support.interrupts import interrupted_by_termination
 from minari_obd.support.progress import progress_bar
@@ -28,7 +29,8 @@ def run_grid(
     """Run every cell that has no result in ``out``, and return the results of all cells in the grid's order.
 
     Each result is a separate file, named after everything that decides it. A run that was killed therefore continues
-    where it stopped, and a grid that grows keeps its results.
+    where it stopped, and a grid that grows keeps its results. A damaged result is set aside, with a warning, and made
+    again.
 
     Args:
         grid: the grid, or its TOML file.
@@ -86,7 +88,7 @@ def _check(source: str, cells: Iterable[Cell], folder: Path, progress: bool) -> 
     """Check the cells of a source that have no result yet, each for one seed, and return the hash of its content."""
     data = load_offline_data(source, progress=progress)
     tasks = [_task(cell, data.content_sha256) for cell in cells if cell.recipe.source == source]
-    missing = [task.cell for task in tasks if not task.result_file(folder).is_file()]
+    missing = [task.cell for task in tasks if read_kept(task.result_file(folder), CellResult.read) is None]
     for cell in {json.dumps(asdict(replace(c, recipe=replace(c.recipe, seed=0)))): c for c in missing}.values():
         check_cell(cell, data)
     return data.content_sha256

@@ -19,9 +19,10 @@ from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
-from minari_obd.storage.cache import check_cache
+from minari_obd.storage.cache import check_cache, read_kept
 from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.devices import cpu_threads
+from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.teachers.training import TeacherRun
 from minari_obd.version import __version__
@@ -97,9 +98,9 @@ class CellResult:
             values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("version")
             return cls(**{**values, "report": EvaluationReport.from_json(values["report"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(
-                f"'{path}' is not the result of a cell ({error}); delete it, and it is made again."
+                f"'{path}' is not the result of a cell ({error}); run the bench again, which makes it anew."
             ) from error
 
 
@@ -165,7 +166,7 @@ def run_task(task: Task, folder: Path, *, workers: int | None = None) -> None:
     data = evaluable(data, recipe)
     with cpu_threads(recipe.threads):
         if cell.protocol is not None:
-            result = _judge_again(task, folder, workers)
+            result = _judge_again(task, data, folder, workers)
         elif cell.kind == "teacher":
             result = _judge_teacher(task, data, folder, workers)
         else:
@@ -180,8 +181,8 @@ def _result(task: Task, report: EvaluationReport, made: float = 0.0, cloned: flo
 
 
 def _copy(teacher: Path, to: Path) -> None:
-    """Copy a teacher's folder that is there to where it is not, so that no machine trains it again."""
-    if teacher.is_dir() and not to.exists():
+    """Copy a teacher's folder that is there, and whole, to where it is not, so that no machine trains it again."""
+    if not to.exists() and read_kept(teacher, load_teacher) is not None:
         with replacing(to) as temporary:
             shutil.copytree(teacher, temporary)
 
@@ -214,9 +215,12 @@ def _judge_pairs(task: Task, data: OfflineData, folder: Path, workers: int | Non
     return _result(task, judged.report, outcome.seconds, judged.cloned_seconds, **known)
 
 
-def _judge_again(task: Task, folder: Path, workers: int | None) -> CellResult:
-    """Judge pairs that are there already, under another protocol."""
-    pairs = load_dataset(folder / "sets" / task.set_key)
+def _judge_again(task: Task, data: OfflineData, folder: Path, workers: int | None) -> CellResult:
+    """Judge pairs that are there already, under another protocol; damaged ones are made again first."""
+    pairs = read_kept(folder / "sets" / task.set_key, load_dataset)
+    if pairs is None:
+        prepared = prepare(task.cell.recipe, data, out=folder / "sets" / task.set_key, overwrite=True, progress=False)
+        pairs = run(prepared).dataset
     protocol = evaluation_protocol_by_name(task.cell.protocol)
     report = evaluate(pairs, protocol=protocol, seed=task.cell.recipe.seed, workers=workers)
     return _result(task, report, offline_loss=pairs.provenance.offline_loss, set_key=task.set_key)

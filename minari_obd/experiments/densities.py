@@ -11,6 +11,7 @@ from minari_obd.experiments.cell import CellResult, load_results
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.density_errors import DECILES, ErrorByDensity, errors_over_sets
 from minari_obd.inspection.diagnosis import error_by_density
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import write_text
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.tables import markdown_table
@@ -68,7 +69,7 @@ def measure_sets(folder: Path, results: Iterable[CellResult], *, progress: bool 
         MinariObdError: as in :func:`errors_by_density`.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
-    missing = [key for key in keys if not _file(folder, key).is_file()]
+    missing = [key for key in keys if read_kept(_file(folder, key), _read) is None]
     with progress_bar(len(missing), "errors by density", unit="set", show=progress and bool(missing)) as bar:
         for key in missing:
             pairs = load_dataset(folder / "sets" / key)
@@ -87,14 +88,18 @@ def read_sets(folder: Path, results: Iterable[CellResult]) -> list[SetErrors]:
     for result in results:
         if result.set_key is None or result.size is None or not (file := _file(folder, result.set_key)).is_file():
             continue
-        try:
-            errors = ErrorByDensity.from_json(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(
-                f"'{file}' does not contain errors by density ({error}); delete it to measure them again."
-            ) from error
-        found.append(SetErrors(result.dataset, result.method, result.size, result.seed, errors))
+        found.append(SetErrors(result.dataset, result.method, result.size, result.seed, _read(file)))
     return found
+
+
+def _read(file: Path) -> ErrorByDensity:
+    try:
+        return ErrorByDensity.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"'{file}' does not contain errors by density ({error}); make the report with --diagnose, which measures "
+            "them again."
+        ) from error
 
 
 def errors_by_method(found: Sequence[SetErrors]) -> dict[str, list[ErrorByDensity]]:

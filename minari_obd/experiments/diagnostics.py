@@ -10,6 +10,7 @@ from minari_obd.errors import FormatError
 from minari_obd.experiments.cell import CellResult
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.diagnosis import diagnose
+from minari_obd.storage.cache import read_kept
 from minari_obd.support.progress import progress_bar
 
 __all__ = ["HEAD", "diagnose_sets", "diagnostics_rows"]
@@ -33,7 +34,7 @@ def diagnose_sets(folder: Path, results: Iterable[CellResult], *, progress: bool
         MinariObdError: as in :func:`minari_obd.inspection.diagnosis.diagnose`.
     """
     keys = list(dict.fromkeys(result.set_key for result in results if result.set_key is not None))
-    missing = [key for key in keys if not _file(folder, key).is_file()]
+    missing = [key for key in keys if read_kept(_file(folder, key), _fields) is None]
     with progress_bar(len(missing), "diagnosing", unit="set", show=progress and bool(missing)) as bar:
         for key in missing:
             pairs = load_dataset(folder / "sets" / key)
@@ -51,23 +52,27 @@ def diagnostics_rows(folder: Path, results: Iterable[CellResult]) -> list[list[s
     for result in results:
         if result.set_key is None or not (file := _file(folder, result.set_key)).is_file():
             continue
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            near, coverage, initial = (found[name] for name in ("nearness", "coverage", "initial_membership"))
-            errors = ("offline_error_to_teacher", "error_on_teacher_trajectories", "error_on_own_trajectories")
-            rows.append(
-                [
-                    f"{result.method}, {result.size}",
-                    *(_mean(found[name] and found[name]["mean"], 3) for name in errors),
-                    _mean(coverage and coverage["coverage"], 2),
-                    _number(near["relative_distance"], 1),
-                    f"{100 * near['copies']:.0f}%",
-                    _mean(initial and initial["by_distance"], 2),
-                ]
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"'{file}' is not a diagnosis ({error}); delete it to make it again.") from error
+        rows.append([f"{result.method}, {result.size}", *_fields(file)])
     return rows
+
+
+def _fields(file: Path) -> list[str]:
+    """What a row says of a diagnosis."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        near, coverage, initial = (found[name] for name in ("nearness", "coverage", "initial_membership"))
+        errors = ("offline_error_to_teacher", "error_on_teacher_trajectories", "error_on_own_trajectories")
+        return [
+            *(_mean(found[name] and found[name]["mean"], 3) for name in errors),
+            _mean(coverage and coverage["coverage"], 2),
+            _number(near["relative_distance"], 1),
+            f"{100 * near['copies']:.0f}%",
+            _mean(initial and initial["by_distance"], 2),
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"'{file}' is not a diagnosis ({error}); make the report with --diagnose, which makes it again."
+        ) from error
 
 
 def _file(folder: Path, key: str) -> Path:

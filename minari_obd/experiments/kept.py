@@ -11,6 +11,7 @@ from minari_obd.inspection.origins import if_its_own
 from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.bundled import bundled_teacher_file
+from minari_obd.storage.cache import read_kept
 from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
@@ -22,12 +23,14 @@ __all__ = ["kept_pairs", "kept_teacher"]
 def kept_pairs(recipe: Recipe, data: OfflineData, folder: Path, progress: bool) -> DistilledDataset:
     """Return the pairs that a recipe makes from data. They are read from a folder's ``sets/*``, or made there.
 
+    Damaged ones are set aside, with a warning, and made again.
+
     Raises:
         MinariObdError: as in :func:`minari_obd.distill`.
     """
     place = folder / "sets" / Cell(recipe, "distilled").key(data.content_sha256, __version__)
-    if (place / "obd.json").is_file():
-        return load_dataset(place)
+    if (kept := read_kept(place, load_dataset)) is not None:
+        return kept
     return run(prepare(recipe, data, out=place, overwrite=True, progress=progress)).dataset
 
 

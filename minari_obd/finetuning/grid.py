@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from minari_obd.errors import SettingError
+from minari_obd.errors import FormatError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
 from minari_obd.experiments.kept import kept_pairs
@@ -25,6 +25,7 @@ from minari_obd.settings.parsing import parse_settings, read_toml
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import check_writable, write_bytes, write_text
 from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
@@ -149,11 +150,12 @@ def run_arms(
             given: dict[str, Any] = {"steps": grid.steps, "seed": seed, "settings": grid.settings(name)}
             run = Arguments(pairs[name], data.env_id, **given, bc_data=pairs[name] if other is None else other)
             place = folder / "runs" / run.key
-            if not (place / "report.json").is_file():
+            report = read_kept(place / "report.json", lambda path: FinetuneReport.read(path.parent))
+            if report is None:
                 if seeds is not None and seed not in seeds:
                     continue
-                finetune(run.ds, run.env_id, **given, bc_data=other, out=place, label=name, progress=progress)
-            reports.append(replace(FinetuneReport.read(place), label=name))
+                report = finetune(run.ds, run.env_id, **given, bc_data=other, out=place, label=name, progress=progress)
+            reports.append(replace(report, label=name))
     target = grid.target
     if target is None:
         target = _teacher_score(next(iter(recipes.values())), data, folder)
@@ -168,14 +170,21 @@ def _teacher_score(recipe: Recipe, data: OfflineData, folder: Path) -> float | N
     if not OBJECTIVES.get(recipe.method).needs_teacher:
         return None
     path = folder / f"teacher-{Cell(recipe, 'teacher').key(data.content_sha256, __version__)}.json"
-    if not path.is_file():
+    report = read_kept(path, _read_report)
+    if report is None:
         taught = obtain_teacher(plan_teacher(recipe, data), progress=False)
         assert taught.teacher is not None
         report = evaluate(taught.teacher, env=data.env_id, episodes=100, seed=recipe.seed)
         write_text(path, json.dumps(report.to_json(), indent=1) + "\n")
-    report = EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
     report = report if data.reference is None else replace(report, reference=data.reference)
     return (report.mean_return if report.reference is None else report.score).mean
+
+
+def _read_report(path: Path) -> EvaluationReport:
+    try:
+        return EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"'{path}' is damaged ({error}).") from error
 
 
 def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float | None = None) -> str:

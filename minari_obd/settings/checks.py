@@ -26,20 +26,24 @@ def check_types(section: str, settings: Any) -> None:
     """
     hints = get_type_hints(type(settings))
     for name in (each.name for each in fields(settings)):
-        value, kind = getattr(settings, name), hints[name]
-        if type(value).__module__ == "numpy" and getattr(value, "size", None) == 1:
-            value = value.item()
+        given, kind = getattr(settings, name), hints[name]
+        is_tuple = get_origin(kind) is tuple and isinstance(given, list | tuple)
+        value = tuple(map(_plain, given)) if is_tuple else _plain(given)
+        if value is not given:
             object.__setattr__(settings, name, value)
-        if isinstance(value, list) and get_origin(kind) is tuple:
-            object.__setattr__(settings, name, tuple(value))
-        elif not _fits(value, kind):
-            given = (
+        if not _fits(value, kind):
+            example = (
                 f", such as {getattr(kind, '__name__', kind)}({value!r})"
                 if is_dataclass(kind) and isinstance(value, str)
                 else ""
             )
             place = f"{section}.{name}" if section else name
-            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{given}.")
+            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{example}.")
+
+
+def _plain(value: Any) -> Any:
+    """Python's number for one of NumPy's, or an array of one; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "size", None) == 1 else value
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -49,6 +53,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in get_args(kind)
     if kind in (int, float):
         return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(kind)[0]) for each in value)
     return isinstance(value, get_origin(kind) or kind)
 
 
@@ -57,6 +63,8 @@ def _said(kind: Any) -> str:
         return " or ".join(map(_said, get_args(kind)))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"a tuple, each {_said(get_args(kind)[0])}"
     known = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
     return known.get(kind) or f"a {(get_origin(kind) or kind).__name__}"
 
@@ -67,8 +75,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     Raises:
         SettingError: it is none, or below the ``least``.
     """
-    if type(value).__module__ == "numpy" and getattr(value, "size", None) == 1:
-        value = value.item()
+    value = _plain(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise SettingError(f"{name} is {value!r}; expected a whole number.")
     if value < least:

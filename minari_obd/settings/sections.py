@@ -129,6 +129,7 @@ class StudentStatesRecipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        check_types("student_states", self)
         check_positive("student_states", interval=self.interval, rounds=self.rounds, horizon=self.horizon)
         if self.share is not None and not 0.0 <= self.share < 1.0:
             raise SettingError(f"student_states.share is {self.share}; it must be at least 0 and below 1.")

@@ -13,7 +13,16 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.storage.files import check_not_pointer, is_there
 from minari_obd.support.discrete import one_hot
 
-__all__ = ["ROWS", "action_bounds", "check_continuous", "find_reference", "from_arrays", "from_d4rl_file"]
+__all__ = [
+    "ROWS",
+    "action_bounds",
+    "check_continuous",
+    "find_reference",
+    "flags_of",
+    "from_arrays",
+    "from_d4rl_file",
+    "numbers_of",
+]
 
 ROWS = ("observations", "actions", "rewards", "terminations", "truncations")
 """The arrays that have one entry per step."""
@@ -121,7 +130,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     if missing:
         raise DataError(f"Arrays of an offline dataset need {', '.join(ROWS)}; missing: {', '.join(missing)}.")
     name = str(arrays.get("dataset_id", "arrays"))
-    rows = {key: _numbers(name, key, arrays[key]) for key in ROWS}
+    rows = {key: numbers_of(f"'{name}'", key, arrays[key]) for key in ROWS}
     first = _discretise(name, arrays, rows)
     count = len(rows["observations"])
     if any(rows[key].ndim != 2 or 0 in rows[key].shape for key in ("observations", "actions")):
@@ -134,12 +143,12 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
             raise DataError(f"'{name}' has {count} observations but {len(value)} {key}; each step needs one of each.")
         if key not in ("observations", "actions") and value.ndim != 1:
             raise DataError(f"'{name}' has {key} of shape {value.shape}; expected ({count},), such as {key}[:, 0].")
-    terminations, truncations = (_flags(name, key, rows[key]) for key in ("terminations", "truncations"))
+    terminations, truncations = (flags_of(f"'{name}'", key, rows[key]) for key in ("terminations", "truncations"))
     truncations &= ~terminations
     truncations[-1] |= not terminations[-1]
     following = arrays.get("next_observations")
     if following is not None:
-        following = _numbers(name, "next_observations", following)
+        following = numbers_of(f"'{name}'", "next_observations", following)
         if following.shape != rows["observations"].shape:
             raise DataError(f"'{name}' has next_observations of shape {following.shape}; expected one per observation.")
         truncations |= _unmarked_ends(name, rows["observations"], following, terminations | truncations)
@@ -218,30 +227,43 @@ def _discretise(name: str, arrays: Mapping[str, Any], rows: dict[str, np.ndarray
     return int(first)
 
 
-def _numbers(name: str, key: str, given: Any) -> np.ndarray:
-    """An array of numbers with an axis of steps."""
+def numbers_of(subject: str, key: str, given: Any) -> np.ndarray:
+    """Return an array of numbers with an axis of steps.
+
+    Args:
+        subject: what has it, for the error.
+        key: which of its arrays it is.
+        given: the numbers.
+
+    Raises:
+        DataError: it is none.
+    """
     if isinstance(given, Mapping):
         raise DataError(
-            f"'{name}' has {key} in parts ({', '.join(map(str, given))[:100]}); put their columns beside each other, "
+            f"{subject} has {key} in parts ({', '.join(map(str, given))[:100]}); put their columns beside each other, "
             "as numpy.hstack does."
         )
     if isinstance(given, np.ma.MaskedArray) and given.mask.any():
-        raise DataError(f"'{name}' has {key} that are masked in part; give a value for each, or leave those steps out.")
+        raise DataError(f"{subject} has {key} that are masked in part; give all values, or leave those steps out.")
     try:
         value = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with gradients or on a GPU
-        raise DataError(f"'{name}' has {key} that cannot be read as an array: {str(error)[:200]}") from error
+        raise DataError(f"{subject} has {key} that cannot be read as an array: {str(error)[:200]}") from error
     if value.ndim == 0 or value.dtype.kind not in "biuf":
-        raise DataError(f"'{name}' has {value.dtype} of shape {value.shape} for {key}; expected arrays of numbers.")
+        raise DataError(f"{subject} has {value.dtype} of shape {value.shape} for {key}; expected arrays of numbers.")
     return value
 
 
-def _flags(name: str, key: str, value: np.ndarray) -> np.ndarray:
-    """Flags as booleans; what is neither 0 nor 1 says nothing about an episode's end."""
+def flags_of(subject: str, key: str, value: np.ndarray) -> np.ndarray:
+    """Return flags as booleans.
+
+    Raises:
+        DataError: one is neither 0 nor 1, and says nothing about an episode's end.
+    """
     odd = np.flatnonzero((value != 0) & (value != 1))
     if len(odd):
         raise DataError(
-            f"'{name}' has {value[odd[0]]} for {key} at step {odd[0]}, and {len(odd)} such value(s); expected 0 or 1."
+            f"{subject} has {value[odd[0]]} for {key} at step {odd[0]}, and {len(odd)} such value(s); expected 0 or 1."
         )
     return value.astype(bool)
 

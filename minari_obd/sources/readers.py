@@ -12,7 +12,7 @@ import numpy as np
 
 from minari_obd.environments.making import check_no_images, is_registered
 from minari_obd.errors import DataError, FormatError, MissingExtraError, NotFoundError, SettingError, did_you_mean
-from minari_obd.sources.arrays import ROWS, action_bounds, check_continuous, find_reference
+from minari_obd.sources.arrays import ROWS, action_bounds, check_continuous, find_reference, flags_of, numbers_of
 from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.fields import ObservationField, fields_of_space
@@ -109,28 +109,36 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
     finals = []
     for episode in _episodes(dataset):
-        length = len(episode.rewards)
+        length, subject = len(episode.rewards), f"Episode {episode.id} of '{dataset_id}'"
         if length == 0:
             continue
-        actions = np.asarray(episode.actions).reshape(length, -1) if len(episode.actions) == length else episode.actions
+        actions = numbers_of(subject, "actions", episode.actions)
+        actions = actions.reshape(length, -1) if len(actions) == length and actions.size else actions
         observations = episode.observations if flat else _flatten(observation_space, episode.observations, length + 1)
+        observations = numbers_of(subject, "observations", observations)
         if len(observations) != length + 1 or len(actions) != length:
             raise DataError(
-                f"Episode {episode.id} of '{dataset_id}' has {len(observations)} observations and {len(actions)} "
-                f"actions for {length} rewards; expected T+1, T and T, which is Minari's standard."
+                f"{subject} has {len(observations)} observations and {len(actions)} actions for {length} rewards; "
+                "expected T+1, T and T, which is Minari's standard."
             )
-        terminations = np.asarray(episode.terminations, dtype=bool)
-        truncations = np.asarray(episode.truncations, dtype=bool) & ~terminations
+        kept = {name: numbers_of(subject, name, getattr(episode, name)) for name in ROWS[2:]}
+        for name, value in kept.items():
+            if value.shape != (length,):
+                raise DataError(f"{subject} has {name} of shape {value.shape}; expected ({length},).")
+        terminations, truncations = (flags_of(subject, name, kept[name]) for name in ("terminations", "truncations"))
+        truncations &= ~terminations
         if not (terminations[-1] or truncations[-1]):
-            truncations = truncations.copy()
             truncations[-1] = True  # the recording stopped here
         for name, value in zip(
-            ROWS, (observations[:-1], actions, episode.rewards, terminations, truncations), strict=True
+            ROWS, (observations[:-1], actions, kept["rewards"], terminations, truncations), strict=True
         ):
-            rows[name].append(np.asarray(value))
+            rows[name].append(value)
         finals.append(observations[-1])
     if not finals:
         raise DataError(f"'{dataset_id}' is empty; at least one step is needed.")
+    for name, parts in rows.items():
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise DataError(f"'{dataset_id}' has {name} of different shapes in its episodes; expected one shape.")
     actions = np.concatenate(rows["actions"])
     first = int(action_space.start) if is_discrete else None
     if is_discrete:

@@ -1,11 +1,12 @@
-"""The cache: where trained teachers, fitted ensembles and checkpoints are kept."""
+"""What is kept so that work is done once: teachers, ensembles and checkpoints in the cache, results of experiments."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from minari_obd.errors import FormatError
+from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.storage.files import check_writable
 from minari_obd.support.devices import cache_root
 
@@ -24,21 +25,23 @@ def check_cache() -> None:
 
 
 def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
-    """Read a file of the cache, so that work goes on from it; None if it is not there.
+    """Read a file or folder that this package keeps, so that work goes on from it; None if it is not there.
 
     A damaged one is renamed, with a warning, and the work begins anew.
 
     Args:
-        path: the file.
+        path: the file or folder.
         read: reads it. It must not change anything before it has read everything.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         return read(path)
-    except FormatError as error:
+    except (FormatError, NotFoundError) as error:  # the latter of a folder that lacks a file
         aside = path.with_name(f"{path.name}.damaged")
         try:
+            if aside.is_dir():
+                shutil.rmtree(aside)
             path.replace(aside)
         except OSError:
             raise error from None
