@@ -39,13 +39,13 @@ trials and writes this page. It says whether something works, and nothing of how
 """
 _NOTES = """
 - Gymnasium-Robotics (`pip install 'minari-obd[robotics]'`) brings the mazes, hands and kitchens. Its release 1.4 states
-  Gymnasium 1.2 as its least version, and d3rlpy, which trains teachers, pins 1.0.0. The point mazes work with both:
+  Gymnasium 1.2 as its least version, and d3rlpy, which trains teachers, pins 1.0.0. The mazes and hands work with both:
   `pip install --no-deps gymnasium-robotics==1.4.2 pettingzoo` beside the extra `distill`.
 - **Images** are refused where data is read and where an environment is made. Distil an encoder's features instead.
-- MiniGrid's observations hold a text, the mission, whose letters are flattened to columns of numbers, one hot. That is
-  seldom what is wanted: wrap the environment so that observations are the grid alone.
-- Data that was collected with other settings than those registered for its environment names none, as all of
-  D4RL/pointmaze and D4RL/antmaze; see [sources](sources.md). Register one with these settings, and name it.
+- MiniGrid's observations hold a text, the mission, whose letters are flattened to columns of numbers. That is seldom
+  what is wanted: wrap the environment so that observations are the grid alone.
+- Data that was collected with other settings than those registered for its environment names none, such as that
+  of D4RL/pointmaze; see [sources](sources.md). Register one with these settings, and name it.
 """
 
 

@@ -1,6 +1,7 @@
 """Goals and success: dict observations, sparse rewards, and what the environment's infos say, from data to card."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,9 @@ def test_a_maze_with_other_settings_names_no_environment(robotics: None) -> None
     )
     told = dict.fromkeys(("algorithm_name", "author", "author_email", "code_permalink", "description"), "x")
     known: dict[str, Any] = {"ref_min_score": 10.0, "ref_max_score": 200.0, "requirements": [], **told}
-    stored = minari.create_dataset_from_buffers("lab/maze-v0", [buffer], env=environment, **known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Minari's advice on fields that have no meaning here
+        stored = minari.create_dataset_from_buffers("lab/maze-v0", [buffer], env=environment, **known)
     environment.close()
     with pytest.warns(UserWarning, match=r"other settings than are registered .*reset_target"):
         data = minari_obd.load_offline_data("lab/maze-v0")
