@@ -147,7 +147,7 @@ def test_sets_policies_teachers_and_reports_on_the_command_line(capsys: pytest.C
     assert "does not end in .png" in capsys.readouterr().err
 
 
-def test_evaluation_films_the_first_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_films_the_first_episode() -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     policy = minari_obd.clone(make_pairs(shape=(11, 3)))
     for name in ("episode.gif", "episode.mp4"):
@@ -161,6 +161,12 @@ def test_evaluation_films_the_first_episode(monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(path.name for path in Path().glob("*episode*")) == ["episode.gif", "episode.mp4"]
     with pytest.raises(SettingError, match=r"neither \.mp4 nor \.gif"):
         minari_obd.evaluate(policy, video="episode.avi")
+
+
+# What Gymnasium's viewer has not made, it cannot free either, and it says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_where_nothing_can_be_drawn_the_error_says_what_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = minari_obd.clone(make_pairs(shape=(11, 3)))
     monkeypatch.setenv("MUJOCO_GL", "none")  # a renderer that does not exist
     with pytest.raises(MinariObdError, match=r"'Hopper-v5' cannot be drawn on this machine.*MUJOCO_GL=egl"):
         minari_obd.evaluate(policy, video="other.gif")

@@ -117,11 +117,8 @@ def evaluate(
     from minari_obd.storage.files import check_writable, write_text
 
     subject, path = load_subject(ref, revision=revision), Path(ref)
-    if (
-        save
-        and not (path.is_dir() and isinstance(subject, DistilledDataset))
-        and not (path.exists() and isinstance(subject, Policy))
-    ):
+    is_kept = path.is_dir() if isinstance(subject, DistilledDataset) else path.exists() and isinstance(subject, Policy)
+    if save and not is_kept:
         raise SettingError(
             f"'{ref}' is not the folder of a distilled dataset or a policy, so the report cannot be saved there; leave "
             "out --save, or write it with --out."
@@ -130,16 +127,8 @@ def evaluate(
         (check_target if isinstance(subject, DistilledDataset) else check_policy_target)(path)
     if out is not None:
         check_writable(out)
-    report = evaluate_subject(
-        *(subject,),
-        env=env,
-        protocol=protocol,
-        students=students,
-        episodes=episodes,
-        seed=seed,
-        video=video,
-        progress=True,
-    )
+    counts = {"students": students, "episodes": episodes}
+    report = evaluate_subject(subject, env=env, protocol=protocol, **counts, seed=seed, video=video, progress=True)
     print(report)
     if save and isinstance(subject, DistilledDataset):
         subject.with_evaluation(report).save(ref)

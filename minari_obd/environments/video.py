@@ -112,7 +112,7 @@ def _picture(environment: gym.Env, env_id: str) -> np.ndarray:
         ) from error
     if picture.ndim != 3 or picture.shape[-1] != 3:
         raise MinariObdError(
-            f"'{env_id}' renders arrays of shape {picture.shape}, which are no pictures of red, green "
-            "and blue; it cannot be filmed."
+            f"'{env_id}' renders arrays of shape {picture.shape}, which are no pictures of red, green and "
+            "blue; it cannot be filmed."
         )
     return picture.astype(np.uint8)
