@@ -55,6 +55,8 @@ ONLY_IN = {
     },
     "tyro": {"cli.application", "cli.arguments"},
     "ray": {"experiments.ray"},
+    "trackio": {"support.tracking"},
+    "wandb": {"support.tracking"},
     "stable_baselines3": {"finetuning.learner", "finetuning.networks"},
 }
 
