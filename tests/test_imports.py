@@ -56,6 +56,8 @@ ONLY_IN = {
     "tyro": {"cli.application", "cli.arguments"},
     "ray": {"experiments.ray"},
     "gymnasium_robotics": {"environments.making"},
+    "trackio": {"support.tracking"},
+    "wandb": {"support.tracking"},
     "stable_baselines3": {"finetuning.learner", "finetuning.networks"},
 }
 
