@@ -15,6 +15,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import train_students
+from minari_obd.support.devices import choose_device
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 
@@ -28,6 +29,7 @@ def clone(
     protocol: StudentProtocol | str | None = None,
     seed: int = 0,
     start: Policy | None = None,
+    device: str = "cpu",
     progress: bool = False,
 ) -> Policy:
     """Train students from pairs by behavioural cloning.
@@ -42,12 +44,15 @@ def clone(
         seed: seed of the initialisations and minibatches.
         start: a policy whose students continue to learn from these pairs, instead of new students. They keep its
             normaliser, and the optimiser starts without memory.
+        device: where to train, ``cpu``, ``cuda`` or ``auto``. The policy comes back to the CPU, where it acts. For a
+            single set of 256 pairs the CPU takes about a second.
         progress: show a bar.
 
     Raises:
         DataError: the datasets differ in their shapes or action bounds, among themselves or from ``start``.
-        SettingError: the number of students or the network differs from that of ``start``.
+        SettingError: the number of students or the network differs from that of ``start``; no such device.
     """
+    where = choose_device(device)
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
     if not sets or (students is not None and students < 1) or seed < 0:
         raise DataError("Cloning needs at least one dataset, one student, and a seed from 0 up.")
@@ -64,21 +69,22 @@ def clone(
     else:
         _check_start(start, first, students, protocol)
     is_one_task = all((each.env_id, each.reference) == (first.env_id, first.reference) for each in sets)
-    states = torch.from_numpy(np.concatenate([start.normaliser.normalise(each.observations) for each in sets]))
-    actions = torch.from_numpy(np.concatenate([each.scaled_actions() for each in sets]))
+    states = np.concatenate([start.normaliser.normalise(each.observations) for each in sets])
+    actions = np.concatenate([each.scaled_actions() for each in sets])
     with progress_bar(protocol.steps, f"cloning {start.students} student(s)", show=progress) as bar:
         trained = train_students(
             make_student(protocol),
-            start.parameters,
-            states,
-            actions,
+            [p.to(where) for p in start.parameters],
+            torch.from_numpy(states).to(where),
+            torch.from_numpy(actions).to(where),
             protocol,
-            batches=_minibatches(len(states), protocol.batch_size, seed),
+            batches=_minibatches(len(states), protocol.batch_size, seed, where),
             after_step=bar.update,
         )
     names = ("env_id", "reference", "observation_fields")
     task = {name: getattr(first, name) for name in names} if is_one_task else {}
     bounds = first.action_low, first.action_high
+    trained = [p.cpu() for p in trained]
     return Policy(trained, protocol, start.normaliser, *bounds, first_action=first.first_action, **task)
 
 
@@ -144,8 +150,9 @@ def _check_network(protocol: StudentProtocol, pairs: DistilledDataset | OfflineD
         raise NotFoundError(f"{error}{hint}") from None
 
 
-def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:
+def _minibatches(count: int, size: int | None, seed: int, device: torch.device) -> Iterator[Tensor] | None:
     if size is None or size >= count:
         return None
     rng = Stream.CLONING.generator(seed)
-    return (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))
+    rows = (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))
+    return (each.to(device, non_blocking=True) for each in rows)
