@@ -2,10 +2,11 @@
 
 python benchmarks/engine.py                    at the paper's setting, then over students, pairs and steps
 python benchmarks/engine.py --compile          torch.compile over one step and its reverse as well (minutes)
-python benchmarks/engine.py --device cuda      on a GPU
+python benchmarks/engine.py --optimiser adam   for students that are trained by Adam instead of plain SGD
+python benchmarks/engine.py --device cuda      on a GPU: also whole outer steps, with and without graphs
 
 One process, one machine, one run: figures are comparable with one another and with nothing else. Each is the least
-of several laps, as interruptions only ever add.
+of several laps, as interruptions only ever add. On a GPU, each lap ends when the device has finished.
 """
 
 import argparse
@@ -24,12 +25,13 @@ from torch import Tensor
 
 from minari_obd.distiller.graphs import StepGraphs
 from minari_obd.distiller.loop import OuterLoop
-from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, outer_step
+from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
+from minari_obd.errors import SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import mean_squared_error, train_students
-from minari_obd.support.precision import has_fast_bfloat16, has_rounded_products, product_type
+from minari_obd.support.precision import has_fast_bfloat16, has_rounded_products, matmul_precision, product_type
 
 STATE, ACTION, JUDGED = 17, 6, 2_560  # HalfCheetah; judged is the paper's outer batch
 FAST = DistillationRecipe()
@@ -42,11 +44,14 @@ class Setting:
     students: int = 1
     pairs: int = 256
     steps: int = 100
+    optimiser: str = "sgd"
 
     @property
     def protocol(self) -> StudentProtocol:
-        """The paper's, with as many steps."""
-        return StudentProtocol(steps=self.steps)
+        """The paper's, with as many steps; with Adam, the default recipe's."""
+        if self.optimiser == "sgd":
+            return StudentProtocol(steps=self.steps)
+        return StudentProtocol(steps=self.steps, optimiser="adam", learning_rate=1e-3)
 
     def flops(self) -> float:
         """Of the products of an exact outer step: three a layer and step, six for the reverse, three for the judging.
@@ -102,6 +107,8 @@ def seconds(function: Callable, laps: int = 5) -> float:
     """Least time of a lap, after one that does not count."""
     found = []
     for _ in range(laps + 1):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         start = time.perf_counter()
         function()
         if torch.cuda.is_available():
@@ -134,10 +141,10 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
 
 
-def at_the_papers_setting(device: torch.device, threads: int, with_compile: bool) -> None:
+def at_the_papers_setting(device: torch.device, threads: int, with_compile: bool, optimiser: str) -> None:
     """Every route, for one number of threads."""
     torch.set_num_threads(threads)
-    problem = Problem(Setting(), device)
+    problem = Problem(Setting(optimiser=optimiser), device)
     rate, fresh = product_rate(device), product_rate(device, fresh=True)
     print(f"\n{threads} thread(s): 256x256 products {rate / 1e9:.0f} GFLOP/s, out of cache {fresh / 1e9:.0f}")
     loop = OuterLoop(problem.setting.protocol, FAST, device)
@@ -148,7 +155,7 @@ def at_the_papers_setting(device: torch.device, threads: int, with_compile: bool
         "engine, bfloat16 products": partial(problem.gradients, engine, products=torch.bfloat16),
         "engine, last 50 steps": partial(problem.gradients, engine, window=50),
     }
-    if with_compile:
+    if with_compile and optimiser == "sgd":
         routes["torch.compile, float32"] = compiled(problem)
     exact = problem.gradients(train_plainly, torch.float64)
     plain = 0.0
@@ -210,9 +217,9 @@ def compiled(problem: Problem) -> Callable:
     return run
 
 
-def over_sizes(device: torch.device) -> None:
+def over_sizes(device: torch.device, optimiser: str) -> None:
     """Cost over students, pairs and steps; it should be a straight line in each."""
-    base = Setting()
+    base = Setting(optimiser=optimiser)
     sweeps = {
         "students": [replace(base, students=n) for n in (1, 4, 16)],
         "pairs": [replace(base, pairs=n) for n in (16, 64, 256, 1_024)],
@@ -238,35 +245,40 @@ def over_sizes(device: torch.device) -> None:
         print(f"    cost a {name[:-1]}, each size against the one before: {', '.join(f'{s:.2f}' for s in slopes)}")
 
 
-def whole_steps(device: torch.device) -> None:
-    """Whole outer steps as the outer loop makes them, on CUDA from a graph: with clipping, Adam and new students."""
-    for students in (1, 16):
-        problem = Problem(Setting(students), device)
-        tensors = OuterTensors.start(problem.states[None], problem.actions[None])
-        ones = torch.ones(1, JUDGED, device=device)
-        inputs = StepInputs(
-            [problem.judged[None], problem.wanted[None], ones],
-            problem.initial,
-            torch.full((1,), 1e-3, device=device),
-            torch.ones(2, device=device),
-        )
+def whole_steps(device: torch.device, optimiser: str) -> None:
+    """Whole outer steps as the outer loop makes them: with clipping and the outer Adam, for given batches."""
+    print("\nwhole outer steps of R runs with E students each, from a graph and without one; and drawing the students")
+    for runs, students in ((1, 1), (1, 4), (1, 16), (4, 1), (16, 1)):
+        problem = Problem(Setting(students * runs, optimiser=optimiser), device)
+        tensors = OuterTensors.start(*(t.expand(runs, -1, -1) for t in (problem.states, problem.actions)))
+        batch = [t.expand(runs, -1, -1).contiguous() for t in (problem.judged, problem.wanted)]
+        batch.append(torch.ones(runs, JUDGED, device=device))
+        rates, ones = torch.full((runs,), 1e-3, device=device), torch.ones(2, device=device)
+        protocol = problem.setting.protocol
+        drawing = seconds(partial(draw_students, protocol, (STATE, ACTION), students, range(runs), (0,), device))
         for precision in ("float32", "tf32", "bfloat16"):
-            settings = DistillationRecipe(precision=precision, students=students)
-            plan = OuterPlan(settings, problem.setting.protocol, None, product_type(precision, device))
-            graphs = StepGraphs(tensors)
-            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-            step = partial(graphs.step if device.type == "cuda" else partial(outer_step, tensors), inputs, plan)
-            took = seconds(step)
-            rates = f"{1 / took:6.1f} outer steps a second, {students / took:6.1f} students"
-            print(f"  {precision:8} E = {students:2d}: {rates}")
-        torch.backends.cuda.matmul.allow_tf32 = False
+            try:
+                products = product_type(precision, device)
+            except SettingError as error:
+                print(f"  {precision:8} {error}")
+                continue
+            plan = OuterPlan(DistillationRecipe(students=students), protocol, None, products)
+            inputs = StepInputs(batch, problem.initial, rates, ones)
+            with matmul_precision("tf32" if precision == "tf32" else "float32"):
+                plain = seconds(partial(outer_step, tensors, inputs, plan), laps=3)
+                took = seconds(partial(StepGraphs(tensors).step, inputs, plan), laps=10)
+            print(
+                f"  {precision:8} R = {runs:2d}, E = {students:2d}: {took:7.4f} s from a graph, {plain:7.4f} without; "
+                f"{runs * students / took:7.1f} students/s; drawing {1e3 * drawing:7.2f} ms"
+            )
 
 
 def main() -> None:
     """Print it all."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
+    parser.add_argument("--optimiser", default="sgd", choices=("sgd", "adam"), help="of the students")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile as well, for plain SGD")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -275,12 +287,12 @@ def main() -> None:
     print(f"on the CPU: bfloat16 matrices are faster: {has_fast_bfloat16()}; float32 products can be rounded: {rounds}")
     threads = torch.get_num_threads()
     if device.type == "cuda":
-        at_the_papers_setting(device, threads, arguments.compile)
-        whole_steps(device)
+        at_the_papers_setting(device, threads, arguments.compile, arguments.optimiser)
+        whole_steps(device, arguments.optimiser)
     else:
         for count in sorted({1, threads}):
-            at_the_papers_setting(device, count, arguments.compile)
-    over_sizes(device)
+            at_the_papers_setting(device, count, arguments.compile, arguments.optimiser)
+    over_sizes(device, arguments.optimiser)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def pytest_unconfigure() -> None:
     HOME.cleanup()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs CUDA, and torch finds none here"))
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """An empty Hub, and an empty cache of what was downloaded from it."""

@@ -66,7 +66,7 @@ def test_this_processor_is_faster_in_bfloat16_if_and_only_if_it_says_so() -> Non
     assert share < 1.0 if has_fast_bfloat16() else share > 0.5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_this_gpu_rounds_to_tf32_if_and_only_if_it_says_so() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(256, 256, device=CUDA), torch.randn(256, 256, device=CUDA)

@@ -16,6 +16,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.students.networks import make_student, student_generators
 from minari_obd.students.training import train_students
+from minari_obd.support.devices import choose_device
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 
@@ -29,6 +30,7 @@ def clone(
     protocol: StudentProtocol | str | None = None,
     seed: int = 0,
     start: Policy | None = None,
+    device: str = "cpu",
     progress: bool = False,
 ) -> Policy:
     """Train students from pairs by behavioural cloning.
@@ -43,13 +45,16 @@ def clone(
         seed: seed of the initialisations and minibatches.
         start: a policy whose students continue to learn from these pairs, instead of new students. They keep its
             normaliser, and the optimiser starts without memory.
+        device: where to train, ``cpu``, ``cuda`` or ``auto``. The policy comes back to the CPU, where it acts. For a
+            single set of 256 pairs the CPU takes about a second.
         progress: show a bar.
 
     Raises:
         DataError: the datasets differ in their shapes or action bounds, among themselves or from ``start``.
-        SettingError: the number of students or the seed makes no sense, or the former or the network differs from that
-            of ``start``.
+        SettingError: the number of students or the seed makes no sense, the number or the network differs from that of
+            ``start``, or there is no such device.
     """
+    where = choose_device(device)
     sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
     if not sets:
         raise DataError("Cloning needs at least one dataset.")
@@ -67,21 +72,22 @@ def clone(
     else:
         _check_start(start, first, students, protocol)
     is_one_task = all((each.env_id, each.reference) == (first.env_id, first.reference) for each in sets)
-    states = torch.from_numpy(np.concatenate([start.normaliser.normalise(each.observations) for each in sets]))
-    actions = torch.from_numpy(np.concatenate([each.scaled_actions() for each in sets]))
+    states = np.concatenate([start.normaliser.normalise(each.observations) for each in sets])
+    actions = np.concatenate([each.scaled_actions() for each in sets])
     with progress_bar(protocol.steps, f"cloning {start.students} student(s)", show=progress) as bar:
         trained = train_students(
             make_student(protocol),
-            start.parameters,
-            states,
-            actions,
+            [p.to(where) for p in start.parameters],
+            torch.from_numpy(states).to(where),
+            torch.from_numpy(actions).to(where),
             protocol,
-            batches=_minibatches(len(states), protocol.batch_size, seed),
+            batches=_minibatches(len(states), protocol.batch_size, seed, where),
             after_step=bar.update,
         )
     names = ("env_id", "reference", "observation_fields")
     task = {name: getattr(first, name) for name in names} if is_one_task else {}
     bounds = first.action_low, first.action_high
+    trained = [p.cpu() for p in trained]
     lineage = start.lineage.cloned(sets, seed)
     return Policy(
         trained, protocol, start.normaliser, *bounds, first_action=first.first_action, lineage=lineage, **task
@@ -150,8 +156,9 @@ def _check_network(protocol: StudentProtocol, pairs: DistilledDataset | OfflineD
         raise NotFoundError(f"{error}{hint}") from None
 
 
-def _minibatches(count: int, size: int | None, seed: int) -> Iterator[Tensor] | None:
+def _minibatches(count: int, size: int | None, seed: int, device: torch.device) -> Iterator[Tensor] | None:
     if size is None or size >= count:
         return None
     rng = Stream.CLONING.generator(seed)
-    return (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))
+    rows = (torch.from_numpy(rng.integers(count, size=size)) for _ in iter(int, 1))
+    return (each.to(device, non_blocking=True) for each in rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
-from minari_obd.students.networks import make_student, student_generators
+from minari_obd.students.networks import draws_on_any_device, make_student, student_generators
 from minari_obd.students.training import squared_error, train_students
 from minari_obd.targets.targets import ActionCost
 
@@ -124,9 +124,14 @@ def draw_students(
     key: Sequence[int],
     device: torch.device,
 ) -> list[Tensor]:
-    """Draw the initial parameters of ``count`` students for each run, one run after the other."""
-    generators = [g for seed in seeds for g in student_generators(count, seed, *key)]
-    return [p.to(device, non_blocking=True) for p in make_student(protocol).initialise(*sizes, generators)]
+    """Draw the initial parameters of ``count`` students for each run, one run after the other.
+
+    Another kind of device draws other students from the same seeds.
+    """
+    student = make_student(protocol)
+    where = device if draws_on_any_device(student) else "cpu"
+    generators = [g for seed in seeds for g in student_generators(count, seed, *key, device=where)]
+    return [p.to(device, non_blocking=True) for p in student.initialise(*sizes, generators)]
 
 
 def cloned_losses(

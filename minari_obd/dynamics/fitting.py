@@ -183,7 +183,7 @@ class _Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
-        self._losses(self.parameters, torch.from_numpy(rows).to(self.run.device)).sum().backward()
+        self._losses(self.parameters, torch.from_numpy(rows).to(self.run.device, non_blocking=True)).sum().backward()
         self.optimiser.step()
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ def roll_out(
 
     def drawn() -> Tensor:
         rows = torch.randint(len(starts), (policy_count, lanes), generator=generator)
-        return starts[rows.to(device)]
+        return starts[rows.to(device, non_blocking=True)]
 
     def grouped(each: Tensor) -> Tensor:  # (E, L, ...) to (K, E L / K, ...)
         split = each.reshape(policy_count, members, share, -1).transpose(0, 1)
@@ -85,7 +85,7 @@ def roll_out(
     for _ in range(steps):
         actions = policies(states)
         if noise:
-            drawn_noise = torch.randn(actions.shape, generator=generator).to(device)
+            drawn_noise = torch.randn(actions.shape, generator=generator).to(device, non_blocking=True)
             actions = actions + noise * drawn_noise
         predicted = ensemble.step(grouped(states), grouped(actions.clamp(-1.0, 1.0)))
         age = age + 1

@@ -20,6 +20,7 @@ __all__ = [
     "SoftmaxMLP",
     "SoftmaxResidualMLP",
     "Student",
+    "draws_on_any_device",
     "make_student",
     "student_generators",
 ]
@@ -54,19 +55,18 @@ class MLP:
     """
 
     def initialise(self, state_size: int, action_size: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the CPU.
+        """Return W_1 (E, S, H), b_1 (E, 1, H), W_2 (E, H, H), ... in this order, on the generators' device.
 
         Each student draws from its own generator. Orthogonal initialisation consumes random numbers in layer order, so
         with a shared generator a student would depend on those before it.
         """
-        sizes = [state_size, *[self.width] * self.depth, action_size]
-        weights = [
-            [_orthogonal(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)] for generator in generators
-        ]
+        sizes, device = [state_size, *[self.width] * self.depth, action_size], generators[0].device
+        # One by one on the CPU, where results of earlier versions are to keep their bits.
+        draw = _orthogonal if device.type == "cpu" else _orthogonal_together
         parameters = []
-        for layer, outputs in enumerate(sizes[1:]):
-            parameters.append(torch.stack([student[layer] for student in weights]))
-            parameters.append(torch.zeros(len(generators), 1, outputs))
+        for inputs, outputs in pairwise(sizes):
+            parameters.append(draw(inputs, outputs, generators))
+            parameters.append(torch.zeros(len(generators), 1, outputs, device=device))
         return parameters
 
     def apply(self, parameters: Sequence[Tensor], states: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class ModuleStudent:
         students = []
         for generator in generators:
             with torch.random.fork_rng(devices=[]):  # modules are initialised from the global generator
-                torch.manual_seed(generator.initial_seed())
+                torch.default_generator.manual_seed(generator.initial_seed())  # of the CPU alone
                 students.append([p.detach() for p in self.make(state_size, action_size).parameters()])
         return [torch.stack(each) for each in zip(*students, strict=True)]
 
@@ -162,10 +162,19 @@ def _squash(output: Tensor, kind: str) -> Tensor:
     return torch.tanh(output) if kind == "tanh" else output
 
 
-def _orthogonal(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:
+def _orthogonal(inputs: int, outputs: int, generators: Sequence[torch.Generator]) -> Tensor:
     # torch's convention is (out, in), and the transpose of an orthogonal matrix is orthogonal.
-    weight = torch.empty(outputs, inputs)
-    return torch.nn.init.orthogonal_(weight, gain=sqrt(2.0), generator=generator).T.contiguous()
+    drawn = [torch.nn.init.orthogonal_(torch.empty(outputs, inputs), sqrt(2.0), g).T for g in generators]
+    return torch.stack(drawn)
+
+
+def _orthogonal_together(inputs: int, outputs: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Do the same by one batched factorisation. As in torch, signs make the distribution uniform."""
+    shape, device = (max(inputs, outputs), min(inputs, outputs)), generators[0].device
+    normal = torch.stack([torch.randn(shape, generator=g, device=device) for g in generators])
+    q, r = torch.linalg.qr(normal)
+    q = sqrt(2.0) * q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+    return (q if inputs >= outputs else q.mT).contiguous()
 
 
 def make_student(protocol: StudentProtocol) -> Student:
@@ -173,9 +182,14 @@ def make_student(protocol: StudentProtocol) -> Student:
     return STUDENTS.get(protocol.network)(depth=protocol.depth, width=protocol.width)
 
 
-def student_generators(count: int, *key: int) -> list[torch.Generator]:
+def draws_on_any_device(student: Student) -> bool:
+    """Whether a student's initial parameters come to be where their generators are; others draw on the CPU."""
+    return getattr(type(student), "initialise", None) is MLP.initialise
+
+
+def student_generators(count: int, *key: int, device: str | torch.device = "cpu") -> list[torch.Generator]:
     """Return one generator for each of ``count`` students, independent for every ``key`` (seed, step, ...)."""
     import numpy as np
 
     seeds = np.random.SeedSequence(list(key)).generate_state(count, np.uint64)
-    return [torch.Generator().manual_seed(int(seed >> np.uint64(1))) for seed in seeds]
+    return [torch.Generator(device).manual_seed(int(seed >> np.uint64(1))) for seed in seeds]

@@ -115,9 +115,11 @@ def _certain(policies: Policies, noise: float, generator: torch.Generator) -> Po
 
     def act(states: Tensor) -> Tensor:
         scores = policies(states)
-        taken = scores.argmax(-1).cpu()
+        taken = scores.argmax(-1)
         any_one = torch.randint(scores.shape[-1], taken.shape, generator=generator)
-        taken = torch.where(torch.rand(taken.shape, generator=generator) < noise, any_one, taken)
+        is_random = torch.rand(taken.shape, generator=generator) < noise
+        drawn = (each.to(taken.device, non_blocking=True) for each in (is_random, any_one))
+        taken = torch.where(*drawn, taken)
         return 2.0 * torch.nn.functional.one_hot(taken, scores.shape[-1]).to(scores) - 1.0
 
     return act

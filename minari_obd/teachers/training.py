@@ -121,6 +121,7 @@ class TeacherRun:
             **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
             **({"average": self.average} if self.average else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
+            **({"device": self.device.type} if self.device.type != "cpu" else {}),
             "steps": self.steps,
             "seed": self.seed,
             "data": self.data.dataset_id,
