@@ -134,8 +134,7 @@ def _made(kind: Kind) -> tuple[gym.Env | None, str]:
 
 def record(kind: Kind, environment: gym.Env | None) -> str:
     """Store a dataset of the kind in the Minari folder, and return its id."""
-    spaces = environment or kind
-    observed = spaces.observation_space if environment else kind.observations
+    observed = environment.observation_space if environment else kind.observations
     acted = environment.action_space if environment else kind.actions
     observed.seed(0)
     acted.seed(0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,14 +64,16 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
 
 
-def meta_gradients(student: Student, protocol: StudentProtocol, device: torch.device, dtype: torch.dtype, **settings):
+def meta_gradients(
+    student: Student, protocol: StudentProtocol, device: torch.device, dtype: torch.dtype, **settings: Any
+):
     """The gradient of two students' error by states, actions and initial parameters, back on the CPU."""
     generator = torch.Generator().manual_seed(0)
     initial = student.initialise(3, 2, student_generators(2, 0))
     states, actions, queries = (torch.randn(shape, generator=generator) for shape in ((32, 3), (32, 2), (50, 3)))
     leaves = [t.to(device, dtype).requires_grad_() for t in (states, torch.tanh(actions), *initial)]
     queries = queries.to(device, dtype)
-    trained = train_students(student, leaves[2:], *leaves[:2], protocol, differentiable=True, **settings)
+    trained = train_students(student, leaves[2:], leaves[0], leaves[1], protocol, differentiable=True, **settings)
     loss = mean_squared_error(student, trained, queries, torch.tanh(queries[:, :2])).mean()
     found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)  # nothing before a window
     return [loss.detach().cpu(), *(g.cpu() for g in found)]

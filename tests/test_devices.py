@@ -1,6 +1,7 @@
 """Devices, without one: on torch's `meta` device an operation that meets a tensor of the CPU, or reads one, fails."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_what_was_left_on_the_cpu_is_noticed() -> None:
 def test_rollouts_and_minibatches_stay_on_their_device() -> None:
     parameters = [p.to(META) for p in draw_parameters([5, 4, 5], 2, torch.Generator())]
     sizes = {"offset": 4, "scale": 4, "low": 3, "high": 3}
-    known = {name: torch.empty(size, device=META) for name, size in sizes.items()}
+    known: dict[str, Any] = {name: torch.empty(size, device=META) for name, size in sizes.items()}
     ensemble = DynamicsEnsemble(parameters, limit=torch.empty((), device=META), **known)
     student = MLP(1, 4)
     policies = [p.to(META) for p in student.initialise(3, 2, student_generators(2, 0))]

@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import minari
@@ -60,8 +60,8 @@ class ReachToo(Reach):
 
 
 if "Reach-v0" not in gym.registry:
-    gym.register("Reach-v0", Reach, max_episode_steps=25)
-    gym.register("ReachToo-v0", ReachToo, max_episode_steps=25)
+    gym.register("Reach-v0", cast(Any, Reach), max_episode_steps=25)
+    gym.register("ReachToo-v0", cast(Any, ReachToo), max_episode_steps=25)
 
 
 def go(observation: np.ndarray) -> np.ndarray:

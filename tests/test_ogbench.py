@@ -1,6 +1,7 @@
 """OGBench: its three forms of the same trajectories, masks, and Minari datasets that can be distilled."""
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +22,7 @@ from minari_obd.storage.minari_datasets import open_local_dataset
 LENGTHS = (4, 3, 5)  # transitions, so trajectories of 5, 4 and 6 states
 
 
-def published(**more: np.ndarray) -> dict[str, np.ndarray]:
+def published(**more: np.ndarray) -> dict[str, Any]:
     """What OGBench publishes: states s0 ... sT a trajectory, ``terminals`` at the last. A state names itself."""
     states = np.concatenate([100 * i + np.arange(length + 1) for i, length in enumerate(LENGTHS)])
     actions = np.random.default_rng(0).uniform(-1, 1, (len(states), 2)).astype(np.float32)

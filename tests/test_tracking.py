@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,8 @@ def test_a_run_goes_on_whether_or_not_it_was_told_before(small_data: OfflineData
 
 def test_tensorboard_reads_back_what_was_told(small_data: OfflineData) -> None:
     listener = Listener()
-    for track, out in ((listener, "a"), ("tensorboard", "b")):
+    given: tuple[tuple[Any, str], ...] = ((listener, "a"), ("tensorboard", "b"))
+    for track, out in given:
         minari_obd.distill(small_data, "pbc", teacher=RuleTeacher(), recipe=QUICK, progress=False, out=out, track=track)
     found = read_events(Path("b.tensorboard"))
     assert found.keys() == listener.told.keys()

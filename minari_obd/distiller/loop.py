@@ -147,9 +147,7 @@ class OuterLoop:
             bar.update(state.step)
             while state.step < self.settings.steps:
                 if state.step % self.settings.evaluate_every == 0:
-                    self._look(state, work)
-                    tell_look(track, state)
-                    bar.set_postfix_str(_best(state))
+                    bar.set_postfix_str(self._look(state, work, track))
                     if all(record.reason for record in state.records):
                         break
                 self._step(state, work, make)
@@ -164,9 +162,7 @@ class OuterLoop:
                 if self.device.type == "cpu":  # elsewhere this waits for the device, so the looks do it
                     self._check_skipped(state)
             else:
-                self._look(state, work)
-                tell_look(track, state)
-                bar.set_postfix_str(_best(state))
+                bar.set_postfix_str(self._look(state, work, track))
             if is_interrupted():  # during the last look
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, state)
@@ -250,8 +246,8 @@ class OuterLoop:
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values).to(self.device, non_blocking=True)
 
-    def _look(self, state: OuterState, work: Sequence[OuterData]) -> None:
-        """Measure the held-out loss, and keep the pairs if they are the best of their run.
+    def _look(self, state: OuterState, work: Sequence[OuterData], track: Track | None) -> str:
+        """Measure the held-out loss, keep the pairs if they are the best of their run, and return what the bar shows.
 
         If they are much worse than the best, go back to those, at half the rate.
         """
@@ -279,6 +275,8 @@ class OuterLoop:
                     f"The held-out loss had not improved since step {record.best_step}, "
                     f"{self.settings.patience} looks ago."
                 )
+        tell_look(track, state)
+        return "best=" + " ".join(f"{record.best_loss:.4f}@{record.best_step}" for record in state.records)
 
     def _check_skipped(self, state: OuterState) -> None:
         """Stop runs whose gradients could not be used many times in a row; if that is all of them, say so."""
@@ -299,8 +297,3 @@ class OuterLoop:
             OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
             for s, a, r in zip(states, actions, state.records, strict=True)
         ]
-
-
-def _best(state: OuterState) -> str:
-    """The lowest held-out loss so far, and its step, for the bar."""
-    return "best=" + " ".join(f"{record.best_loss:.4f}@{record.best_step}" for record in state.records)

@@ -51,10 +51,11 @@ def record_bodies(env_id: str, seed: int, act: Callable[[np.ndarray], np.ndarray
         NotFoundError, DataError: as in :func:`make_environment`.
     """
     environment: Any = make_environment(env_id)
-    model, data = (getattr(environment.unwrapped, name, None) for name in ("model", "data"))
-    if not hasattr(data, "geom_xpos"):
+    body: Any = environment.unwrapped
+    if not hasattr(getattr(body, "data", None), "geom_xpos"):
         environment.close()
         raise SettingError(f"'{env_id}' is not simulated by MuJoCo, so there is no body to draw; name one that is.")
+    model, data = body.model, body.data
     # Parts of the world, body 0, do not move, and neither do invisible ones show.
     parts = [
         g

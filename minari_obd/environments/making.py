@@ -80,8 +80,10 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
     check_environment_id(env_id)
     _quieten_mujoco()
     try:
-        size = {"width": picture_size, "height": picture_size} if picture_size else {}
-        environment = gym.make(env_id, **size, **({"render_mode": "rgb_array"} if renders or size else {}))
+        settings: dict[str, Any] = {"width": picture_size, "height": picture_size} if picture_size else {}
+        if renders or settings:
+            settings["render_mode"] = "rgb_array"
+        environment = gym.make(env_id, **settings)
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     check_no_images(environment.observation_space, env_id)
