@@ -48,8 +48,8 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
         DataError: its actions are neither continuous vectors nor single discrete ones.
     """
     check_environment_id(env_id)
-    _quieten_mujoco()
     try:
+        _quieten_mujoco()  # imports MuJoCo, which refuses a MUJOCO_GL that it does not know
         size = {"width": picture_size, "height": picture_size} if picture_size else {}
         environment = gym.make(env_id, **size, **({"render_mode": "rgb_array"} if renders or size else {}))
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
