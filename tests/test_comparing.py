@@ -12,6 +12,7 @@ from conftest import make_pairs, make_teacher
 
 import minari_obd
 from minari_obd.cli.application import main
+from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError
 from minari_obd.scores.comparing import ComparisonReport
 from minari_obd.scores.references import ReferenceScores
@@ -167,6 +168,7 @@ def test_evaluation_films_the_first_episode() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_where_nothing_can_be_drawn_the_error_says_what_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = minari_obd.clone(make_pairs(shape=(11, 3)))
+    make_environment("Hopper-v5").close()  # imports MuJoCo, which would refuse the next line's value
     monkeypatch.setenv("MUJOCO_GL", "none")  # a renderer that does not exist
     with pytest.raises(MinariObdError, match=r"'Hopper-v5' cannot be drawn on this machine.*MUJOCO_GL=egl"):
         minari_obd.evaluate(policy, video="other.gif")
