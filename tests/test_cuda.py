@@ -66,7 +66,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 def meta_gradients(
     student: Student, protocol: StudentProtocol, device: torch.device, dtype: torch.dtype, **settings: Any
-):
+) -> list[Tensor]:
     """The gradient of two students' error by states, actions and initial parameters, back on the CPU."""
     generator = torch.Generator().manual_seed(0)
     initial = student.initialise(3, 2, student_generators(2, 0))

@@ -79,16 +79,11 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
     """
     check_environment_id(env_id)
     try:
-<<<<<<< HEAD
+        _quieten_mujoco()  # imports MuJoCo, which refuses a MUJOCO_GL that it does not know
         settings: dict[str, Any] = {"width": picture_size, "height": picture_size} if picture_size else {}
         if renders or settings:
             settings["render_mode"] = "rgb_array"
         environment = gym.make(env_id, **settings)
-=======
-        _quieten_mujoco()  # imports MuJoCo, which refuses a MUJOCO_GL that it does not know
-        size = {"width": picture_size, "height": picture_size} if picture_size else {}
-        environment = gym.make(env_id, **size, **({"render_mode": "rgb_array"} if renders or size else {}))
->>>>>>> h23a
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     check_no_images(environment.observation_space, env_id)
