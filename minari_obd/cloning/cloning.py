@@ -1,4 +1,4 @@
-"""Cloning: policies trained from pairs by behavioural cloning, in about a second."""
+"""Cloning: policies trained from pairs by behavioural cloning, in seconds."""
 
 from collections.abc import Iterator, Sequence
 
@@ -46,7 +46,7 @@ def clone(
         start: a policy whose students continue to learn from these pairs, instead of new students. They keep its
             normaliser, and the optimiser starts without memory.
         device: where to train, ``cpu``, ``cuda`` or ``auto``. The policy comes back to the CPU, where it acts. For a
-            single set of 256 pairs the CPU takes about a second.
+            single set of 256 pairs the CPU takes seconds.
         progress: show a bar.
 
     Raises:

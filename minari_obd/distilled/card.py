@@ -56,7 +56,7 @@ def dataset_card(dataset: Contents, repo_id: str, *, picture: str | None = None)
 {len(dataset)} (observation, action) pairs that stand for `{provenance.source}` ({provenance.source_steps:,} steps,
 {dataset.env_id or "unknown environment"}), made with the method `{provenance.method}` by
 [minari-obd](https://github.com/minari-obd/minari-obd) {provenance.package_version}. A policy is cloned from them in
-about a second.
+seconds.
 {image}
 | column | type | meaning |
 |---|---|---|

@@ -82,7 +82,7 @@ def croissant(dataset: Contents, repo_id: str, parquet: str, *, size: int, sha25
         "name": name,
         "description": (
             f"{len(dataset)} (observation, action) pairs that stand for {p.source} ({p.source_steps:,} steps, "
-            f"{where}), made with the method {p.method}. A policy is cloned from them in about a second."
+            f"{where}), made with the method {p.method}. A policy is cloned from them in seconds."
         ),
         "license": dataset.license or "unknown",
         "version": "1.0.0",
