@@ -216,7 +216,7 @@ def test_saving_twice_gives_the_same_bytes() -> None:
         Path(name).mkdir()
         make_full().save(f"{name}/pairs")
     files = [path.relative_to("one") for path in Path("one").rglob("*") if path.is_file()]
-    assert len(files) == 8
+    assert len(files) == 9
     for path in files:
         assert ("one" / path).read_bytes() == ("two" / path).read_bytes(), path
 
