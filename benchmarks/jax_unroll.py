@@ -47,7 +47,7 @@ def jax_gradient(protocol: StudentProtocol) -> Callable:
         return jnp.square(forward(parameters, states) - actions).mean()
 
     def outer(pairs, initial: list, judged, wanted):
-        def step(carry, t):
+        def step(carry, scales):
             parameters, first, second = carry
             found = jax.grad(error)(parameters, *pairs)
             if protocol.optimiser == "sgd":
@@ -57,15 +57,16 @@ def jax_gradient(protocol: StudentProtocol) -> Callable:
                 ), None
             first = [0.9 * m + 0.1 * g for m, g in zip(first, found, strict=True)]
             second = [0.999 * v + 0.001 * g * g for v, g in zip(second, found, strict=True)]
-            m_scale, v_scale = 1 / (1 - 0.9 ** (t + 1)), 1 / (1 - 0.999 ** (t + 1))
             moved = [
-                p - protocol.learning_rate * m_scale * m / jnp.sqrt(v_scale * v + 1e-16)
+                p - protocol.learning_rate * scales[0] * m / jnp.sqrt(scales[1] * v + 1e-16)
                 for p, m, v in zip(parameters, first, second, strict=True)
             ]
             return (moved, first, second), None
 
         zeros = [jnp.zeros_like(p) for p in initial]
-        (trained, *_), _ = jax.lax.scan(step, (initial, zeros, zeros), jnp.arange(protocol.steps))
+        powers = np.arange(1, protocol.steps + 1)  # in float64; float32 would be inaccurate in the first steps
+        scales = jnp.asarray(1.0 / (1.0 - np.array([0.9, 0.999]) ** powers[:, None]), dtype=jnp.float32)
+        (trained, *_), _ = jax.lax.scan(step, (initial, zeros, zeros), scales)
         return error(trained, judged, wanted)
 
     return jax.jit(jax.grad(outer))

@@ -1,4 +1,4 @@
-"""Devices, without one: on torch's `meta` device an operation that meets a tensor of the CPU, or reads one, fails."""
+"""Devices, without one: on torch's `meta` device nothing can be read, and no operation may meet a tensor of the CPU."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from conftest import RuleTeacher, make_teacher
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, outer_step
@@ -23,6 +24,15 @@ from minari_obd.targets.value_gap import ValueGap, ValueGapDistillation
 
 META = torch.device("meta")
 STUDENT = StudentProtocol(depth=2, width=8, steps=3, learning_rate=0.1)
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of two devices; a GPU takes numbers of the CPU, and copies from there."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim()}
+        assert len(found) < 2 or "copy" in func.__name__, f"{func} on {found}"
+        return func(*args, **(kwargs or {}))
 
 
 def inputs_and_tensors(protocol: StudentProtocol, runs: int, students: int) -> tuple[OuterTensors, StepInputs]:
@@ -47,16 +57,19 @@ def test_an_outer_step_stays_on_its_device(
     cost = ValueGap.of(make_teacher(), small_data).to(META) if has_cost else None
     for runs, students in ((1, 1), (1, 3), (2, 2)):
         tensors, inputs = inputs_and_tensors(protocol, runs, students)
-        outer_step(tensors, inputs, OuterPlan(DistillationRecipe(), protocol, products=products, cost=cost))
+        with OneDevice():
+            outer_step(tensors, inputs, OuterPlan(DistillationRecipe(), protocol, products=products, cost=cost))
         assert all(tensor.device == META for tensor in tensors.named().values())
 
 
 def test_what_was_left_on_the_cpu_is_noticed() -> None:
     """This file would prove nothing if it were not."""
-    tensors, inputs = inputs_and_tensors(STUDENT, 1, 1)
-    inputs.batch[0] = torch.zeros(1, 20, 3)
-    with pytest.raises((RuntimeError, NotImplementedError), match=r"device|meta"):
-        outer_step(tensors, inputs, OuterPlan(DistillationRecipe(), STUDENT))
+    for place in range(3):
+        tensors, inputs = inputs_and_tensors(STUDENT, 1, 1)
+        inputs.batch[place] = torch.zeros_like(inputs.batch[place], device="cpu")
+        with pytest.raises(AssertionError, match="cpu"), OneDevice():
+            outer_step(tensors, inputs, OuterPlan(DistillationRecipe(), STUDENT))
+    tensors, _ = inputs_and_tensors(STUDENT, 1, 1)
     with pytest.raises(RuntimeError, match="meta"):
         tensors.pairs[0].sum().item()
 
@@ -68,17 +81,19 @@ def test_rollouts_and_minibatches_stay_on_their_device() -> None:
     ensemble = DynamicsEnsemble(parameters, limit=torch.empty((), device=META), **known)
     student = MLP(1, 4)
     policies = [p.to(META) for p in student.initialise(3, 2, student_generators(2, 0))]
-    rolled = roll_out(
-        ensemble,
-        lambda states: student.apply(policies, states),
-        torch.empty(9, 3, device=META),
-        **{"policy_count": 2, "lanes": 4, "steps": 3, "horizon": 5, "noise": 0.3},
-        generator=torch.Generator(),
-    )
+    with OneDevice():
+        rolled = roll_out(
+            ensemble,
+            lambda states: student.apply(policies, states),
+            torch.empty(9, 3, device=META),
+            **{"policy_count": 2, "lanes": 4, "steps": 3, "horizon": 5, "noise": 0.3},
+            generator=torch.Generator(),
+        )
     assert {each.device for each in (rolled.states, rolled.rewards, rolled.ends, rolled.losses)} == {META}
     rows = (torch.zeros(2, dtype=torch.long, device=META) for _ in range(3))
     pairs = torch.empty(9, 3, device=META), torch.empty(9, 2, device=META)
-    assert all(p.device == META for p in train_students(student, policies, *pairs, STUDENT, batches=rows))
+    with OneDevice():
+        assert all(p.device == META for p in train_students(student, policies, *pairs, STUDENT, batches=rows))
 
 
 class NoReading(TorchDispatchMode):
