@@ -120,7 +120,7 @@ def test_another_estimator_may_be_asked_for() -> None:
     assert by_name.deciles[9].log_density > by_name.deciles[0].log_density + 2
     with pytest.raises(NotFoundError, match="did you mean 'knn'"):
         diagnose(pairs, data, density="knm")
-    with pytest.raises(SettingError, match="0 students"):
+    with pytest.raises(SettingError, match="students is 0; it must be at least 1"):
         error_by_density(pairs, data, students=0)
 
 

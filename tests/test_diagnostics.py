@@ -260,7 +260,7 @@ def test_what_cannot_be_diagnosed_is_refused() -> None:
         diagnose(pairs, made_data(seed=9))
     with pytest.raises(NotFoundError, match="is not on this machine"):
         diagnose(pairs)
-    with pytest.raises(SettingError, match="0 students"):
+    with pytest.raises(SettingError, match="students is 0; it must be at least 1"):
         diagnose(pairs, data, students=0)
     with pytest.raises(DataError, match="a million standard deviations"):
         diagnose(replace(pairs, observations=pairs.observations + 1e38), data)

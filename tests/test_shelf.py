@@ -49,7 +49,8 @@ def test_each_set_is_small_evaluated_and_says_how_it_was_made(ref: str) -> None:
     assert not Path(recipe.teacher.algorithm).is_absolute()
     files = [path for path in (SHELF / ref.removeprefix("shelf/")).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 100e3
-    assert {path.name for path in files} == {"obd.json", "evaluation.json", CARD_FILE, "train-00000-of-00001.parquet"}
+    names = {"obd.json", "evaluation.json", "croissant.json", CARD_FILE, "train-00000-of-00001.parquet"}
+    assert {path.name for path in files} == names
 
 
 @pytest.mark.parametrize("ref", REFS)

@@ -239,7 +239,7 @@ def test_a_damaged_file_gives_only_errors_of_this_package(damage: dict[int, int]
         assert len(load_offline_data("y.hdf5"))
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.hdf5.gz", "x.hdf"])
+@pytest.mark.parametrize("name", ["x.npy", "x.hdf5.gz", "x.hdf"])
 def test_a_file_of_another_kind_is_not_called_missing(name: str) -> None:
     Path(name).touch()
     with pytest.raises(NotFoundError, match="is there, but not of a kind that is read"):

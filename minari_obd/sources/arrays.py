@@ -50,7 +50,8 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
     """Return the bounds of the actions. Where there are none, they are the data's."""
     low = np.where(np.abs(low) < _NO_BOUND, low, actions.min(axis=0))
     high = np.where(np.abs(high) < _NO_BOUND, high, actions.max(axis=0))
-    return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
+    with np.errstate(over="ignore"):  # actions beyond float32 are refused, with their row, when the data is looked at
+        return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
 
 
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
