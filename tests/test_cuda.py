@@ -70,7 +70,7 @@ def meta_gradients(student: Student, protocol: StudentProtocol, device: torch.de
     states, actions, queries = (torch.randn(shape, generator=generator) for shape in ((32, 3), (32, 2), (50, 3)))
     leaves = [t.to(device, dtype).requires_grad_() for t in (states, torch.tanh(actions), *initial)]
     queries = queries.to(device, dtype)
-    trained = train_students(student, leaves[2:], *leaves[:2], protocol, differentiable=True, **settings)
+    trained = train_students(student, leaves[2:], leaves[0], leaves[1], protocol, differentiable=True, **settings)
     loss = mean_squared_error(student, trained, queries, torch.tanh(queries[:, :2])).mean()
     found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)  # nothing before a window
     return [loss.detach().cpu(), *(g.cpu() for g in found)]

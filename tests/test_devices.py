@@ -75,9 +75,8 @@ def test_what_was_left_on_the_cpu_is_noticed() -> None:
 
 def test_rollouts_and_minibatches_stay_on_their_device() -> None:
     parameters = [p.to(META) for p in draw_parameters([5, 4, 5], 2, torch.Generator())]
-    sizes = {"offset": 4, "scale": 4, "low": 3, "high": 3}
-    known = {name: torch.empty(size, device=META) for name, size in sizes.items()}
-    ensemble = DynamicsEnsemble(parameters, limit=torch.empty((), device=META), **known)
+    offset, scale, low, high, limit = (torch.empty(shape, device=META) for shape in ((4,), (4,), (3,), (3,), ()))
+    ensemble = DynamicsEnsemble(parameters, offset, scale, low, high, limit)
     student = MLP(1, 4)
     policies = [p.to(META) for p in student.initialise(3, 2, student_generators(2, 0))]
     with OneDevice():

@@ -118,8 +118,8 @@ def _certain(policies: Policies, noise: float, generator: torch.Generator) -> Po
         taken = scores.argmax(-1)
         any_one = torch.randint(scores.shape[-1], taken.shape, generator=generator)
         is_random = torch.rand(taken.shape, generator=generator) < noise
-        drawn = (each.to(taken.device, non_blocking=True) for each in (is_random, any_one))
-        taken = torch.where(*drawn, taken)
+        is_random, any_one = (each.to(taken.device, non_blocking=True) for each in (is_random, any_one))
+        taken = torch.where(is_random, any_one, taken)
         return 2.0 * torch.nn.functional.one_hot(taken, scores.shape[-1]).to(scores) - 1.0
 
     return act
