@@ -187,7 +187,7 @@ def test_a_run_that_is_killed_goes_on(grid: Path) -> None:
         "from minari_obd.experiments.bench import run_grid; run_grid('tiny.toml', 'cut', jobs=2)",
     ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(Path("cut").glob("cells/*.json"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

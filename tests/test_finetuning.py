@@ -205,14 +205,15 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     whole = minari_obd.finetune(pairs, steps=120, settings=settings, progress=False)
     original = Learning.record_episodes
 
-    def stopped(self: Learning) -> None:
-        original(self)
+    def stopped(self: Learning) -> list[float]:
+        ended = original(self)
         if self.learner.num_timesteps == stop - 2 and how == "killed":
             patch.setattr(finetuning, "_CHECKPOINT_SECONDS", 0.0)
         if self.learner.num_timesteps == stop:
             if how == "killed":
                 raise MemoryError  # as good as a kill: nothing after the last checkpoint is kept
             os.kill(os.getpid(), signal.SIGINT if how == "ctrl-c" else signal.SIGTERM)
+        return ended
 
     with monkeypatch.context() as patch:
         patch.setattr(Learning, "record_episodes", stopped)
