@@ -18,10 +18,10 @@ from functools import partial
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import jax  # type: ignore[import-not-found]
+import jax  # type: ignore[import-not-found]  # no dependency of the project
 import numpy as np
 import torch
-from jax import numpy as jnp  # type: ignore[import-not-found]
+from jax import numpy as jnp  # type: ignore[import-not-found]  # as above
 from plain_autograd import train_plainly
 from torch import Tensor
 

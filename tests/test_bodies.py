@@ -1,4 +1,4 @@
-"""Bodies: every one of Gymnasium's MuJoCo environments goes the whole way, from four observations to 376."""
+"""Bodies: every one of Gymnasium's MuJoCo environments goes the whole way, from four observations to 348."""
 
 import numpy as np
 import pytest

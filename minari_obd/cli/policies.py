@@ -145,7 +145,7 @@ def evaluate(
 def finetune(
     ref: Name,
     steps: int = 100_000,
-    settings: FinetuningSettings = FinetuningRecipe(),  # noqa: B008  # frozen
+    settings: FinetuningSettings = FinetuningRecipe(),  # noqa: B008  # frozen, so that calls can share it
     env: str | None = None,
     seed: int = 0,
     bc_data: str | None = None,

@@ -14,13 +14,13 @@ from torch import Tensor
 from minari_obd.cloning.lineage import STRICT_JSON, Lineage
 from minari_obd.distilled.folder import CARD_FILE, EVALUATION_FILE
 from minari_obd.distilled.metadata import parse_evaluation, read_json, validated
-from minari_obd.errors import FormatError, SettingError
+from minari_obd.errors import FormatError
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.sources.fields import ObservationField
-from minari_obd.storage.files import check_not_pointer, check_writable, replacing
+from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing
 from minari_obd.storage.hub import Holding
 from minari_obd.storage.tensors import read_plain_tensors, reading, write_plain_tensors
 
@@ -140,13 +140,7 @@ def check_target(folder: Path) -> Path:
     Raises:
         SettingError: it is a file, holds something else, or cannot be written.
     """
-    folder = folder.resolve()
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.is_file() or (found and METADATA_FILE not in found) or found - {*POLICY.written, ".gitattributes"}:
-        raise SettingError(
-            f"'{folder}' exists and is not the folder of a policy alone, so it is not overwritten; choose another path."
-        )
-    return check_writable(folder)
+    return check_replaceable(folder, "the folder of a policy", METADATA_FILE, POLICY.written)
 
 
 def read(folder: Path, origin: str) -> Parts:

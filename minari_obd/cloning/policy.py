@@ -59,7 +59,7 @@ class Policy:
     """Which columns hold which part of the observations, where the data's were dicts or tuples; else empty."""
     first_action: int | None = None
     """Number of the first of discrete actions; None if actions are continuous."""
-    lineage: Lineage = Lineage()  # noqa: RUF009  # frozen
+    lineage: Lineage = Lineage()  # noqa: RUF009  # frozen, so that all can share it
     """What the policy was made from."""
     evaluation: EvaluationReport | None = None
     """The last evaluation, for the card; None if there was none."""

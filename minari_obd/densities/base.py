@@ -139,7 +139,7 @@ class Estimator:
     @property
     def _most(self) -> int:
         """Maximum number of states that the fit uses."""
-        raise NotImplementedError
+        raise NotImplementedError  # each estimator has its own
 
     @property
     def _least(self) -> int:
@@ -147,4 +147,4 @@ class Estimator:
         return 2
 
     def _fit(self, parts: Parts, seed: int) -> Fitted:
-        raise NotImplementedError
+        raise NotImplementedError  # each estimator has its own

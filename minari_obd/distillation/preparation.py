@@ -123,7 +123,6 @@ def prepare(
     STUDENTS.check(recipe.student.network)
     is_auto, recipe = recipe.teacher.algorithm == "auto", recipe.resolved()
     DENSITIES.check(recipe.density.estimator)
-    _ = recipe.cloned_student  # raises if there is none of that width
     loop = OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
     if out is not None:
         check_target(Path(out))

@@ -16,8 +16,8 @@ from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.distilled.croissant import croissant
 from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
 from minari_obd.distilled.minari import write_rendering
-from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.storage.files import check_not_pointer, check_writable, replacing
+from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing
 
 __all__ = [
     "CARD_FILE",
@@ -99,16 +99,8 @@ def check_target(folder: Path) -> Path:
     Raises:
         SettingError: it is a file, holds something else, or cannot be written.
     """
-    folder = folder.resolve()
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = sorted(found - {name.split("/")[0] for name in WRITTEN_FILES} - {".gitattributes", ".DS_Store"})
-    if folder.is_file() or (found and METADATA_FILE not in found) or others:
-        what = f"also holds {', '.join(others[:3])}" if others and METADATA_FILE in found else "is something else"
-        raise SettingError(
-            f"'{folder}' exists and is not a distilled dataset alone (it {what}), so it is not overwritten; choose "
-            "another path."
-        )
-    return check_writable(folder)
+    names = {".DS_Store", *(name.split("/")[0] for name in WRITTEN_FILES)}
+    return check_replaceable(folder, "a distilled dataset", METADATA_FILE, names)
 
 
 def _write(dataset: Contents, folder: Path, repo_id: str, *, minari: bool, picture: bool) -> None:

@@ -16,13 +16,14 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.environments.bodies import BodyEpisode, record_bodies
 from minari_obd.environments.making import check_environment
-from minari_obd.errors import MinariObdError, NotFoundError, SettingError, printable
+from minari_obd.errors import MinariObdError, NotFoundError, printable
 from minari_obd.evaluation.subjects import known_reference
 from minari_obd.experiments.cell import CellResult
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.origins import cached_teacher, if_its_own, load_source
 from minari_obd.scores.report import Comparison
-from minari_obd.settings.recipe import parse_recipe
+from minari_obd.settings.checks import whole_number
+from minari_obd.settings.recipe import recorded_recipe
 from minari_obd.storage.files import check_writable, write_text
 from minari_obd.support.streams import Stream
 from minari_obd.teachers.bundled import bundled_teacher
@@ -77,8 +78,7 @@ def write_demo(
         NotFoundError, FormatError: the dataset or the teacher.
     """
     pairs = dataset if isinstance(dataset, DistilledDataset) else load_dataset(dataset)
-    if seed < 0:
-        raise SettingError(f"The seed is {seed}; it must be a whole number from 0 up.")
+    seed = whole_number("seed", seed, 0)
     env_id = env or pairs.env_id
     check_environment(env_id, (pairs.observations.shape[1], pairs.actions.shape[1]), "The set of pairs")
     assert env_id is not None
@@ -133,7 +133,7 @@ def _own_teacher(pairs: DistilledDataset) -> FrozenTeacher | None:
     """Return the teacher behind the pairs, if it is at hand; a path from a downloaded file is never opened."""
     if pairs.provenance.teacher is None:
         return None
-    recipe = parse_recipe(pairs.provenance.recipe, "the recipe in the provenance")
+    recipe = recorded_recipe(pairs.provenance.recipe, "the recipe in the provenance")
     if recipe.teacher.algorithm == "bundled":
         try:
             return if_its_own(pairs, bundled_teacher(pairs.provenance.source))

@@ -62,9 +62,9 @@ class StudentProtocol:
     def widened(self, width: int) -> "StudentProtocol":
         """Return the protocol with hidden layers of ``width`` units, for Adam at its rate times sqrt(old / new width).
 
-        Wider layers move a student's actions further for the same change of each weight. Between the rate of the
-        narrow student and the one that falls with the width itself (Tensor Programs V, 2203.03466), the root of the
-        ratio gave the best students (docs/results.md).
+        Wider layers move a student's actions further for the same change of each weight. The root of the ratio lies
+        between the narrow student's rate and the one that falls with the width itself (Tensor Programs V, 2203.03466).
+        Two trials did not tell it from the latter (docs/results.md).
 
         Raises:
             SettingError: the optimiser is SGD, for which no such rule is known here, and the width is another one.

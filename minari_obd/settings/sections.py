@@ -170,8 +170,8 @@ class DistillationRecipe:
     """Students trained and differentiated through per outer step."""
     cloned_width: int | None = None
     """Units in each hidden layer of the students that the finished pairs are for. Pairs made through narrow students,
-    in a fraction of the time, also teach wide ones, and these act more alike and better. Adam's rate falls with the
-    root of the width. If not given: 1,024 where the recipe sets nothing of `student`, and the student's own otherwise.
+    in a fraction of the time, also teach wide ones, which act more alike. Adam's rate falls with the root of the width.
+    If not given: 1,024 where the recipe sets nothing of `student`, and the student's own otherwise.
     """
     draws: StudentDraws = field(default_factory=StudentDraws)
     """Settings that vary between the students of different outer steps."""

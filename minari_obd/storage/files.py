@@ -5,14 +5,23 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from minari_obd.errors import FormatError, SettingError
 
-__all__ = ["check_new", "check_not_pointer", "check_writable", "is_there", "replacing", "write_bytes", "write_text"]
+__all__ = [
+    "check_new",
+    "check_not_pointer",
+    "check_replaceable",
+    "check_writable",
+    "is_there",
+    "replacing",
+    "write_bytes",
+    "write_text",
+]
 
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as _beside names them
 _ABANDONED_SECONDS = 86_400.0
@@ -44,6 +53,29 @@ def check_writable(
     except OSError as error:
         raise SettingError(f"The {name} '{path}' cannot be written ({error.strerror}); {advice}.") from error
     return path
+
+
+def check_replaceable(folder: Path, noun: str, marker: str, names: Collection[str]) -> Path:
+    """Make sure, before any long work, that a folder may be written where one of its kind, or nothing, is; resolve it.
+
+    Args:
+        folder: the folder.
+        noun: what it is to be, for the error.
+        marker: the file that every folder of the kind has.
+        names: what else may be in it.
+
+    Raises:
+        SettingError: it is a file, holds something else, or cannot be written.
+    """
+    folder = folder.resolve()
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(found - {marker, ".gitattributes", *names})
+    if folder.is_file() or (found and marker not in found) or others:
+        what = f"also holds {', '.join(others[:3])}" if others and marker in found else "is something else"
+        raise SettingError(
+            f"'{folder}' exists and is not {noun} alone (it {what}), so it is not overwritten; choose another path."
+        )
+    return check_writable(folder)
 
 
 @contextmanager
