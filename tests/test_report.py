@@ -85,6 +85,22 @@ def test_a_source_that_is_gone_is_said(results: Path, monkeypatch: pytest.Monkey
     assert "learning" in images(page)
 
 
+def test_demos_play_the_best_set_of_each_dataset(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "none")
+    best = max(
+        (each for each in load_results(results) if each.set_key and (each.size, each.seed) == (16, 0)),
+        key=lambda each: each.report.mean_return.mean,
+    )
+    main(["report", "out", "--demo"])
+    page = (results / "demo-obd-bench-hopper-medium-v0.html").read_text()
+    assert f"{best.size} (observation, action) pairs, distilled by the method {best.method}" in page
+    assert 'href="demo-obd-bench-hopper-medium-v0.html"' in (results / "report.html").read_text()
+    for file in (results / "sets").glob("*/obd.json"):
+        file.unlink()
+    write_report(results, demo=True, progress=False)
+    assert "obd.json" in (results / "report.html").read_text()  # why there is none, in its place
+
+
 def test_what_was_measured_of_sets_is_kept_and_shown(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diagnose_sets(results, load_results(results), progress=False)
     for file in (results / "diagnostics").glob("*.json"):  # as they were before there were errors by density

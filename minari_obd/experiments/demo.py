@@ -102,7 +102,7 @@ def write_demo(
 
 
 def write_demos(folder: Path, results: Iterable[CellResult]) -> dict[str, str]:
-    """Write ``demo-<dataset>.html`` into a bench's folder for each dataset, of its best set.
+    """Write ``demo-<dataset>.html`` into a bench's folder for each dataset, of the set with the highest return.
 
     Args:
         folder: the bench's.
