@@ -82,13 +82,15 @@ def test_medium_replay_goes_through_the_chain_in_equal_shares(name: str, policie
     assert abs(data.actions[:100].std() - 1 / np.sqrt(3)) < 0.05
 
 
-def test_an_expert_makes_two_more_datasets_and_changes_no_other() -> None:
-    assert bundled_experts() == {"hopper": "hopper-320000"}
-    assert BENCHMARK[MEDIUM].policies == ("hopper-240000",)
-    assert BENCHMARK["obd-bench/hopper/expert-v0"].policies == ("hopper-320000",)
-    assert BENCHMARK["obd-bench/hopper/medium-expert-v0"].policies == ("hopper-240000", "hopper-320000")
-    with_expert = {i.split("/")[1] for i in BENCHMARK if i.endswith("/expert-v0")}
-    assert with_expert == {i.split("/")[1] for i in BENCHMARK if i.endswith("/medium-expert-v0")} == {"hopper"}
+def test_experts_make_the_expert_datasets_and_change_no_other() -> None:
+    experts = {"halfcheetah": "halfcheetah-640000", "hopper": "hopper-320000", "walker2d": "walker2d-560000"}
+    mediums = {"halfcheetah": "halfcheetah-90000", "hopper": "hopper-240000", "walker2d": "walker2d-400000"}
+    assert bundled_experts() == experts
+    for name, expert in experts.items():
+        assert BENCHMARK[f"obd-bench/{name}/medium-v0"].policies == (mediums[name],)
+        assert BENCHMARK[f"obd-bench/{name}/expert-v0"].policies == (expert,)
+        assert BENCHMARK[f"obd-bench/{name}/medium-expert-v0"].policies == (mediums[name], expert)
+    assert {i.split("/")[1] for i in BENCHMARK if i.endswith("/expert-v0")} == set(experts)
 
 
 def test_medium_expert_is_half_of_each() -> None:
