@@ -1,4 +1,4 @@
-# `make quickstart`: install, build a dataset, train a teacher, distil, clone, evaluate.   `make test`: every check.
+# `make quickstart`: install, build a dataset, distil from its bundled teacher, clone, evaluate.   `make test`: every check.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
