@@ -297,7 +297,7 @@ def test_a_report_survives_save_and_read() -> None:
     values = json.loads(Path("made/report.json").read_text())
     assert np.array(values["returns"]).shape == (2, 2, 4, 3)
     assert values["forgetting"].keys() == {"mean", "low", "high"}
-    for change, text in (({"format": 2}, "reads up to 1"), ({"returns": [[1.0]]}, "is not a report of continual")):
+    for change, text in (({"format": 2}, "reads up to 1"), ({"returns": [[1.0]]}, r"is damaged at returns\.0")):
         Path("made/report.json").write_text(json.dumps({**values, **change}))
         with pytest.raises(FormatError, match=text):
             ContinualReport.read("made")
@@ -366,7 +366,13 @@ def test_a_recipe_takes_distilled_datasets(tasks: list[DistilledDataset]) -> Non
         replace(each, provenance=replace(each.provenance, method="random")).save(f"random-{name}")
     sets = 'tasks = ["a", "b"]\nstudents = 1\nepisodes = 2\n'
     Path("sets.toml").write_text(sets)
-    assert len(run_continual("sets.toml", "made", progress=False)) == 4  # no random pairs
+    whole = run_continual("sets.toml", "made", progress=False)
+    assert len(whole) == 4  # no random pairs
+    damaged = next(Path("made/runs").glob("*/report.json"))
+    damaged.write_text("{")
+    with pytest.warns(UserWarning, match=r"is not JSON.*set aside as 'report\.json\.damaged', and its work begins"):
+        again = run_continual("sets.toml", "made", progress=False)
+    assert [each.returns.tobytes() for each in again] == [each.returns.tobytes() for each in whole]
     Path("sets.toml").write_text(sets + 'random = ["random-a", "random-b"]\narms = ["random rehearsal"]')
     assert run_continual("sets.toml", "made", progress=False)[0].label == "rehearsal of random pairs"
     Path("sets.toml").write_text(sets + 'random = ["random-a", "b"]')

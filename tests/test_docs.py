@@ -8,6 +8,8 @@ are installed, as a package of a reader's own would have them.
 import ast
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -181,3 +183,15 @@ def test_toml_blocks_are_recipes_grids_or_entry_points(block: Block) -> None:
     else:
         path.write_text(block.text if "source" in keys else f'source = "obd-bench/hopper/medium-v0"\n{block.text}')
         load_recipe(path)
+
+
+def test_formulas_need_no_network(tmp_path: Path) -> None:
+    """Every formula of the documentation is written as MathML, and its page fetches nothing."""
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    formulas = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", text, re.DOTALL)
+    (tmp_path / "index.md").write_text("# Formulas\n\n" + "\n\n".join(formulas), encoding="utf-8")
+    settings = ["-q", "-W", "-c", str(ROOT / "docs"), "-D", "html_theme=basic"]
+    subprocess.run([sys.executable, "-m", "sphinx", *settings, str(tmp_path), str(tmp_path / "html")], check=True)
+    page = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<math ") == len(formulas) > 0
+    assert not re.findall(r'<(?:script|link)[^>]*"(?:https?:)?//[^>]*>', page)

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from minari_obd.cloning.lineage import STRICT_JSON, Lineage
+from minari_obd.cloning.lineage import Lineage
 from minari_obd.distilled.folder import CARD_FILE, EVALUATION_FILE
-from minari_obd.distilled.metadata import parse_evaluation, read_json, validated
+from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.errors import FormatError
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.parsing import STRICT_JSON, read_json, validated
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing

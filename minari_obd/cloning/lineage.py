@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.settings.parsing import STRICT_JSON
 from minari_obd.sources.data import OfflineData
 
-__all__ = ["STRICT_JSON", "ClonedFrom", "Lineage"]
-
-STRICT_JSON: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "str_max_length": 10_000}
-"""For pydantic: no unknown keys, no casts, no number that is not finite, no endless text."""
+__all__ = ["ClonedFrom", "Lineage"]
 
 _PUBLIC = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}|shelf/[\w.-]+")
 """Origins that say nothing of a user's machine."""

@@ -7,10 +7,11 @@ import numpy as np
 from minari_obd.cloning.folder import POLICY, read
 from minari_obd.cloning.lineage import Lineage
 from minari_obd.cloning.policy import FORMAT, KEY, Policy
-from minari_obd.distilled.metadata import parse_evaluation, validated
+from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.parsing import validated
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser

@@ -17,6 +17,7 @@ from minari_obd.settings.parsing import parse_settings, read_toml
 from minari_obd.settings.protocols import protocol_by_name
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import check_writable, write_text
 from minari_obd.support.devices import cpu_threads
 
@@ -149,9 +150,10 @@ def run_continual(
             run.check()
         for run in runs:
             place = folder / "runs" / run.key
-            if not (place / "report.json").is_file():
-                learn_sequence(run, place, workers=workers, progress=progress)
-            reports.append(replace(ContinualReport.read(place), label=run.label))
+            report = read_kept(place / "report.json", lambda path: ContinualReport.read(path.parent))
+            if report is None:
+                report = learn_sequence(run, place, workers=workers, progress=progress)
+            reports.append(replace(report, label=run.label))
     write_text(folder / "table.md", continual_table(reports))
     write_text(folder / "report.json", json.dumps([each.to_json() for each in reports], indent=1) + "\n")
     return reports

@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from minari_obd.cloning.policy import Policy
-from minari_obd.errors import DataError, FormatError, NotFoundError, printable
+from minari_obd.errors import DataError, NotFoundError, printable
 from minari_obd.scores.estimates import Estimate, estimate_mean
-from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.references import ReferenceScores, check_returns
+from minari_obd.settings.parsing import STRICT_JSON, read_result
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.storage.files import check_new, write_text
 from minari_obd.support.tables import markdown_table
@@ -203,23 +204,7 @@ class ContinualReport:
         path = Path(folder) / "report.json"
         if not path.is_file():
             raise NotFoundError(f"There is no report in '{folder}'; `minari-obd continual` writes one for each arm.")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] > _FORMAT:
-                raise FormatError(f"'{path}' has report format {values['format']}; this version reads up to {_FORMAT}.")
-            kept = ("label", "strategy", "normaliser", "seed", "returns", "seconds", "versions")
-            return cls(
-                **{name: values[name] for name in kept},
-                tasks=tuple(_task_of(task) for task in values["tasks"]),
-                stage_pairs=tuple(values["stage_pairs"]),
-                protocol=StudentProtocol(**values["protocol"]),
-            )
-        except FormatError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(
-                f"'{path}' is not a report of continual learning ({error}); delete it and run again."
-            ) from error
+        return read_result(_Stated, path, lambda stated: _built(stated, path), newest=_FORMAT)
 
     def to_markdown(self) -> str:
         """R as a Markdown table, one line for each stage, and below it the aggregates."""
@@ -263,6 +248,41 @@ def _heads(tasks: Sequence[ContinualTask]) -> list[str]:
     return [f"{i + 1}: {printable(task.name)} ({task.env_id})" for i, task in enumerate(tasks)]
 
 
-def _task_of(values: dict[str, Any]) -> ContinualTask:
-    given = values["reference"]
-    return ContinualTask(**{**values, "reference": None if given is None else ReferenceScores(**given)})
+@dataclass(frozen=True)
+class _Stated:
+    """``report.json``, field by field. What is derived from the returns stands there for other readers."""
+
+    format: int
+    label: str
+    strategy: Literal["rehearsal", "none", "joint", "single"]
+    normaliser: Literal["joint", "own"]
+    seed: int
+    tasks: list[ContinualTask]
+    returns: list[list[list[list[float]]]]
+    stage_pairs: list[int]
+    protocol: StudentProtocol
+    seconds: float
+    versions: dict[str, str]
+    unit: Any = None
+    matrix: Any = None
+    average: Any = None
+    forgetting: Any = None
+    backward_transfer: Any = None
+    student_scores: Any = None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
+
+
+_KEPT = ("label", "strategy", "normaliser", "seed", "protocol", "seconds", "versions")
+
+
+def _built(stated: _Stated, path: Path) -> ContinualReport:
+    report = ContinualReport(
+        **{name: getattr(stated, name) for name in _KEPT},
+        tasks=tuple(stated.tasks),
+        returns=np.array(stated.returns, dtype=np.float64),
+        stage_pairs=tuple(stated.stage_pairs),
+    )
+    for j, task in enumerate(report.tasks):
+        check_returns(report.returns[:, j], task.reference, f"'{path}' is damaged at returns")
+    return report

@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minari_obd.cloning.loading import load_policy
 from minari_obd.cloning.policy import Policy
 from minari_obd.errors import FormatError, SettingError
+from minari_obd.settings.parsing import STRICT_JSON, read_json, validated
 from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import write_text
 
@@ -26,6 +27,18 @@ class Stage:
     versions: dict[str, str]
     """Versions of the packages that decide a return."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """A stage's JSON file, field by field."""
+
+    key: str
+    returns: list[list[list[float]]]
+    versions: dict[str, str]
+    seconds: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
 
 
 def write_stage(folder: Path, number: int, stage: Stage, key: str) -> None:
@@ -55,14 +68,11 @@ def read_stage(folder: Path, number: int, key: str, shape: tuple[int, int, int])
 
 def _read_returns(path: Path, key: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Everything of a stage but its policy."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found, returns = values["key"], np.array(values["returns"], dtype=np.float64)
-        rest = {"versions": dict(values["versions"]), "seconds": float(values["seconds"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"'{path}' is damaged ({error}).") from error
-    if found != key:
+    stated = validated(_Stated, read_json(path), str(path))
+    if stated.key != key:
         raise SettingError(f"'{path.parent}' holds stages of another run; give another folder, or delete them.")
-    if returns.shape != shape:
-        raise FormatError(f"'{path}' is damaged (returns of shape {returns.shape}).")
-    return {"returns": returns, **rest}
+    try:
+        returns = np.array(stated.returns, dtype=np.float64).reshape(shape)
+    except ValueError as error:  # rows of different lengths among them
+        raise FormatError(f"'{path}' is damaged at returns: {error}.") from error
+    return {"returns": returns, "versions": stated.versions, "seconds": stated.seconds}

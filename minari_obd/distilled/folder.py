@@ -14,9 +14,10 @@ from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.distilled.croissant import croissant
-from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata, read_json
+from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_metadata
 from minari_obd.distilled.minari import write_rendering
 from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.settings.parsing import read_json
 from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing
 
 __all__ = [

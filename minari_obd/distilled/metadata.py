@@ -2,8 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, TypeAdapter
@@ -12,9 +11,9 @@ from minari_obd.distilled.contents import Contents, Transitions
 from minari_obd.distilled.provenance import Provenance
 from minari_obd.errors import DataError, FormatError
 from minari_obd.scores.estimates import Estimate
-from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.references import ReferenceScores, check_returns
 from minari_obd.scores.report import Comparison, EvaluationReport
-from minari_obd.settings.parsing import Problem, check_values
+from minari_obd.settings.parsing import STRICT_JSON, validated
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser
@@ -28,8 +27,6 @@ __all__ = [
     "parse_evaluation",
     "parse_metadata",
     "parse_stated_evaluation",
-    "read_json",
-    "validated",
 ]
 
 FORMAT_VERSION = 4
@@ -39,16 +36,6 @@ FORMAT_VERSION = 4
 MOST_PAIRS = 1_000_000
 
 _LATE = ("plugins", "source_changed_settings")  # of the provenance, since format 3
-_MOST_BYTES = 16 * 2**20
-_MOST_RETURN = 1e100
-"""Sums and squares of larger returns, or scores, are not finite."""
-
-
-# No unknown keys, no casts, no number that is not finite, no endless text.
-_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "str_max_length": 10_000}
-
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,7 @@ class Metadata:
     parquet_sha256: str | None = None
     """Of the parquet file; null in a Minari dataset, which has none."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
 
     @classmethod
     def of(cls, dataset: Contents, *, parquet_sha256: str | None = None) -> "Metadata":
@@ -203,7 +190,7 @@ class StatedEvaluation:
     success: Estimate | None = None
     successes: list[list[bool]] | None = None
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
 
 
 def parse_metadata(values: Any, origin: str) -> Metadata:
@@ -240,10 +227,7 @@ def parse_evaluation(values: Any, origin: str) -> EvaluationReport:
         report = EvaluationReport.from_json(values)
     except (ValueError, DataError) as error:  # rows of different lengths, or none
         raise FormatError(f"'{origin}' is damaged at returns: {error}") from error
-    with np.errstate(all="ignore"):
-        numbers = report.returns if report.reference is None else np.stack([report.returns, report.scores])
-    if not (np.abs(numbers) < _MOST_RETURN).all():  # neither is what is not a number
-        raise FormatError(f"'{origin}' is damaged at returns: some, or their scores, are beyond {_MOST_RETURN:g}.")
+    check_returns(report.returns, report.reference, f"'{origin}' is damaged at returns")
     return report
 
 
@@ -259,38 +243,6 @@ def parse_stated_evaluation(values: Any, origin: str) -> StatedEvaluation:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``obd.json``, which docs/obd.schema.json shows."""
     return TypeAdapter(Metadata).json_schema()
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a size that metadata may have.
-
-    Raises:
-        FormatError: too large, or not JSON.
-    """
-    if path.stat().st_size > _MOST_BYTES:
-        raise FormatError(f"'{path}' is larger than {_MOST_BYTES // 2**20} MiB; that is not metadata of ours.")
-    try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"'{path}' is not JSON: {str(error)[:200]}.") from error
-
-
-def validated(kind: type[_T], values: Any, origin: str) -> _T:
-    """Check JSON values against a dataclass, strictly: no unknown keys, no casts, no numbers that are not finite.
-
-    Raises:
-        FormatError: the first wrong field, by its place.
-    """
-
-    def explain(problems: list[Problem]) -> str:
-        return f"'{origin}' is damaged at {problems[0].place or 'its top'}: {problems[0].message}."
-
-    try:
-        return check_values(kind, values, explain, allow_nan=False)
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
 
 
 if __name__ == "__main__":  # python -m minari_obd.distilled.metadata > docs/obd.schema.json

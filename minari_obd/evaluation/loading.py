@@ -8,9 +8,10 @@ from minari_obd.cloning.loading import load_policy
 from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.distilled.metadata import parse_evaluation, read_json
+from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.errors import NotFoundError
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.parsing import read_json
 from minari_obd.storage.files import is_there
 from minari_obd.storage.hub import OtherKindError
 from minari_obd.storage.repositories import split_repository

@@ -8,6 +8,7 @@ import numpy as np
 
 from minari_obd.errors import FormatError
 from minari_obd.experiments.cell import CellResult
+from minari_obd.storage.cache import read_kept
 from minari_obd.teachers.frozen import describe_teacher
 from minari_obd.teachers.loading import load_teacher
 
@@ -25,17 +26,20 @@ def read_logs(folder: Path, results: Iterable[CellResult]) -> dict[str, Mapping[
 
     Returns:
         For each teacher, named by its algorithm and seed, the columns of its log: ``update``, and whatever its
-        algorithm logs. An empty field is NaN.
+        algorithm logs. An empty field is NaN. A damaged log is set aside, with a warning, and left out.
 
     Raises:
-        FormatError: a log or a teacher is damaged.
+        FormatError: a teacher is damaged.
     """
     found = {}
     for result in results:
         kept = folder / "teachers" / result.key
         if result.method == "teacher" and (kept / LOG_FILE).is_file():
+            log = read_kept(kept / LOG_FILE, _read, then="what is shown lacks it")
+            if log is None:
+                continue
             name = f"{describe_teacher(load_teacher(kept))['algorithm']}, seed {result.seed}"
-            found[name if name not in found else f"{name} ({result.key[:6]})"] = _read(kept / LOG_FILE)
+            found[name if name not in found else f"{name} ({result.key[:6]})"] = log
     return found
 
 
@@ -46,7 +50,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if not np.isfinite(log["update"]).all():
             raise ValueError("an update has no number")
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise FormatError(
-            f"'{path}' is not a log of a teacher's training ({error}); delete it to write the report without it."
-        ) from error
+        raise FormatError(f"'{path}' is not a log of a teacher's training ({str(error)[:200]}).") from error
     return log

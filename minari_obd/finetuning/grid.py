@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from minari_obd.errors import FormatError, SettingError
+from minari_obd.distilled.metadata import parse_evaluation
+from minari_obd.errors import SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
 from minari_obd.experiments.kept import kept_pairs
@@ -21,7 +22,7 @@ from minari_obd.scores.estimates import estimate_mean
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.checks import STRICT, check_positive
 from minari_obd.settings.finetuning import FinetuningRecipe
-from minari_obd.settings.parsing import parse_settings, read_toml
+from minari_obd.settings.parsing import parse_settings, read_json, read_toml
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -181,10 +182,7 @@ def _teacher_score(recipe: Recipe, data: OfflineData, folder: Path) -> float | N
 
 
 def _read_report(path: Path) -> EvaluationReport:
-    try:
-        return EvaluationReport.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"'{path}' is damaged ({error}).") from error
+    return parse_evaluation(read_json(path), str(path))
 
 
 def arms_table(reports: Sequence[FinetuneReport], *, budget: int, target: float | None = None) -> str:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minari_obd.cloning.policy import Policy
-from minari_obd.errors import DataError, FormatError, NotFoundError
+from minari_obd.errors import DataError, NotFoundError
 from minari_obd.scores.estimates import Estimate, estimate_mean
-from minari_obd.scores.references import ReferenceScores
+from minari_obd.scores.references import ReferenceScores, check_returns
 from minari_obd.settings.finetuning import FinetuningRecipe
+from minari_obd.settings.parsing import STRICT_JSON, read_result
 from minari_obd.storage.files import check_new, write_text
 from minari_obd.support.figures import default_style, make_figure, png
 
@@ -63,6 +64,8 @@ class FinetuneReport:
                 f"{count} evaluations have returns of shape {self.returns.shape} and {len(self.bc_weights)} weights; "
                 "each needs its returns and a weight."
             )
+        if not self.returns.size or self.steps[0] < 0 or (np.diff(self.steps) <= 0).any():
+            raise DataError("Evaluations have episodes, and steps that begin at 0 or above and rise.")
         if len(self.training_steps) != len(self.training_returns):
             raise DataError(f"{len(self.training_steps)} ends and {len(self.training_returns)} returns of episodes.")
 
@@ -160,19 +163,7 @@ class FinetuneReport:
         path = Path(folder) / "report.json"
         if not path.is_file():
             raise NotFoundError(f"There is no report in '{folder}'; `minari-obd finetune` writes one.")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            number, given = values.pop("format"), values.pop("reference_scores")
-            if number > _FORMAT:
-                raise FormatError(f"'{path}' has report format {number}; this version reads up to {_FORMAT}.")
-            if number < _FORMAT:
-                raise FormatError(f"'{path}' has report format {number}, of a learner that is gone; run it again.")
-            settings = FinetuningRecipe(**values.pop("settings"))
-            return cls(**values, settings=settings, reference=None if given is None else ReferenceScores(**given))
-        except FormatError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"'{path}' is not a report of fine-tuning ({error}); delete it and run again.") from error
+        return read_result(_Stated, path, lambda stated: _built(stated, path), newest=_FORMAT, oldest=_FORMAT)
 
     def __repr__(self) -> str:
         unit = "return" if self.reference is None else "score"
@@ -180,6 +171,36 @@ class FinetuneReport:
             f"FinetuneReport({self.label}: {unit} {self.curve[0]:.1f} at the start, {self.curve[-1]:.1f} after "
             f"{self.steps[-1]:,} steps in {self.env_id}, seed {self.seed})"
         )
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """``report.json``, field by field; format 1 was of another learner."""
+
+    format: int
+    label: str
+    subject: str
+    env_id: str
+    seed: int
+    steps: list[int]
+    returns: list[list[float]]
+    bc_weights: list[float]
+    training_steps: list[int]
+    training_returns: list[float]
+    reference_scores: ReferenceScores | None
+    settings: FinetuningRecipe
+    seconds: float
+    versions: dict[str, str]
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
+
+
+def _built(stated: _Stated, path: Path) -> FinetuneReport:
+    values = {name: value for name, value in vars(stated).items() if name not in ("format", "reference_scores")}
+    report = FinetuneReport(**values, reference=stated.reference_scores)
+    for name in ("returns", "training_returns"):
+        check_returns(getattr(report, name), report.reference, f"'{path}' is damaged at {name}")
+    return report
 
 
 def mean_curve(reports: Sequence[FinetuneReport]) -> tuple[np.ndarray, list[Estimate]]:

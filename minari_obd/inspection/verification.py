@@ -15,13 +15,14 @@ from minari_obd.distilled.card import dataset_card
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import CARD_FILE, EVALUATION_FILE, PICTURE_FILE
 from minari_obd.distilled.loading import card_name, find_folder, load_dataset
-from minari_obd.distilled.metadata import FORMAT_VERSION, StatedEvaluation, parse_stated_evaluation, read_json
+from minari_obd.distilled.metadata import FORMAT_VERSION, StatedEvaluation, parse_stated_evaluation
 from minari_obd.distilled.minari import from_minari, open_rendering, stored_evaluation
 from minari_obd.errors import FormatError, MinariObdError, MissingExtraError, NotFoundError, printable
 from minari_obd.evaluation.evaluation import evaluate as roll_out
 from minari_obd.inspection.origins import load_source
 from minari_obd.registry import OBJECTIVES
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.parsing import read_json
 from minari_obd.settings.protocols import PROTOCOLS, EvaluationProtocol
 from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.sources.data import OfflineData
@@ -225,8 +226,7 @@ class _Claims:
         found = _rows(self.source.observations[rows], self.source.actions[rows])
         held = _rows(self.dataset.observations, self.dataset.actions)
         if self.dataset.transitions is not None:  # making them may have left pairs out
-            kept = set(held)
-            found = [row for row in found if row in kept]
+            found = list(filter(set(held).__contains__, found))
         if found != held:
             raise _Failed("selecting again with the stated recipe gives other pairs")
         return "selecting again gives the same pairs, to the bit"

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minari_obd.errors import DataError, NotFoundError
+from minari_obd.errors import DataError, FormatError, NotFoundError
 
-__all__ = ["REFERENCE_SCORES", "ReferenceScores", "reference_of", "reference_scores"]
+__all__ = ["REFERENCE_SCORES", "ReferenceScores", "check_returns", "reference_of", "reference_scores"]
+
+_MOST_RETURN = 1e100
+"""Sums and squares of larger returns, or scores, are not finite."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,15 @@ def reference_scores(env_id: str) -> ReferenceScores:
 def reference_of(env_id: str | None) -> ReferenceScores | None:
     """The same, or None if the environment is not known or not in the table."""
     return REFERENCE_SCORES.get((env_id or "").rsplit("-v", 1)[0])
+
+
+def check_returns(returns: np.ndarray, reference: ReferenceScores | None, place: str) -> None:
+    """Refuse returns of a file, any shape, that no mean can be taken of, or of whose scores none can be.
+
+    Raises:
+        FormatError: some are not finite, or too large. It begins with the ``place``.
+    """
+    with np.errstate(all="ignore"):
+        numbers = returns if reference is None else np.stack([returns, reference.normalise(returns)])
+    if not (np.abs(numbers) < _MOST_RETURN).all():  # neither is what is not a number
+        raise FormatError(f"{place}: some, or their scores, are beyond {_MOST_RETURN:g}.")

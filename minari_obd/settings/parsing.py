@@ -1,4 +1,4 @@
-"""Parsing: turns TOML files and JSON values into typed settings."""
+"""Parsing: turns TOML and JSON files into typed values, checked field by field, as anyone may have written them."""
 
 import json
 import tomllib
@@ -7,9 +7,23 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from minari_obd.errors import FormatError, NotFoundError, did_you_mean
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, did_you_mean
 
-__all__ = ["Problem", "check_values", "parse_settings", "read_toml"]
+__all__ = [
+    "STRICT_JSON",
+    "Problem",
+    "check_values",
+    "parse_settings",
+    "read_json",
+    "read_result",
+    "read_toml",
+    "validated",
+]
+
+# For pydantic: no unknown keys, no casts, no number that is not finite, no endless text.
+STRICT_JSON: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "str_max_length": 10_000}
+
+_MOST_BYTES = 16 * 2**20
 
 
 def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
@@ -32,6 +46,7 @@ def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
 
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Problem(NamedTuple):
@@ -91,3 +106,63 @@ def parse_settings(kind: type[_T], values: Any, origin: str) -> _T:
         return f"{origin} is wrong at {first.place or 'its top'}: {first.message}."
 
     return check_values(kind, values, explain, default=str)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a size that metadata may have.
+
+    Raises:
+        FormatError: too large, or not JSON.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise FormatError(f"'{path}' is larger than {_MOST_BYTES // 2**20} MiB; that is not metadata of ours.")
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"'{path}' is not JSON: {str(error)[:200]}.") from error
+
+
+def validated(kind: type[_T], values: Any, origin: str) -> _T:
+    """Check JSON values against a dataclass, strictly: no unknown keys, no casts, no numbers that are not finite.
+
+    Raises:
+        FormatError: the first wrong field, by its place.
+    """
+
+    def explain(problems: list[Problem]) -> str:
+        return f"'{origin}' is damaged at {problems[0].place or 'its top'}: {problems[0].message}."
+
+    try:
+        return check_values(kind, values, explain, allow_nan=False)
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"'{origin}' is damaged: {str(error)[:200]}.") from error
+
+
+def read_result(kind: type[_T], path: Path, build: Callable[[_T], _R], *, newest: int, oldest: int = 1) -> _R:
+    """Read a run's result, a JSON object with a ``format``.
+
+    Args:
+        kind: the dataclass that it is checked against.
+        path: the file.
+        build: makes the result of the values.
+        newest: the format that this version writes.
+        oldest: the oldest one that it reads.
+
+    Raises:
+        FormatError: damaged, or of another format. The sentence names the file and the place.
+    """
+    try:
+        values = read_json(path)
+        number = values.get("format") if isinstance(values, dict) else None
+        if isinstance(number, int) and number > newest:
+            raise FormatError(f"'{path}' has report format {number}; this version reads up to {newest}.")
+        if isinstance(number, int) and number < oldest:
+            raise FormatError(f"'{path}' has report format {number}, which this version no longer reads.")
+        return build(validated(kind, values, str(path)))
+    except FormatError as error:
+        raise FormatError(f"{error} The run that wrote it can make it again.") from error
+    except (MinariObdError, ValueError, OverflowError) as error:  # lists of different lengths are a ValueError
+        problem = str(error)[:300].rstrip(".")
+        raise FormatError(f"'{path}' is damaged: {problem}. The run that wrote it can make it again.") from error

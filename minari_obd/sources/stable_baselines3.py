@@ -8,7 +8,7 @@ import numpy as np
 
 from minari_obd.errors import FormatError
 from minari_obd.sources.behaviours import ACTIVATIONS, CategoricalMLP, GaussianMLP
-from minari_obd.storage.torch_files import read_stable_baselines3
+from minari_obd.storage.torch_files import plain_layers, plain_tensor, read_stable_baselines3
 
 __all__ = ["load_stable_baselines3"]
 
@@ -27,8 +27,14 @@ def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> Gaussia
     state = file.weights
 
     def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        names = [k.removesuffix(".weight") for k in state if k.startswith(prefix) and k.endswith(".weight")]
-        return [(state[f"{n}.weight"].numpy().T, state[f"{n}.bias"].numpy()) for n in names]
+        own = {name: value for name, value in state.items() if name.startswith(prefix)}
+        return [(w.numpy().T, b.numpy()) for w, b in plain_layers(own, f"the actor in '{path}'", prefix)]
+
+    def numbers(name: str) -> np.ndarray:
+        return plain_tensor(state.get(name), f"the actor in '{path}'").numpy()
+
+    def head(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return numbers(f"{name}.weight").T, numbers(f"{name}.bias")
 
     is_discrete = isinstance(action_space, gym.spaces.Discrete)
     is_sac, is_td3 = "actor.latent_pi.0.weight" in state, "actor.mu.0.weight" in state  # TD3's form is DDPG's, too
@@ -42,16 +48,40 @@ def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> Gaussia
     name = file.activation("tanh" if is_ppo else "relu")
     if name not in ACTIVATIONS:
         raise FormatError(f"'{path}' has the activation {name[:100]}; only {', '.join(ACTIVATIONS)} can be read.")
-    stack = [*layers("mlp_extractor.policy_net."), *layers("action_net")]
+    if is_ppo:
+        prefix = "mlp_extractor.policy_net."
+        hidden = layers(prefix) if any(key.startswith(prefix) for key in state) else []  # there may be none
+        stack = [*hidden, head("action_net")]
+    elif is_sac:
+        stack = [*layers("actor.latent_pi."), head("actor.mu")]
+    else:
+        stack = layers("q_net.q_net." if is_dqn else "actor.mu.")
+    _check(stack, path)
     if isinstance(action_space, gym.spaces.Discrete):
-        stack = layers("q_net.q_net.") if is_dqn else stack
         return CategoricalMLP(tuple(stack), ACTIVATIONS[name], is_greedy=is_dqn, first=int(action_space.start))
     assert isinstance(action_space, gym.spaces.Box)
     given: dict[str, Any] = {"low": action_space.low, "high": action_space.high, "activation": ACTIVATIONS[name]}
+    *hidden, mean = stack
     if is_sac:
-        hidden = tuple(layers("actor.latent_pi."))
-        return GaussianMLP(hidden, layers("actor.mu")[0], layers("actor.log_std")[0], squashed=True, **given)
+        deviation = head("actor.log_std")
+        _check([*hidden, deviation], path, mean[1].size)
+        return GaussianMLP(tuple(hidden), mean, deviation, squashed=True, **given)
     if is_td3:
-        stack = layers("actor.mu.")
-        return GaussianMLP(tuple(stack[:-1]), stack[-1], None, squashed=True, **given)
-    return GaussianMLP(tuple(stack[:-1]), stack[-1], state["log_std"].numpy(), squashed=False, **given)
+        return GaussianMLP(tuple(hidden), mean, None, squashed=True, **given)
+    constant = numbers("log_std")
+    if constant.shape != mean[1].shape or not np.isfinite(constant).all():
+        raise FormatError(f"The log_std in '{path}' is not a finite number for each of {mean[1].size} actions.")
+    return GaussianMLP(tuple(hidden), mean, constant, squashed=False, **given)
+
+
+def _check(layers: list[tuple[np.ndarray, np.ndarray]], path: str | Path, outputs: int | None = None) -> None:
+    """Refuse weights (in, out) and biases (out,) that are not finite or do not fit together, or to ``outputs``."""
+    before = layers[0][0].shape[0] if layers[0][0].ndim else 0
+    for weight, bias in layers:
+        if not before or weight.shape != (before, bias.size) or bias.ndim != 1:
+            raise FormatError(f"The layers of the actor in '{path}' do not fit together.")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise FormatError(f"The actor in '{path}' has weights that are not finite; its training has diverged.")
+        before = bias.size
+    if not before or outputs not in (None, before):
+        raise FormatError(f"The actor in '{path}' has a deviation for {before} actions, and means for {outputs}.")

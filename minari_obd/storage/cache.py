@@ -24,7 +24,7 @@ def check_cache() -> None:
     check_writable(cache_root() / "checkpoints", "cache", "set MINARI_OBD_CACHE to a folder that you may write to")
 
 
-def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
+def read_kept(path: Path, read: Callable[[Path], _T], *, then: str = "its work begins anew") -> _T | None:
     """Read a file or folder that this package keeps, so that work goes on from it; None if it is not there.
 
     A damaged one is renamed, with a warning, and the work begins anew.
@@ -32,6 +32,7 @@ def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
     Args:
         path: the file or folder.
         read: reads it. It must not change anything before it has read everything.
+        then: what becomes of it, for the warning.
     """
     if not path.exists():
         return None
@@ -45,5 +46,5 @@ def read_kept(path: Path, read: Callable[[Path], _T]) -> _T | None:
             path.replace(aside)
         except OSError:
             raise error from None
-        warnings.warn(f"{error} It was set aside as '{aside.name}', and its work begins anew.", stacklevel=2)
+        warnings.warn(f"{error} It was set aside as '{aside.name}', and {then}.", stacklevel=2)
         return None

@@ -1,18 +1,22 @@
 """Other people's teachers: CORL's checkpoints and Stable-Baselines3's zips, read as weights alone."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.torch_files import StableBaselines3Zip, load_weights, read_stable_baselines3
+from minari_obd.storage.torch_files import (
+    StableBaselines3Zip,
+    load_weights,
+    plain_layers,
+    plain_tensor,
+    read_stable_baselines3,
+)
 from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import ACTIVATIONS, Layers
@@ -58,12 +62,12 @@ def read_corl(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     if layout is None:
         keys = ", ".join(sorted(repr(key)[:40] for key in state)[:20])
         raise FormatError(f"'{path}' has {keys}, which is not a checkpoint of CORL's cal_ql, cql, iql or td3_bc.")
-    actor = _stack(state["actor"], f"the actor in '{path}'", *layout.actor, beside=("log_std",))
+    actor = plain_layers(state["actor"], f"the actor in '{path}'", *layout.actor, beside=("log_std",))
     if layout.halved:
         weight, bias = actor[-1]
         actor[-1] = weight[: len(bias) // 2].clone(), bias[: len(bias) // 2].clone()
     critics = [
-        _stack(state[key], f"a critic in '{path}'", *prefixes, beside=("q1.", "q2.") if key == "qf" else ())
+        plain_layers(state[key], f"a critic in '{path}'", *prefixes, beside=("q1.", "q2.") if key == "qf" else ())
         for key, prefixes in layout.critics
     ]
     if settings.normaliser is None:
@@ -112,15 +116,18 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
         raise FormatError(f"'{path}' holds no MlpPolicy of SAC (without gSDE), TD3, DDPG or DQN, which can be read.")
     file.check_plain(path)
     if is_sac:
-        actor = _stack(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
-        actor.append((_tensor(parts["actor"]["mu.weight"]), _tensor(parts["actor"].get("mu.bias"))))
+        actor = plain_layers(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
+        weight, bias = (plain_tensor(parts["actor"].get(f"mu.{part}"), str(path)) for part in ("weight", "bias"))
+        actor.append((weight, bias))
     else:
-        actor = _stack(parts["actor"], f"the actor in '{path}'", "mu.")
+        actor = plain_layers(parts["actor"], f"the actor in '{path}'", "mu.")
     low, high = settings.action_bounds or _printed_bounds(file.settings, path)
     size = len(actor[-1][1])
     return FrozenTeacher(
         actor=actor,
-        critics=[_stack(parts["critic"], f"a critic in '{path}'", f"qf{i}.", beside=("qf",)) for i in range(count)],
+        critics=[
+            plain_layers(parts["critic"], f"a critic in '{path}'", f"qf{i}.", beside=("qf",)) for i in range(count)
+        ],
         normaliser=_normaliser(settings.normaliser or (0.0, 1.0), actor),
         action_low=_vector(low, size, "action_bounds"),
         action_high=_vector(high, size, "action_bounds"),
@@ -140,7 +147,7 @@ def _read_dqn(file: StableBaselines3Zip, path: Path, settings: ForeignSettings) 
     if settings.action_bounds is not None:
         raise SettingError(f"The actions of '{path}' are discrete and have no bounds; leave action_bounds out.")
     state = {name: t for name, t in file.weights.items() if name.startswith("q_net.")}
-    critic = _stack(state, f"the critic in '{path}'", "q_net.q_net.")
+    critic = plain_layers(state, f"the critic in '{path}'", "q_net.q_net.")
     count = len(critic[-1][1])
     return FrozenTeacher(
         actor=[],
@@ -179,34 +186,6 @@ _LAYOUTS = (
     _Layout("td3_bc", ("net.",), (("critic_1", ("net.",)), ("critic_2", ("net.",)))),
     _Layout("iql", ("net.net.",), (("qf", ("q1.net.",)), ("qf", ("q2.net.",)))),
 )
-
-
-def _stack(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] = ()) -> Layers:
-    """Layers of a sequential network, whose names are one of the prefixes, a number, and ``weight`` or ``bias``.
-
-    Any other name makes the network invalid, so that no layer is left out, except names that begin as ``beside`` says.
-    """
-    names = [str(name) for name in state] if isinstance(state, dict) else []
-    first = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\d+\.weight")
-    prefix = next((found[1] for name in names if (found := first.fullmatch(name))), "")
-    numbers = sorted(int(n[len(prefix) : -7]) for n in names if re.fullmatch(rf"{re.escape(prefix)}\d+\.weight", n))
-    expected = {f"{prefix}{number}.{part}" for number in numbers for part in ("weight", "bias")}
-    strange = [name for name in names if name not in expected and not name.startswith(beside)]
-    if not numbers or strange or not expected <= set(names):
-        raise FormatError(
-            f"{what[0].upper()}{what[1:]} is not a plain multi-layer perceptron of the known names: it has "
-            f"{', '.join((strange or names)[:6])[:300] or 'none'}."
-        )
-    return [(_tensor(state[f"{prefix}{n}.weight"]), _tensor(state[f"{prefix}{n}.bias"])) for n in numbers]
-
-
-def _tensor(value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
-        raise FormatError("A weight in the checkpoint is not a tensor of real numbers.")
-    # With strides of zero a checkpoint can claim any shape for a few bytes.
-    if value.is_meta or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise FormatError(f"A weight in the checkpoint claims the shape {tuple(value.shape)} and lacks the numbers.")
-    return value.detach().to(torch.float32).contiguous()
 
 
 def _of_scaled_actions(critic: Layers, high: np.ndarray) -> Layers:

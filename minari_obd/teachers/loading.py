@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.hub import read_fetched
 from minari_obd.storage.repositories import split_repository
@@ -57,7 +57,10 @@ def load_teacher(
         raise SettingError(f"'{ref}' is on this machine and has no revisions; leave revision='{revision}' out.")
     kind = None if path is None else _kind(path)
     if path is not None and kind in (_CORL, _SB3):
-        return read_corl(path, settings) if kind is _CORL else read_sb3(path, settings)
+        try:
+            return read_corl(path, settings) if kind is _CORL else read_sb3(path, settings)
+        except DataError as error:  # parts that do not make a teacher
+            raise FormatError(f"'{path}' cannot be read: {error}") from error
     if settings != ForeignSettings():
         raise SettingError(
             f"'{ref}' says how its observations and actions are scaled; leave normaliser, action_bounds and activation "
@@ -120,5 +123,5 @@ def _kind(path: Path) -> str:
             with zipfile.ZipFile(path) as archive:
                 return _SB3 if "policy.pth" in archive.namelist() else _CORL
         return _CORL if start[:1] == b"\x80" else _OURS  # torch wrote bare pickles once
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of damaged bytes zipfile raises nearly anything
         raise FormatError(f"'{path}' cannot be read: {error}.") from error
