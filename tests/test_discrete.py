@@ -30,7 +30,8 @@ from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import open_local_dataset
 from minari_obd.teachers.choice import Choice, fitted_temperature
 from minari_obd.teachers.loading import load_teacher
-from minari_obd.teachers.training import train_teacher
+from minari_obd.teachers.networks import layers_of
+from minari_obd.teachers.training import TeacherRun, train_teacher
 
 QUICK = StudentProtocol(depth=1, width=16, steps=30, optimiser="adam", learning_rate=0.01)
 
@@ -187,6 +188,17 @@ def test_teachers_are_frozen_exactly_and_keep_their_temperature(
     warmer = replace(teacher, choice=Choice(10 * teacher.choice.temperature, teacher.choice.least))
     assert warmer.sha256 != teacher.sha256
     np.testing.assert_array_equal(warmer.act(data.observations).argmax(1), chances.argmax(1))
+
+
+@pytest.mark.parametrize(("updates", "interval"), [(20_000, 50), (1_000_000, 200), (10, 20)])
+def test_targets_are_copied_as_often_as_the_budget_asks(updates: int, interval: int, data: OfflineData) -> None:
+    for algorithm in ("discrete_cql", "discrete_bcq"):
+        run = TeacherRun.of(data, algorithm, updates, 0, torch.device("cpu"))
+        algo = run._create()
+        assert run.algorithm.options["target_update_interval"] == algo.config.target_update_interval == interval
+        assert [[len(layer) for layer in layers_of(each)] for each in algo.impl.q_function] == 2 * [[4, 4, 2]]
+    given = TeacherRun.of(data, "discrete_cql", updates, 0, torch.device("cpu"), {"target_update_interval": 7})
+    assert given.algorithm.options["target_update_interval"] == 7
 
 
 def test_soft_labels_have_the_temperature_of_the_recipe(data: OfflineData, tmp_path: Path) -> None:

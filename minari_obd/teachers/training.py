@@ -91,7 +91,9 @@ class TeacherRun:
         if options:
             check_options(found, options)
         if found.has_targets:
-            given = {"tau": target_rate(steps, given.get("gamma", GAMMA)), **given}
+            rate = target_rate(steps, given.get("gamma", GAMMA))
+            followed = {"target_update_interval": round(1.0 / rate)} if found.is_discrete else {"tau": rate}
+            given = {**followed, **given}
         found = replace(found, options=given)
         if not 0.0 <= average <= 1.0:
             raise SettingError(f"A teacher's average is over a share of its updates, from 0 to 1; got {average}.")
@@ -227,7 +229,7 @@ class TeacherRun:
     def _create(self) -> Any:
         d3rlpy = import_d3rlpy()
         encoders = {
-            f"{network}_encoder_factory": d3rlpy.models.VectorEncoderFactory(**layers)
+            f"{network}_encoder_factory".lstrip("_"): d3rlpy.models.VectorEncoderFactory(**layers)
             for network, layers in self.algorithm.encoders.items()
         }
         config = getattr(d3rlpy.algos, self.algorithm.config)(**self.algorithm.options, **encoders)
