@@ -3,7 +3,8 @@
     python benchmarks/busy.py [--busy 2] [--steps 3000]
 
 Set no OMP_NUM_THREADS. Ratios of one run: the same work, once as the package does it and once with as many threads as
-NumPy's BLAS and torch take by themselves. For cloning, whose threads are torch's, the limit is one thread.
+NumPy's BLAS and torch take by themselves. For cloning from 256 pairs, whose threads are torch's, the limit is one
+thread, and the table says whether the students of both have the same bits. `--busy 0` is for an idle machine.
 """
 
 import argparse
@@ -23,10 +24,13 @@ import torch
 from rollouts import random_students
 
 from minari_obd.cloning.cloning import clone
+from minari_obd.cloning.policy import Policy
 from minari_obd.densities.mixture import GaussianMixture
+from minari_obd.distilled.dataset import DistilledDataset
+from minari_obd.distilled.loading import load_dataset
 from minari_obd.evaluation.evaluation import evaluate
+from minari_obd.settings.protocols import PROTOCOLS
 from minari_obd.sources.collecting import collect
-from minari_obd.sources.loading import load_offline_data
 
 BUSY = "import numpy as np\na = np.ones((300, 300))\nwhile True: a @ a"
 LIMITED = ("sources.collecting.cpu_threads", "environments.rollouts.cpu_threads")
@@ -83,31 +87,44 @@ def main() -> None:
         def collecting() -> None:
             collect(next(names), "Hopper-v5", "hopper-320000", steps=settings.steps, progress=False)
 
-        collecting()
-        data, students = load_offline_data("busy/hopper-v0"), random_students(10, "HalfCheetah-v5")
+        pairs, students = load_dataset("shelf/halfcheetah-medium-256"), random_students(10, "HalfCheetah-v5")
         rows = np.random.default_rng(0).normal(size=(20_000, 17))
         works: dict[str, Callable[[], object]] = {
             "collecting": collecting,
             "evaluating": lambda: evaluate(students, episodes=1, workers=1),
             "density": lambda: GaussianMixture().fit(rows, seed=0),
-            "cloning": lambda: clone(data, students=4, protocol="adam", seed=0),
         }
         print(f"{torch.get_num_threads()} threads, {settings.busy} busy processes; {Path(__file__).name}")
         for name, work in works.items():
-            limited = seconds(lambda work=work: one_thread(work) if name == "cloning" else work())  # noqa: B023  # called at once
+            limited = seconds(work)
             with unlimited():
-                free = seconds(work)
-            print(
-                f"{name:12} limited {limited:6.2f} s, unlimited {free:6.2f} s, ratio {free / limited:5.2f}", flush=True
-            )
+                tell(name, limited, seconds(work))
+        for width in (256, 1_024):
+            times: dict[bool, list[float]] = {True: [], False: []}
+            bits = set()
+            for one in (True, False, True, False):  # in turn, as the machine's load changes
+                begun = time.perf_counter()
+                policy = cloned(pairs, width, one)
+                times[one].append(time.perf_counter() - begun)
+                bits.add(b"".join(p.numpy().tobytes() for p in policy.parameters))
+            more = f", {'the same' if len(bits) == 1 else 'other'} bits"
+            tell(f"cloning {width}", min(times[True]), min(times[False]), more)
 
 
-def one_thread(work: Callable[[], object]) -> None:
-    """Work on one of torch's threads."""
+def tell(name: str, limited: float, free: float, more: str = "") -> None:
+    """Print a line of the table."""
+    said = f"limited {limited:6.2f} s, unlimited {free:6.2f} s, ratio {free / limited:5.2f}"
+    print(f"{name:12} {said}{more}", flush=True)
+
+
+def cloned(pairs: DistilledDataset, width: int, one: bool) -> Policy:
+    """A student of this width, cloned on one of torch's threads, or on all."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    work()
-    torch.set_num_threads(before)
+    torch.set_num_threads(1 if one else before)
+    try:
+        return clone(pairs, protocol=PROTOCOLS["adam"].widened(width), seed=0)
+    finally:
+        torch.set_num_threads(before)
 
 
 if __name__ == "__main__":

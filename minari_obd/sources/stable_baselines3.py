@@ -8,7 +8,7 @@ import numpy as np
 
 from minari_obd.errors import FormatError
 from minari_obd.sources.behaviours import ACTIVATIONS, CategoricalMLP, GaussianMLP
-from minari_obd.storage.torch_files import plain_layers, plain_tensor, read_stable_baselines3
+from minari_obd.storage.torch_files import plain_layer, plain_layers, plain_tensor, read_stable_baselines3
 
 __all__ = ["load_stable_baselines3"]
 
@@ -26,15 +26,15 @@ def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> Gaussia
     file = read_stable_baselines3(path)
     state = file.weights
 
+    what = f"the actor in '{path}'"
+
     def layers(prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
         own = {name: value for name, value in state.items() if name.startswith(prefix)}
-        return [(w.numpy().T, b.numpy()) for w, b in plain_layers(own, f"the actor in '{path}'", prefix)]
-
-    def numbers(name: str) -> np.ndarray:
-        return plain_tensor(state.get(name), f"the actor in '{path}'").numpy()
+        return [(weight.numpy().T, bias.numpy()) for weight, bias in plain_layers(own, what, prefix)]
 
     def head(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return numbers(f"{name}.weight").T, numbers(f"{name}.bias")
+        weight, bias = plain_layer(state, name, what)
+        return weight.numpy().T, bias.numpy()
 
     is_discrete = isinstance(action_space, gym.spaces.Discrete)
     is_sac, is_td3 = "actor.latent_pi.0.weight" in state, "actor.mu.0.weight" in state  # TD3's form is DDPG's, too
@@ -64,24 +64,24 @@ def load_stable_baselines3(path: str | Path, action_space: gym.Space) -> Gaussia
     *hidden, mean = stack
     if is_sac:
         deviation = head("actor.log_std")
-        _check([*hidden, deviation], path, mean[1].size)
+        _check([*hidden, deviation], path)
+        if deviation[1].shape != mean[1].shape:
+            raise FormatError(f"The actor in '{path}' has deviations and means of different numbers of actions.")
         return GaussianMLP(tuple(hidden), mean, deviation, squashed=True, **given)
     if is_td3:
         return GaussianMLP(tuple(hidden), mean, None, squashed=True, **given)
-    constant = numbers("log_std")
+    constant = plain_tensor(state["log_std"], what).numpy()
     if constant.shape != mean[1].shape or not np.isfinite(constant).all():
         raise FormatError(f"The log_std in '{path}' is not a finite number for each of {mean[1].size} actions.")
     return GaussianMLP(tuple(hidden), mean, constant, squashed=False, **given)
 
 
-def _check(layers: list[tuple[np.ndarray, np.ndarray]], path: str | Path, outputs: int | None = None) -> None:
-    """Refuse weights (in, out) and biases (out,) that are not finite or do not fit together, or to ``outputs``."""
-    before = layers[0][0].shape[0] if layers[0][0].ndim else 0
+def _check(layers: list[tuple[np.ndarray, np.ndarray]], path: str | Path) -> None:
+    """Refuse weights (in, out) and biases (out,) that are not finite, or layers that do not fit together."""
+    before = len(layers[0][0])
     for weight, bias in layers:
-        if not before or weight.shape != (before, bias.size) or bias.ndim != 1:
+        if len(weight) != before:
             raise FormatError(f"The layers of the actor in '{path}' do not fit together.")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise FormatError(f"The actor in '{path}' has weights that are not finite; its training has diverged.")
         before = bias.size
-    if not before or outputs not in (None, before):
-        raise FormatError(f"The actor in '{path}' has a deviation for {before} actions, and means for {outputs}.")

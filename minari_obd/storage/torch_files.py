@@ -18,6 +18,7 @@ __all__ = [
     "MOST_BYTES",
     "StableBaselines3Zip",
     "load_weights",
+    "plain_layer",
     "plain_layers",
     "plain_tensor",
     "read_stable_baselines3",
@@ -134,7 +135,8 @@ def plain_layers(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] 
     names = [str(name) for name in state] if isinstance(state, dict) else []
     first = re.compile(rf"({'|'.join(map(re.escape, prefixes))})[0-9]{{1,4}}\.weight")
     prefix = next((found[1] for name in names if (found := first.fullmatch(name))), "")
-    numbers = sorted(int(n[len(prefix) : -7]) for n in names if re.fullmatch(rf"{re.escape(prefix)}[0-9]{{1,4}}\.weight", n))
+    own = re.compile(rf"{re.escape(prefix)}([0-9]{{1,4}})\.weight")
+    numbers = sorted(int(found[1]) for name in names if (found := own.fullmatch(name)))
     expected = {f"{prefix}{number}.{part}" for number in numbers for part in ("weight", "bias")}
     strange = [name for name in names if name not in expected and not name.startswith(beside)]
     if not numbers or strange or not expected <= set(names):
@@ -142,10 +144,18 @@ def plain_layers(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] 
             f"{what[0].upper()}{what[1:]} is not a plain multi-layer perceptron of the known names: it has "
             f"{', '.join((strange or names)[:6])[:300] or 'none'}."
         )
-    return [
-        (plain_tensor(state[f"{prefix}{n}.weight"], what), plain_tensor(state[f"{prefix}{n}.bias"], what))
-        for n in numbers
-    ]
+    return [plain_layer(state, f"{prefix}{number}", what) for number in numbers]
+
+
+def plain_layer(state: dict[Any, Any], name: str, what: str) -> tuple[Tensor, Tensor]:
+    """Weight (out, in) and bias (out,), float32, of one layer; as :func:`plain_layers`."""
+    weight, bias = (plain_tensor(state.get(f"{name}.{part}"), what) for part in ("weight", "bias"))
+    if weight.dim() != 2 or not weight.numel() or bias.shape != weight.shape[:1]:
+        raise FormatError(
+            f"A layer of {what} has a weight of shape {tuple(weight.shape)} and a bias of shape {tuple(bias.shape)}; "
+            "expected (out, in) and (out,)."
+        )
+    return weight, bias
 
 
 def plain_tensor(value: Any, what: str) -> Tensor:

@@ -13,8 +13,8 @@ from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.torch_files import (
     StableBaselines3Zip,
     load_weights,
+    plain_layer,
     plain_layers,
-    plain_tensor,
     read_stable_baselines3,
 )
 from minari_obd.teachers.choice import Choice
@@ -117,8 +117,7 @@ def read_sb3(path: Path, settings: ForeignSettings) -> FrozenTeacher:
     file.check_plain(path)
     if is_sac:
         actor = plain_layers(parts["actor"], f"the actor in '{path}'", "latent_pi.", beside=("mu.", "log_std."))
-        weight, bias = (plain_tensor(parts["actor"].get(f"mu.{part}"), str(path)) for part in ("weight", "bias"))
-        actor.append((weight, bias))
+        actor.append(plain_layer(parts["actor"], "mu", f"the actor in '{path}'"))
     else:
         actor = plain_layers(parts["actor"], f"the actor in '{path}'", "mu.")
     low, high = settings.action_bounds or _printed_bounds(file.settings, path)
