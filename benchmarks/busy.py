@@ -1,6 +1,6 @@
 """How long collecting, evaluating, cloning and densities take beside busy processes, with and without a thread limit.
 
-    python benchmarks/busy.py [--busy 2] [--steps 3000]
+    python benchmarks/busy.py [--busy 2] [--steps 3000] [--only cloning]
 
 Set no OMP_NUM_THREADS. Ratios of one run: the same work, once as the package does it and once with as many threads as
 NumPy's BLAS and torch take by themselves. For cloning from 256 pairs, whose threads are torch's, the limit is one
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--only", choices=("collecting", "evaluating", "density", "cloning"))
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, busy(settings.busy):
         os.environ["MINARI_DATASETS_PATH"] = folder
@@ -95,11 +96,12 @@ def main() -> None:
             "density": lambda: GaussianMixture().fit(rows, seed=0),
         }
         print(f"{torch.get_num_threads()} threads, {settings.busy} busy processes; {Path(__file__).name}")
-        for name, work in works.items():
+        for name in works if settings.only is None else works.keys() & {settings.only}:
+            work = works[name]
             limited = seconds(work)
             with unlimited():
                 tell(name, limited, seconds(work))
-        for width in (256, 1_024):
+        for width in (256, 1_024) if settings.only in (None, "cloning") else ():
             times: dict[bool, list[float]] = {True: [], False: []}
             bits = set()
             for one in (True, False, True, False):  # in turn, as the machine's load changes

@@ -117,7 +117,7 @@ def _tensors_of(values: Any) -> Iterator[Tensor]:
             found.extend(each.values() if isinstance(each, dict) else each)
 
 
-def plain_layers(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] = ()) -> list[tuple[Tensor, Tensor]]:
+def plain_layers(state: Any, what: str, *prefixes: str, beside: tuple[str, ...] = ()) -> list[tuple[Tensor, ...]]:
     """Weight (out, in) and bias (out,), float32, of the layers of a sequential network.
 
     Their names are one of the prefixes, a number, and ``weight`` or ``bias``. Any other name makes the network invalid,
