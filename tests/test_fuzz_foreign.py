@@ -82,7 +82,7 @@ def read(kind: str, content: bytes) -> list[str]:
 def test_an_honest_zip_is_read_however_it_is_packed(kind: str, models: dict) -> None:
     refused = ["PPO"] if kind == "PPO" else []  # it values no actions, so it is no teacher
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        assert len(read(kind, zipped(*models[kind], compression))) == len(refused)
+        assert len(read(kind, zipped(*models[kind], compression=compression))) == len(refused)
 
 
 @seldom

@@ -50,7 +50,7 @@ LEARNED = ContinualReport(
 def use_tuned(folder: Path) -> None:
     report = FinetuneReport.read(folder)
     assert np.isfinite(report.curve).all()
-    repr(report), report.to_csv(), report.steps_to(0.5, stays=True), report.return_at(50), report.largest_drop
+    _ = repr(report), report.to_csv(), report.steps_to(0.5, stays=True), report.return_at(50), report.largest_drop
     json.dumps(report.to_json(), allow_nan=False)
     mean_curve([report])
     arms_table([report], budget=10, target=1.0)
