@@ -1,6 +1,6 @@
 """Train behaviour policies with discrete actions: PPO by Stable-Baselines3, one core, a few minutes.
 
-    pip install '.[finetune]'
+    pip install '.[finetune]'              # LunarLander also needs '.[box2d]'
     python benchmarks/discrete_experts.py CartPole-v1 out/cartpole --steps 60000 --evaluate-every 5000
 
 Writes an actor after every evaluation, ``actor_<steps>.safetensors``, for ``bundle_policies.py``, and ``log.json``,
@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 _SETTINGS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"n_steps": 32, "batch_size": 256, "n_epochs": 10, "gae_lambda": 0.8, "gamma": 0.98},
     "Acrobot-v1": {"n_steps": 256, "batch_size": 256, "n_epochs": 4, "gae_lambda": 0.94, "gamma": 0.99},
+    "LunarLander-v3": {"n_steps": 512, "batch_size": 256, "n_epochs": 6, "gae_lambda": 0.98, "gamma": 0.999},
 }
 """What differs from Stable-Baselines3's defaults, near to what RL Zoo has."""
 
