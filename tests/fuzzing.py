@@ -33,20 +33,24 @@ ANYTHING = st.recursive(
 )
 
 
+CHANGES = st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), ANYTHING), min_size=1, max_size=3)
+
+
 def changed(data: st.DataObject, values: Any) -> Any:
     """JSON values of which one to three, anywhere, are replaced by anything, or left out."""
     values = deepcopy(values)
-    for _ in range(data.draw(st.integers(1, 3))):
-        *above, last = data.draw(st.sampled_from(paths_in(values)))
+    for number, is_left_out, new in data.draw(CHANGES):  # drawn at once, whatever the values are
+        paths = paths_in(values)
+        if not paths:
+            break
+        *above, last = paths[number % len(paths)]
         place = values
         for key in above:
             place = place[key]
-        if data.draw(st.booleans()) and isinstance(place, dict):
+        if is_left_out and isinstance(place, dict):
             place.pop(last, None)
         else:
-            place[last] = deepcopy(data.draw(ANYTHING))  # sampled lists are shared
-        if not paths_in(values):
-            break
+            place[last] = deepcopy(new)  # sampled lists are shared
     return values
 
 

@@ -97,7 +97,8 @@ def test_any_bytes_in_the_zip(kind: str, models: dict, data: st.DataObject) -> N
 @pytest.mark.parametrize("kind", ["TD3", "PPO"])
 def test_any_value_in_the_settings(kind: str, models: dict, data: st.DataObject) -> None:
     weights, settings = models[kind]
-    told = {name: settings[name] for name in ("policy_kwargs", "action_space", "use_sde", "num_timesteps")}
+    names = "policy_kwargs", "action_space", "use_sde", "num_timesteps"
+    told = {name: settings[name] for name in names}
     read(kind, zipped(weights, changed(data, told)))
 
 
