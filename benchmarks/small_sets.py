@@ -30,7 +30,7 @@ from minari_obd.sources.loading import load_offline_data
 from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.training import train_teacher
 
-KEY = ("source", "method", "size", "seed", "protocol", "settings")
+KEY: tuple[str, ...] = ("source", "method", "size", "seed", "protocol", "settings")
 HEAD = ["source", "students of", "by", "seeds", "return", "score", "success, %", "of the teacher's score", "seconds"]
 
 
