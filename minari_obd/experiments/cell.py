@@ -11,9 +11,10 @@ from minari_obd.distillation.distillation import run
 from minari_obd.distillation.judging import judge_pairs, judge_teacher
 from minari_obd.distillation.preparation import evaluable, prepare
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.errors import DataError, FormatError
+from minari_obd.errors import DataError, FormatError, MinariObdError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
+from minari_obd.scores.references import check_returns
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import parse_recipe
@@ -97,8 +98,10 @@ class CellResult:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("version")
-            return cls(**{**values, "report": EvaluationReport.from_json(values["report"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            report = EvaluationReport.from_json(values["report"])
+            check_returns(report.returns, report.reference, "returns")
+            return cls(**{**values, "report": report})
+        except (MinariObdError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise FormatError(
                 f"'{path}' is not the result of a cell ({error}); run the bench again, which makes it anew."
             ) from error
