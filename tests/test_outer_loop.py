@@ -24,7 +24,7 @@ from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.targets.targets import Targets
 
 STUDENT = StudentProtocol(depth=1, width=32, steps=20, learning_rate=0.3)
-SETTINGS = DistillationRecipe(steps=40, batch_size=64, learning_rate=0.05, evaluate_every=10)
+SETTINGS = DistillationRecipe(initial="kmeans", steps=40, batch_size=64, learning_rate=0.05, evaluate_every=10)
 CPU = torch.device("cpu")
 
 
@@ -351,4 +351,4 @@ def test_more_pairs_than_states_are_refused(targets: Targets) -> None:
 
 
 def test_a_step_can_be_timed(targets: Targets) -> None:
-    assert OuterLoop(STUDENT, SETTINGS, CPU).seconds_per_step(3, 2, 16) > 0
+    assert OuterLoop(STUDENT, SETTINGS, CPU).estimate_seconds(3, 2, 16) > 0

@@ -60,9 +60,10 @@ def print_plan(prepared: Prepared) -> None:
         console.print(f"  dynamics     {settings.members} networks, {settings.updates:,} updates: {how}")
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
-        seconds = prepared.loop.seconds_per_step(*sizes, recipe.size) * recipe.distillation.steps
+        seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
+        start = f"{settings.kernel_steps:,} steps of kernel start, then " if settings.initial == "kernel" else ""
         console.print(
-            f"  distillation at most {recipe.distillation.steps:,} outer steps through {recipe.student.steps} "
+            f"  distillation {start}at most {settings.steps:,} outer steps through {recipe.student.steps} "
             f"steps of cloning: about {_duration(seconds)} on {torch.get_num_threads()} thread(s)"
         )
         loop = prepared.loop

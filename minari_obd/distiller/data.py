@@ -45,11 +45,12 @@ def initial_rows(states: np.ndarray, training: np.ndarray, size: int, seed: int,
         training: the rows to choose from.
         size: how many.
         seed: of the choice.
-        initial: ``kmeans`` or ``random``, as of :class:`~minari_obd.settings.sections.DistillationRecipe`.
+        initial: ``random`` or, for k-means, ``kmeans`` or ``kernel``, as of
+            :class:`~minari_obd.settings.sections.DistillationRecipe`.
     """
-    if initial == "kmeans":
-        return training[central_rows(states[training], size, seed)]
-    return Stream.INITIAL_PAIRS.generator(seed).choice(training, size, replace=False)
+    if initial == "random":
+        return Stream.INITIAL_PAIRS.generator(seed).choice(training, size, replace=False)
+    return training[central_rows(states[training], size, seed)]
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,18 @@ class OuterData:
             judged = [torch.cat(parts) for parts in zip(judged, _unweighted(states, wanted), strict=True)]
         return cls(seed, training, torch.from_numpy(training).to(device), tensors, judged, cost, visited)
 
-    def batch(self, size: int, step: int, visits: Sequence[Tensor] = ()) -> list[Tensor]:
+    def batch(
+        self, size: int, step: int, visits: Sequence[Tensor] = (), stream: Stream = Stream.BATCHES
+    ) -> list[Tensor]:
         """Draw the states of an outer step.
 
         Args:
             size: how many.
             step: the outer step.
             visits: states (V, S) that students visited and wanted actions (V, A), to draw the settings' share from.
+            stream: of the random numbers.
         """
-        rng = Stream.BATCHES.generator(self.seed, step)
+        rng = stream.generator(self.seed, step)
         count = self.visit_count(size, visits)
         rows = self.rows[self._drawn(rng, len(self.training), size - count)]
         batch = [tensor[rows] for tensor in self.tensors]

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from minari_obd.distiller.checkpoint import OuterState, Record, read_checkpoint, write_checkpoint
-from minari_obd.distiller.data import OuterData, held_out_count, initial_rows
+from minari_obd.distiller.data import OuterData, held_out_count
 from minari_obd.distiller.graphs import StepGraphs
-from minari_obd.distiller.looks import cost_scale, held_out_losses, tell_look, tell_step
+from minari_obd.distiller.kernel import KernelStart
+from minari_obd.distiller.looks import held_out_losses, tell_look, tell_step
 from minari_obd.distiller.result import DivergedError, OuterResult
+from minari_obd.distiller.start import start
 from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
 from minari_obd.distiller.visits import gather_visits, visits_of
 from minari_obd.errors import DataError, MinariObdError, SettingError
@@ -79,7 +81,7 @@ class OuterLoop:
             DataError: there are too few states.
             MissingExtraError: k-means is to choose them, and scikit-learn is not installed.
         """
-        if self.settings.initial == "kmeans":
+        if self.settings.initial != "random":
             check_installed("sklearn", "distill")
         held_out = held_out_count(count, self.settings)
         if size > count - held_out:
@@ -136,7 +138,7 @@ class OuterLoop:
             self.check_size(len(each), size)
         work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
         kept = None if checkpoint is None else read_kept(checkpoint, lambda path: read_checkpoint(path, self.device))
-        state = self._start(work, size) if kept is None else kept
+        state = start(work, size, self.protocol, self.settings, progress=progress) if kept is None else kept
         torch.set_num_threads(state.threads)  # bits depend on it
         make = self._make_step(state.tensors)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
@@ -175,14 +177,14 @@ class OuterLoop:
             checkpoint.unlink(missing_ok=True)
         return self._results(state)
 
-    def seconds_per_step(self, state_size: int, action_size: int, size: int) -> float:
-        """Measure four steps all over the run on made-up numbers of the right shape, after one that warms up."""
+    def estimate_seconds(self, state_size: int, action_size: int, size: int) -> float:
+        """Measure a few steps on made-up numbers of the right shape, and return what all of them may take."""
         rows = torch.linspace(-1.0, 1.0, max(2, self.settings.batch_size)).numpy()[:, None]
         made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
         settings = replace(self.settings, batch_size=len(rows), held_out=0.5)
         work = [OuterData.of(made_up, settings, 0, self.device)]
-        start = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
-        tensors = OuterTensors.start(*(start.repeat(1, 1, width) for width in (state_size, action_size)))
+        begin = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
+        tensors = OuterTensors.start(*(begin.repeat(1, 1, width) for width in (state_size, action_size)))
         state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
         make = self._make_step(tensors)
         count, begun = 4, 0.0  # steps differ in length
@@ -193,18 +195,11 @@ class OuterLoop:
                 state.step = (2 * i + 1) * self.settings.steps // (2 * count)
                 self._step(state, work, make)
             float(state.tensors.pairs[0].sum())  # waits for the device
-        return (time.perf_counter() - begun) / count
-
-    def _start(self, work: Sequence[OuterData], size: int) -> OuterState:
-        """Begin at states of the targets with the actions that are wanted there."""
-        how = self.settings.initial
-        chosen = [initial_rows(w.tensors[0].cpu().numpy(), w.training, size, w.seed, how) for w in work]
-        rows = [torch.from_numpy(each).to(self.device) for each in chosen]
-        states, actions = (torch.stack([w.tensors[i][r] for w, r in zip(work, rows, strict=True)]) for i in (0, 1))
-        tensors = OuterTensors.start(states, actions)
-        if work[0].cost is not None:
-            tensors.cost_scale = cost_scale(tensors.pairs, work, self.protocol, self.settings)
-        return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
+        seconds = self.settings.steps * (time.perf_counter() - begun) / count
+        if self.settings.initial == "kernel":
+            kernel = KernelStart(self.protocol, self.settings)
+            seconds += self.settings.kernel_steps * kernel.seconds_per_step(*(p[0] for p in tensors.pairs), work[0])
+        return seconds
 
     def plan(self, seed: int, step: int) -> OuterPlan:
         """Return what an outer step does, which follows from its number and the seed alone."""

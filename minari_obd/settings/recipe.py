@@ -118,6 +118,8 @@ class Recipe:
                     del settings[section][name]
         if settings["distillation"]["cloned_width"] == self.student.width:
             del settings["distillation"]["cloned_width"]
+        if self.distillation.initial != "kernel":
+            del settings["distillation"]["kernel_steps"]
         if self.distillation.objective == "squared":
             settings["distillation"].pop("gap_share", None)
         if not settings["student_states"]:

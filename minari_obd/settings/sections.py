@@ -144,8 +144,12 @@ class StudentStatesRecipe:
 class DistillationRecipe:
     """The outer loop, which optimises the pairs."""
 
-    initial: Literal["random", "kmeans"] = "kmeans"
-    """States from which the pairs start: those nearest to the centres of k-means, or (the papers') drawn uniformly."""
+    initial: Literal["random", "kmeans", "kernel"] = "kernel"
+    """Where the pairs start. `random` (the papers'): at uniformly drawn states. `kmeans`: at those nearest to the
+    centres of k-means. `kernel`: from there, moved so that an infinitely wide student learns most from them, whose
+    cloning has a closed form."""
+    kernel_steps: int = 300
+    """Steps of `kernel`, each a small part of an outer step."""
     objective: Literal["auto", "squared", "value_gap"] = "auto"
     """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
     less the teacher's critics value the student's action than the teacher's. `auto`: `value_gap` for method `vgd` with
@@ -199,7 +203,7 @@ class DistillationRecipe:
         check_positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
         check_positive("distillation", clip_to_average=self.clip_to_average)
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
-        check_positive("distillation", cloned_width=self.cloned_width)
+        check_positive("distillation", cloned_width=self.cloned_width, kernel_steps=self.kernel_steps)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
         if not 0.0 < self.gap_share <= 1.0:

@@ -63,6 +63,8 @@ class Stream(IntEnum):
     """Rollouts of students in the ensemble; (seed, stream, step). (seed, stream): their starts, and the teacher's."""
     VISITORS = 21
     """Students that are rolled out; (seed, stream, step)."""
+    KERNEL_BATCHES = 22
+    """States of a step of the kernel start; (seed, stream, step)."""
     COVERAGE = 30
     """Draws of the coverage that diagnostics measure."""
     NEARNESS = 31

@@ -1,0 +1,150 @@
+"""Kernel start: pairs that teach an infinitely wide student, whose cloning has a closed form."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minari_obd.distiller.data import OuterData
+from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.students.training import squared_error
+from minari_obd.support.progress import progress_bar
+from minari_obd.support.streams import Stream
+
+__all__ = ["KernelStart", "tangent_kernel"]
+
+_RATE = 0.01
+_RIDGE = 1e-3
+"""Of the kernel's mean diagonal."""
+_BIAS = 0.1
+"""Share of the biases in the tangent kernel. Without it, an action at the mean state could not be learned."""
+_FURTHEST = 3.0
+"""Largest output before tanh or softmax. Beyond it, tanh changes by less than 0.005."""
+_CLOSEST = 1e-5
+_SHOWN_EVERY = 50
+
+
+def tangent_kernel(first: Tensor, second: Tensor, depth: int) -> Tensor:
+    r"""Neural tangent kernel of infinitely wide ReLU networks, as :class:`~minari_obd.students.networks.MLP` are.
+
+    With $c_l = Σ_l / n$, $n = |x| |x'| / S$ and $θ_l = \arccos c_l$ (Jacot et al. 2018, 1806.07572; Cho and Saul 2009):
+
+        Σ_0 = <x, x'> / S,    Σ_{l+1} = n (sin θ_l + (π - θ_l) cos θ_l) / π,
+        Θ_0 = Σ_0 + β,        Θ_{l+1} = Σ_{l+1} + Θ_l (π - θ_l) / π + β.
+
+    Args:
+        first: states, shape (N, S).
+        second: states, shape (M, S).
+        depth: hidden layers.
+
+    Returns:
+        Θ_depth, shape (N, M).
+    """
+    lengths = first.square().sum(1).sqrt()[:, None] * second.square().sum(1).sqrt()
+    scale = lengths / first.shape[1] + 1e-9
+    covariance = first @ second.T / first.shape[1]
+    kernel = covariance + _BIAS
+    for _ in range(depth):
+        cosine = (covariance / scale).clamp(_CLOSEST - 1.0, 1.0 - _CLOSEST)  # arccos has no slope at 1
+        share = 1.0 - torch.acos(cosine) / math.pi
+        covariance = scale * ((1.0 - cosine.square()).sqrt() / math.pi + share * cosine)
+        kernel = covariance + kernel * share + _BIAS
+    return kernel
+
+
+@dataclass(frozen=True)
+class KernelStart:
+    """Gradient descent on pairs through the closed-form cloning of one infinitely wide student.
+
+    Gradient flow on the squared error takes such a student from zero to kernel regression with the tangent kernel. A
+    step costs a small part of one through a hundred steps of cloning, so the pairs come far in seconds. Real students
+    follow the kernel only roughly, so they say how far to go, and the outer loop goes on from there. The idea is that of kernel inducing points (Nguyen
+    et al. 2021, 2011.00050), here with the targets' weights and costs.
+    """
+
+    protocol: StudentProtocol
+    settings: DistillationRecipe
+
+    def candidates(
+        self, states: Tensor, actions: Tensor, data: OuterData, scale: float, *, progress: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Move pairs, and show them on the way. Wide students follow the kernel longer than narrow ones.
+
+        Args:
+            states: normalised states of the pairs, shape (M, S).
+            actions: their actions on [-1, 1], shape (M, A).
+            data: what students should do. Student states take no part.
+            scale: of the cost, where errors have one.
+            progress: show a bar.
+
+        Yields:
+            States and actions after every fiftieth step, and after the last.
+        """
+        pairs = [states.clone().requires_grad_(), self._latent(actions).requires_grad_()]
+        adam, last = torch.optim.Adam(pairs, _RATE), self.settings.kernel_steps
+        with progress_bar(last, "kernel start", show=progress) as bar:
+            for step in range(last):
+                self._step(pairs, adam, data, scale, step)
+                bar.update()
+                if not (step + 1) % _SHOWN_EVERY or step + 1 == last:
+                    yield pairs[0].detach().clone(), self._squash(pairs[1].detach())
+
+    def seconds_per_step(self, states: Tensor, actions: Tensor, data: OuterData) -> float:
+        """Measure two steps from such pairs, after one that warms up."""
+        pairs = [states.clone().requires_grad_(), self._latent(actions).requires_grad_()]
+        adam, begun = torch.optim.Adam(pairs, _RATE), 0.0
+        for step in range(3):
+            begun = time.perf_counter() if step == 1 else begun
+            self._step(pairs, adam, data, 0.0, step)
+        float(pairs[0].detach().sum())  # waits for the device
+        return (time.perf_counter() - begun) / 2
+
+    def _step(
+        self, pairs: list[Tensor], adam: torch.optim.Optimizer, data: OuterData, scale: float, step: int
+    ) -> None:
+        """Move the pairs by one step of Adam, at a rate that falls with a cosine."""
+        batch = data.batch(self.settings.batch_size, step, stream=Stream.KERNEL_BATCHES)
+        adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.kernel_steps))
+        adam.zero_grad()
+        self._loss(pairs, data, batch, scale).backward()
+        adam.step()
+        with torch.no_grad():
+            pairs[1].clamp_(-_FURTHEST, _FURTHEST)
+
+    def _loss(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float) -> Tensor:
+        squared, cost = self._terms(pairs, data, batch)
+        if cost is None:
+            return squared
+        return (1.0 - self.settings.gap_share) * squared + self.settings.gap_share * scale * cost
+
+    def _terms(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return the student's weighted squared error on a batch, and its cost if errors have one."""
+        states, wanted, weights = batch
+        actions = self._squash(self._outputs(*pairs, states))[None]
+        squared = (weights * squared_error(actions, wanted)).mean()
+        return squared, None if data.cost is None else (weights * data.cost(states, actions, wanted)).mean()
+
+    def _outputs(self, centres: Tensor, outputs: Tensor, states: Tensor) -> Tensor:
+        """Return the student's outputs before tanh or softmax, shape (B, A), by kernel ridge regression."""
+        kernel = tangent_kernel(centres, centres, self.protocol.depth).double()
+        ridge = _RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+        coefficients = torch.linalg.solve(kernel + ridge, outputs.double())
+        return tangent_kernel(states, centres, self.protocol.depth) @ coefficients.float()
+
+    @property
+    def _is_softmax(self) -> bool:
+        return self.protocol.network.startswith(SOFTMAX)
+
+    def _squash(self, outputs: Tensor) -> Tensor:
+        return 2.0 * torch.softmax(outputs, dim=-1) - 1.0 if self._is_softmax else torch.tanh(outputs)
+
+    def _latent(self, actions: Tensor) -> Tensor:
+        """Return outputs that :meth:`_squash` takes to these actions, or near them where they are at a bound."""
+        if self._is_softmax:
+            logits = (0.5 * (actions + 1.0)).clamp(min=0.01).log()
+            return logits - logits.mean(dim=-1, keepdim=True)
+        return torch.atanh(actions.clamp(-0.98, 0.98))

@@ -1,0 +1,143 @@
+"""The kernel start: the tangent kernel is that of wide networks, and pairs that it moves teach real students more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from minari_obd.distiller.data import OuterData
+from minari_obd.distiller.kernel import KernelStart, tangent_kernel
+from minari_obd.distiller.loop import OuterLoop
+from minari_obd.distiller.result import OuterResult
+from minari_obd.errors import SettingError
+from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.targets.targets import ActionCost, Targets
+
+STUDENT = StudentProtocol(depth=2, width=128, steps=50, optimiser="adam", learning_rate=0.003)
+SETTINGS = DistillationRecipe(steps=1, learning_rate=1e-12, batch_size=128, evaluate_every=1, kernel_steps=60)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def targets() -> Targets:
+    states = np.random.default_rng(0).normal(size=(800, 3)).astype(np.float32)
+    actions = np.tanh(np.stack([states[:, 0] * states[:, 1], states[:, 2]], axis=1))
+    return Targets(states, actions, np.ones(800), {})
+
+
+def run(targets: Targets, protocol: StudentProtocol = STUDENT, **changes) -> OuterResult:
+    return OuterLoop(protocol, replace(SETTINGS, **changes), CPU).run(targets, 24, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_kernel_is_that_of_wide_networks(depth: int) -> None:
+    """Inner products of the output's gradients by all weights and biases, of networks that are nearly infinite."""
+    states, width, bias = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), 2048, 0.1
+    found = torch.zeros(5, 5)
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [4, *[width] * depth, 1]
+        weights = [torch.randn(m, n, generator=generator) for m, n in zip(sizes, sizes[1:], strict=False)]
+        biases = [torch.zeros(n) for n in sizes[1:]]
+
+        def output(weights: list[Tensor], biases: list[Tensor], state: Tensor) -> Tensor:
+            features = state
+            for layer, (weight, shift) in enumerate(zip(weights, biases, strict=True)):
+                gain = (2.0 if layer else 1.0) / len(weight)
+                features = (torch.relu(features) if layer else features) @ weight * gain**0.5 + bias**0.5 * shift
+            return features[0]
+
+        slopes = [torch.func.grad(output, argnums=(0, 1))(weights, biases, state) for state in states]
+        flat = torch.stack([torch.cat([g.flatten() for part in each for g in part]) for each in slopes])
+        found += flat @ flat.T / 4
+    torch.testing.assert_close(tangent_kernel(states, states, depth), found, rtol=0.1, atol=0.05)
+
+
+def test_it_is_symmetric_and_positive_definite() -> None:
+    states = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    kernel = tangent_kernel(states, states, 3)
+    torch.testing.assert_close(kernel, kernel.T)
+    assert torch.linalg.eigvalsh(kernel.double()).min() > 0
+
+
+def test_a_student_of_the_kernel_does_as_its_pairs_say(targets: Targets) -> None:
+    start = KernelStart(STUDENT, SETTINGS)
+    states, actions = (torch.tensor(each[:24]) for each in (targets.states, targets.actions))
+    said = start._squash(start._outputs(states, start._latent(actions), states))
+    torch.testing.assert_close(said, actions.clamp(-0.98, 0.98), atol=0.02, rtol=0.0)
+
+
+def first_loss(targets: Targets, seed: int, protocol: StudentProtocol = STUDENT, **changes) -> float:
+    loop = OuterLoop(protocol, replace(SETTINGS, **changes), CPU)
+    return loop.run(targets, 24, seed=seed, progress=False).history[0]["held_out"]
+
+
+def test_real_students_learn_more_from_where_it_leads(targets: Targets) -> None:
+    before, after = (sum(first_loss(targets, s, initial=i) for s in range(3)) for i in ("kmeans", "kernel"))
+    assert after < 0.9 * before
+
+
+def test_students_that_do_not_follow_it_lose_nothing(targets: Targets) -> None:
+    """A few steps of a narrow network learn less from some of these pairs than from those of k-means."""
+    narrow = replace(STUDENT, width=8, steps=10)
+    losses = [[first_loss(targets, s, narrow, initial=i) for i in ("kmeans", "kernel")] for s in range(3)]
+    assert all(kernel <= kmeans for kmeans, kernel in losses)
+
+
+def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None:
+    first, second = run(targets), run(targets)
+    np.testing.assert_array_equal(first.states, second.states)
+    np.testing.assert_array_equal(first.actions, second.actions)
+    other = OuterLoop(STUDENT, SETTINGS, CPU).run(targets, 24, seed=1, progress=False)
+    assert not np.array_equal(first.states, other.states)
+
+
+def test_actions_stay_within_their_bounds(targets: Targets) -> None:
+    wild = replace(targets, actions=np.sign(targets.actions))
+    assert np.abs(run(wild).actions).max() < 1.0
+
+
+def test_discrete_actions_stay_probabilities(targets: Targets) -> None:
+    right = targets.states[:, 0] > 0
+    actions = 2.0 * np.stack([right, ~right], axis=1) - 1.0
+    student = replace(STUDENT, network="softmax_mlp")
+    made = {each: run(replace(targets, actions=actions), student, initial=each) for each in ("kmeans", "kernel")}
+    np.testing.assert_allclose(0.5 * (made["kernel"].actions + 1.0).sum(axis=1), 1.0, atol=1e-5)
+    assert made["kernel"].history[0]["held_out"] < made["kmeans"].history[0]["held_out"]
+
+
+class Cost:
+    """A cost of the first action dimension alone."""
+
+    def __call__(self, states: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
+        return (actions - wanted)[..., 0].square()
+
+    def to(self, device: torch.device) -> ActionCost:
+        return self
+
+
+def errors(targets: Targets, cost: ActionCost | None) -> np.ndarray:
+    """Squared errors of the kernel's student by action dimension, after its pairs were moved."""
+    data = OuterData.of(replace(targets, cost=cost), SETTINGS, 0, CPU)
+    start = KernelStart(STUDENT, replace(SETTINGS, gap_share=0.95))
+    *_, (states, actions) = start.candidates(*(t[:6] for t in data.tensors[:2]), data, 1.0, progress=False)
+    said = start._squash(start._outputs(states, start._latent(actions), data.judged[0]))
+    return (said - data.judged[1]).square().mean(dim=0).numpy()
+
+
+def test_it_asks_for_what_errors_cost(targets: Targets) -> None:
+    plain, costly = errors(targets, None), errors(targets, Cost())
+    assert costly[0] < 0.8 * plain[0]
+    assert costly[1] > plain[1]
+
+
+def test_results_keep_their_names_where_the_kernel_is_not_used() -> None:
+    settings = Recipe("x", distillation=DistillationRecipe(initial="kmeans")).deciding()["distillation"]
+    assert "kernel_steps" not in settings
+    assert Recipe("x").deciding()["distillation"]["kernel_steps"] == 300
+    with pytest.raises(SettingError, match="kernel_steps"):
+        DistillationRecipe(kernel_steps=0)
