@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,55 +17,98 @@ from minari_obd.students.training import squared_error
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 
-__all__ = ["KernelStart", "tangent_kernel"]
+__all__ = ["Kernel", "KernelStart", "regression", "student_kernel"]
 
 _RATE = 0.01
-_RIDGE = 1e-3
-"""Of the kernel's mean diagonal."""
-_BIAS = 0.1
-"""Share of the biases in the tangent kernel. Without it, an action at the mean state could not be learned."""
+_RIDGES = 1e-4, 0.03
+"""Of the kernel's mean diagonal. The larger, the shorter the cloning."""
+_BIASES = 0.02, 1.0
+"""Of the tangent kernel. Without biases, an action at the mean state could not be learned."""
 _FURTHEST = 3.0
 """Largest output before tanh or softmax. Beyond it, tanh changes by less than 0.005."""
 _CLOSEST = 1e-5
 _SHOWN_EVERY = 50
 
 
-def tangent_kernel(first: Tensor, second: Tensor, depth: int) -> Tensor:
-    r"""Neural tangent kernel of infinitely wide ReLU networks, as :class:`~minari_obd.students.networks.MLP` are.
+@dataclass(frozen=True)
+class Kernel:
+    """What an infinitely wide student is."""
+
+    depth: int
+    """Hidden layers."""
+    bias: float
+    """Share of the biases, beta."""
+    ridge: float
+    """Of the regression, as a share of the kernel's mean diagonal."""
+    is_tangent: bool = True
+    """Whether all layers learn; only the last one otherwise."""
+
+    @classmethod
+    def draw(cls, most: int, seed: int, step: int) -> Self:
+        """Draw one of up to ``most`` hidden layers."""
+        rng = Stream.KERNELS.generator(seed, step)
+        bias, ridge = (float(np.exp(rng.uniform(*np.log(each)))) for each in (_BIASES, _RIDGES))
+        return cls(int(rng.integers(1, most + 1)), bias, ridge, bool(rng.random() < 0.5))
+
+
+def student_kernel(first: Tensor, second: Tensor, student: Kernel) -> Tensor:
+    r"""Kernel of infinitely wide ReLU networks, such as :class:`~minari_obd.students.networks.MLP` are.
 
     With $c_l = Σ_l / n$, $n = |x| |x'| / S$ and $θ_l = \arccos c_l$ (Jacot et al. 2018, 1806.07572; Cho and Saul 2009):
 
         Σ_0 = <x, x'> / S,    Σ_{l+1} = n (sin θ_l + (π - θ_l) cos θ_l) / π,
         Θ_0 = Σ_0 + β,        Θ_{l+1} = Σ_{l+1} + Θ_l (π - θ_l) / π + β.
 
+    Θ is the neural tangent kernel, of students all of whose layers learn. Σ + β is that of the last layer alone.
+
     Args:
         first: states, shape (N, S).
         second: states, shape (M, S).
-        depth: hidden layers.
+        student: the network.
 
     Returns:
-        Θ_depth, shape (N, M).
+        Shape (N, M).
     """
     lengths = first.square().sum(1).sqrt()[:, None] * second.square().sum(1).sqrt()
     scale = lengths / first.shape[1] + 1e-9
     covariance = first @ second.T / first.shape[1]
-    kernel = covariance + _BIAS
-    for _ in range(depth):
+    kernel = covariance + student.bias
+    for _ in range(student.depth):
         cosine = (covariance / scale).clamp(_CLOSEST - 1.0, 1.0 - _CLOSEST)  # arccos has no slope at 1
         share = 1.0 - torch.acos(cosine) / math.pi
         covariance = scale * ((1.0 - cosine.square()).sqrt() / math.pi + share * cosine)
-        kernel = covariance + kernel * share + _BIAS
-    return kernel
+        if student.is_tangent:
+            kernel = covariance + kernel * share + student.bias
+    return kernel if student.is_tangent else covariance + student.bias
+
+
+def regression(centres: Tensor, outputs: Tensor, states: Tensor, student: Kernel) -> Tensor:
+    """Return what a student that was cloned from pairs says, before tanh or softmax, by kernel ridge regression.
+
+    Args:
+        centres: the pairs' states, shape (M, S).
+        outputs: what it is taught there, shape (M, A).
+        states: where it is asked, shape (B, S).
+        student: the network.
+
+    Returns:
+        Shape (B, A).
+    """
+    kernel = student_kernel(centres, centres, student).double()
+    ridge = student.ridge * kernel.diagonal().mean()
+    identity = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    coefficients = torch.linalg.solve(kernel + ridge * identity, outputs.double())
+    return student_kernel(states, centres, student) @ coefficients.float()
 
 
 @dataclass(frozen=True)
 class KernelStart:
-    """Gradient descent on pairs through the closed-form cloning of one infinitely wide student.
+    """Gradient descent on pairs through the closed-form cloning of infinitely wide students.
 
-    Gradient flow on the squared error takes such a student from zero to kernel regression with the tangent kernel. A
-    step costs a small part of one through a hundred steps of cloning, so the pairs come far in seconds. Real students
-    follow the kernel only roughly, so they say how far to go, and the outer loop goes on from there. The idea is that of kernel inducing points (Nguyen
-    et al. 2021, 2011.00050), here with the targets' weights and costs.
+    Gradient flow on the squared error takes such a student from zero to kernel regression. A step costs a small part of
+    one through a hundred steps of cloning, so the pairs come far in seconds. The idea is that of kernel inducing points
+    (Nguyen et al. 2021, 2011.00050), here with the targets' weights and costs. Real students follow a kernel only
+    roughly, so each step draws another one: pairs that teach all of these also teach networks.
     """
 
     protocol: StudentProtocol
@@ -72,7 +117,7 @@ class KernelStart:
     def candidates(
         self, states: Tensor, actions: Tensor, data: OuterData, scale: float, *, progress: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Move pairs, and show them on the way. Wide students follow the kernel longer than narrow ones.
+        """Move pairs, and show them on the way: narrow students do not follow kernels as far as wide ones.
 
         Args:
             states: normalised states of the pairs, shape (M, S).
@@ -108,32 +153,25 @@ class KernelStart:
     ) -> None:
         """Move the pairs by one step of Adam, at a rate that falls with a cosine."""
         batch = data.batch(self.settings.batch_size, step, stream=Stream.KERNEL_BATCHES)
+        student = Kernel.draw(self.protocol.depth, data.seed, step)
         adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.kernel_steps))
         adam.zero_grad()
-        self._loss(pairs, data, batch, scale).backward()
+        self._loss(pairs, data, batch, scale, student).backward()
         adam.step()
         with torch.no_grad():
             pairs[1].clamp_(-_FURTHEST, _FURTHEST)
 
-    def _loss(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float) -> Tensor:
-        squared, cost = self._terms(pairs, data, batch)
-        if cost is None:
-            return squared
-        return (1.0 - self.settings.gap_share) * squared + self.settings.gap_share * scale * cost
-
-    def _terms(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Return the student's weighted squared error on a batch, and its cost if errors have one."""
+    def _loss(
+        self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float, student: Kernel
+    ) -> Tensor:
+        """Return the student's weighted error on a batch, as the outer loop counts it."""
         states, wanted, weights = batch
-        actions = self._squash(self._outputs(*pairs, states))[None]
+        actions = self._squash(regression(pairs[0], pairs[1], states, student))[None]
         squared = (weights * squared_error(actions, wanted)).mean()
-        return squared, None if data.cost is None else (weights * data.cost(states, actions, wanted)).mean()
-
-    def _outputs(self, centres: Tensor, outputs: Tensor, states: Tensor) -> Tensor:
-        """Return the student's outputs before tanh or softmax, shape (B, A), by kernel ridge regression."""
-        kernel = tangent_kernel(centres, centres, self.protocol.depth).double()
-        ridge = _RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-        coefficients = torch.linalg.solve(kernel + ridge, outputs.double())
-        return tangent_kernel(states, centres, self.protocol.depth) @ coefficients.float()
+        if data.cost is None:
+            return squared
+        cost = (weights * data.cost(states, actions, wanted)).mean()
+        return (1.0 - self.settings.gap_share) * squared + self.settings.gap_share * scale * cost
 
     @property
     def _is_softmax(self) -> bool:

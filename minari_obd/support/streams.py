@@ -65,6 +65,8 @@ class Stream(IntEnum):
     """Students that are rolled out; (seed, stream, step)."""
     KERNEL_BATCHES = 22
     """States of a step of the kernel start; (seed, stream, step)."""
+    KERNELS = 23
+    """Infinitely wide students of the kernel start; (seed, stream, step)."""
     COVERAGE = 30
     """Draws of the coverage that diagnostics measure."""
     NEARNESS = 31
