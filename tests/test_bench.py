@@ -50,6 +50,7 @@ depth = 1
 width = 16
 steps = 10
 [recipe.distillation]
+kernel_steps = 5
 steps = 4
 batch_size = 64
 evaluate_every = 2

@@ -31,7 +31,9 @@ from minari_obd.teachers.frozen import read_teacher, write_teacher
 
 IDS = bundled_teacher_ids()
 HOPPER = "obd-bench/hopper/medium-replay-v0"
-QUICK = Recipe("x", size=8, student=StudentProtocol(width=8, steps=3), distillation=DistillationRecipe(steps=2))
+QUICK = Recipe(
+    "x", size=8, student=StudentProtocol(width=8, steps=3), distillation=DistillationRecipe(kernel_steps=5, steps=2)
+)
 
 
 @pytest.mark.parametrize("dataset_id", IDS)

@@ -74,7 +74,9 @@ def test_values_that_are_off_are_named(values, correlation: float, problem: str 
 
 def test_the_figures_are_in_the_provenance(small_data: OfflineData, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"size": 8, "seed": 0, "recipe": None}
-    recipe = minari_obd.Recipe("x", distillation=DistillationRecipe(steps=1, batch_size=64, evaluate_every=1))
+    recipe = minari_obd.Recipe(
+        "x", distillation=DistillationRecipe(kernel_steps=5, steps=1, batch_size=64, evaluate_every=1)
+    )
     made = minari_obd.distill(small_data, "av_pbc", teacher=RuleTeacher(), **{**settings, "recipe": recipe})
     kept = made.provenance.targets["value_calibration"]
     assert kept == calibrate(RuleTeacher(), small_data).to_json()

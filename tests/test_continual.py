@@ -328,7 +328,7 @@ episodes = 1
 method = "dbc"
 size = 16
 student = {depth = 1, width = 16, steps = 10}
-distillation = {steps = 2, batch_size = 64}
+distillation = {kernel_steps = 5, steps = 2, batch_size = 64}
 """
 
 

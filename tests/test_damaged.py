@@ -30,7 +30,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 def distilled(data: OfflineData) -> bytes:
     recipe = minari_obd.Recipe("arrays", "dbc", 8)
-    recipe = parse_recipe({**recipe.to_json(), "distillation": {"steps": 4}}, "test")
+    recipe = parse_recipe({**recipe.to_json(), "distillation": {"kernel_steps": 5, "steps": 4}}, "test")
     pairs = minari_obd.distill(data, recipe=recipe, progress=False)
     return pairs.observations.tobytes()
 

@@ -98,7 +98,7 @@ def test_a_diagnosis_holds_them_and_their_mean_is_the_error() -> None:
 
 def test_states_are_put_in_the_same_order_for_every_method() -> None:
     data = made_data()
-    still = Recipe("x", student=SMALL, distillation=DistillationRecipe(steps=1, batch_size=64))
+    still = Recipe("x", student=SMALL, distillation=DistillationRecipe(kernel_steps=5, steps=1, batch_size=64))
     distilled, selected = (
         minari_obd.distill(data, method, size=16, recipe=still, progress=False) for method in ("dbc", "random")
     )

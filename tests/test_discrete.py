@@ -207,7 +207,7 @@ def test_soft_labels_have_the_temperature_of_the_recipe(data: OfflineData, tmp_p
         "pbc",
         8,
         student=QUICK,
-        distillation=DistillationRecipe(steps=2, batch_size=64, evaluate_every=2),
+        distillation=DistillationRecipe(kernel_steps=5, steps=2, batch_size=64, evaluate_every=2),
         teacher=TeacherRecipe("discrete_cql", steps=20),
     )
     usual = train_teacher(data, "discrete_cql", steps=20, progress=False)
@@ -278,7 +278,7 @@ def test_every_method_gives_pairs_whose_actions_are_probabilities(
     recipe = Recipe(
         "lab/shifted-v0",
         student=QUICK,
-        distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
+        distillation=DistillationRecipe(kernel_steps=5, steps=6, batch_size=64, evaluate_every=3),
         teacher=TeacherRecipe(steps=10),
     )
     pairs = None
@@ -325,7 +325,7 @@ def test_a_brought_teacher_gives_probabilities(data: OfflineData) -> None:
         def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
             return np.ones(len(states))
 
-    settings = DistillationRecipe(steps=60, learning_rate=0.03, batch_size=128, evaluate_every=10)
+    settings = DistillationRecipe(kernel_steps=5, steps=60, learning_rate=0.03, batch_size=128, evaluate_every=10)
     recipe = Recipe("x", student=replace(QUICK, steps=200), distillation=settings)
     pairs = distill(data, "pbc", teacher=Rule(), recipe=recipe, size=32, progress=False)
     policy = clone(pairs, students=3)

@@ -31,7 +31,7 @@ QUICK = Recipe(
     "replaced",
     size=12,
     student=StudentProtocol(depth=1, width=16, steps=10, learning_rate=0.3),
-    distillation=DistillationRecipe(steps=6, batch_size=64, evaluate_every=3),
+    distillation=DistillationRecipe(kernel_steps=5, steps=6, batch_size=64, evaluate_every=3),
     teacher=TeacherRecipe("td3_bc", steps=5),
     density=DensityRecipe(effective_fraction=0.7),
 )
@@ -207,7 +207,7 @@ def test_a_run_that_diverges_saves_the_best_pairs_and_says_where(
 ) -> None:
     losses = outer_step.cloned_losses
     monkeypatch.setattr(outer_step, "cloned_losses", lambda *args, **kwargs: losses(*args, **kwargs) * float("nan"))
-    recipe = replace(QUICK, distillation=DistillationRecipe(steps=50, batch_size=32))
+    recipe = replace(QUICK, distillation=DistillationRecipe(kernel_steps=5, steps=50, batch_size=32))
     with pytest.raises(DivergedError, match="20 times in a row") as caught:
         minari_obd.distill(small_data, "dbc", recipe=recipe, out=tmp_path / "pairs", progress=False)
     saved = minari_obd.load_dataset(tmp_path / "pairs")
@@ -222,7 +222,7 @@ def test_a_run_without_any_finite_look_saves_nothing(
     for module in (outer_step, looks):
         losses = module.cloned_losses
         monkeypatch.setattr(module, "cloned_losses", lambda *a, losses=losses, **k: losses(*a, **k) * float("nan"))
-    recipe = replace(QUICK, distillation=DistillationRecipe(steps=50, batch_size=32))
+    recipe = replace(QUICK, distillation=DistillationRecipe(kernel_steps=5, steps=50, batch_size=32))
     with pytest.raises(DivergedError, match=r"lower distillation\.learning_rate"):
         minari_obd.distill(small_data, "dbc", recipe=recipe, out=tmp_path / "pairs", progress=False)
     assert not (tmp_path / "pairs").exists()

@@ -37,7 +37,12 @@ QUICK = Recipe(
     size=12,
     student=StudentProtocol(depth=1, width=16, steps=20, optimiser="adam", learning_rate=0.01),
     distillation=DistillationRecipe(
-        steps=20, learning_rate=0.02, batch_size=64, evaluate_every=10, draws=StudentDraws((), (), (), 0.0)
+        kernel_steps=5,
+        steps=20,
+        learning_rate=0.02,
+        batch_size=64,
+        evaluate_every=10,
+        draws=StudentDraws((), (), (), 0.0),
     ),
     student_states=STATES,
 )

@@ -238,7 +238,8 @@ def test_the_target_is_the_teachers_own_score() -> None:
     BENCHMARK["obd-bench/hopper/medium-v0"].build(steps=600, progress=False)
     teacher = '[recipe.teacher]\nalgorithm = "td3_bc"\nsteps = 5\n'
     distilled = GRID.replace('method = "random"', 'method = "pbc"').replace("[finetuning]", f"{teacher}[finetuning]", 1)
-    distilled = distilled.replace("[recipe.teacher]", "[recipe.distillation]\nsteps = 2\n[recipe.teacher]")
+    few = "[recipe.distillation]\nkernel_steps = 5\nsteps = 2\n"
+    distilled = distilled.replace("[recipe.teacher]", f"{few}[recipe.teacher]")
     Path("grid.toml").write_text(distilled[: distilled.index('[arms."random pairs"]')].replace("[0, 1]", "[0]"))
     table = run_arms("grid.toml", "made", progress=False)
     (kept,) = Path("made").glob("teacher-*.json")

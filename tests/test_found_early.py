@@ -18,7 +18,11 @@ from minari_obd.sources.collecting import collect
 from minari_obd.support.devices import cache_root
 from minari_obd.teachers.training import TeacherRun
 
-QUICK = {"evaluation": {"students": 1, "episodes": 1, "whole_data_steps": 5}, "distillation": {"steps": 2}, "size": 8}
+QUICK = {
+    "evaluation": {"students": 1, "episodes": 1, "whole_data_steps": 5},
+    "distillation": {"kernel_steps": 5, "steps": 2},
+    "size": 8,
+}
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_pairs_of_a_goal_task_are_distilled_judged_published_and_verified(
 ) -> None:
     assert [each.name for each in data.observation_fields] == ["achieved_goal", "desired_goal", "observation"]
     student = StudentProtocol(depth=1, width=32, steps=100, optimiser="adam", learning_rate=0.01)
-    settings = DistillationRecipe(steps=20, batch_size=64, learning_rate=0.03, evaluate_every=10)
+    settings = DistillationRecipe(kernel_steps=5, steps=20, batch_size=64, learning_rate=0.03, evaluate_every=10)
     recipe = Recipe("lab/reach-v0", "dbc", 32, student=student, distillation=settings)
     pairs = minari_obd.distill(data, recipe=recipe, progress=False)
     reports = [minari_obd.evaluate(pairs, students=3, episodes=4, workers=workers) for workers in (1, 2)]

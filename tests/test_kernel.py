@@ -1,6 +1,7 @@
 """The kernel start: the tangent kernel is that of wide networks, and pairs that it moves teach real students more."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_the_kernel_is_that_of_wide_networks(depth: int) -> None:
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         sizes = [4, *[width] * depth, 1]
-        weights = [torch.randn(m, n, generator=generator) for m, n in zip(sizes, sizes[1:], strict=False)]
+        weights = [torch.randn(m, n, generator=generator) for m, n in pairwise(sizes)]
         biases = [torch.zeros(n) for n in sizes[1:]]
 
         def output(weights: list[Tensor], biases: list[Tensor], state: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ def errors(targets: Targets, cost: ActionCost | None) -> np.ndarray:
     """Squared errors of the kernel's student by action dimension, after its pairs were moved."""
     data = OuterData.of(replace(targets, cost=cost), SETTINGS, 0, CPU)
     start = KernelStart(STUDENT, replace(SETTINGS, gap_share=0.95))
-    *_, (states, actions) = start.candidates(*(t[:6] for t in data.tensors[:2]), data, 1.0, progress=False)
+    first, wanted = (tensor[:6] for tensor in data.tensors[:2])
+    *_, (states, actions) = start.candidates(first, wanted, data, 1.0, progress=False)
     said = start._squash(regression(states, start._latent(actions), data.judged[0], Kernel(2, 0.1, 1e-3)))
     return (said - data.judged[1]).square().mean(dim=0).numpy()
 

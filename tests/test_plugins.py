@@ -34,7 +34,7 @@ RECIPE = Recipe(
     student=StudentProtocol("elu", depth=1, width=2, steps=5),  # as wide as there are actions
     teacher=TeacherRecipe("linear", options={"strength": 0.5}),
     density=DensityRecipe("gaussian"),
-    distillation=DistillationRecipe(steps=3, batch_size=64, evaluate_every=2),
+    distillation=DistillationRecipe(kernel_steps=5, steps=3, batch_size=64, evaluate_every=2),
 )
 
 

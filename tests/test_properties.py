@@ -40,7 +40,7 @@ RECIPE = {
     "student": {"depth": 1, "learning_rate": 0.1},
     "teacher": {"algorithm": "td3_bc", "options": {"gamma": 0.9}},
     "student_states": {"share": 0.25, "noise": 0.5},
-    "distillation": {"steps": 3, "draws": {"adam": 0.5, "depths": [2]}},
+    "distillation": {"kernel_steps": 5, "steps": 3, "draws": {"adam": 0.5, "depths": [2]}},
     "evaluation": {"env": "Hopper-v5"},
 }
 TOMLS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {

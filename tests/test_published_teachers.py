@@ -126,7 +126,7 @@ def test_a_distilled_set_names_the_commit_of_its_teacher(hub: HubServer, small_d
         "small",
         size=4,
         student=StudentProtocol(depth=1, width=4, steps=3),
-        distillation=DistillationRecipe(steps=2, batch_size=32),
+        distillation=DistillationRecipe(kernel_steps=5, steps=2, batch_size=32),
         threads=1,
     )
 

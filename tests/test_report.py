@@ -31,7 +31,7 @@ HOPPER = "obd-bench/hopper/medium-v0"
 SMALL = {
     "teacher": {"algorithm": "td3_bc", "steps": 5},
     "student": {"depth": 1, "width": 16, "steps": 10},
-    "distillation": {"steps": 4, "batch_size": 64, "evaluate_every": 2},
+    "distillation": {"kernel_steps": 5, "steps": 4, "batch_size": 64, "evaluate_every": 2},
     "evaluation": {"students": 2, "episodes": 2, "whole_data_steps": 5},
 }
 

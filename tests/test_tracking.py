@@ -92,7 +92,7 @@ def test_the_share_of_students_states_is_told(monkeypatch: pytest.MonkeyPatch) -
     rng = torch.Generator().manual_seed(0)
     states = torch.randn(200, 3, generator=rng).numpy()
     targets = Targets(states, states[:, :2].clip(-1, 1), abs(states[:, 0]) * 0 + 1, {}, visited=Visited())  # pyright: ignore[reportArgumentType]
-    listener, settings = Listener(), DistillationRecipe(steps=4, batch_size=64, evaluate_every=2)
+    listener, settings = Listener(), DistillationRecipe(kernel_steps=5, steps=4, batch_size=64, evaluate_every=2)
     loop = OuterLoop(QUICK.student, settings, torch.device("cpu"))
     loop.run(targets, 8, seed=0, progress=False, track=listener)
     assert listener.told["distillation/student_share"] == [(step, 0.25) for step in (1, 2, 3, 4)]

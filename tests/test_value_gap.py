@@ -29,7 +29,12 @@ from minari_obd.teachers.networks import Layers
 
 STUDENT = StudentProtocol(depth=1, width=16, steps=20, optimiser="adam", learning_rate=0.01)
 SETTINGS = DistillationRecipe(
-    objective="value_gap", steps=20, batch_size=64, evaluate_every=10, draws=StudentDraws((), (), (), 0.0)
+    initial="kmeans",
+    objective="value_gap",
+    steps=20,
+    batch_size=64,
+    evaluate_every=10,
+    draws=StudentDraws((), (), (), 0.0),
 )
 FEW = DynamicsSettings(members=2, depth=1, width=16, updates=30, evaluate_every=10)
 QUICK = Recipe("x", "pbc", size=12, student=STUDENT, distillation=SETTINGS, teacher=TeacherRecipe("td3_bc", steps=5))

@@ -148,9 +148,7 @@ class KernelStart:
         float(pairs[0].detach().sum())  # waits for the device
         return (time.perf_counter() - begun) / 2
 
-    def _step(
-        self, pairs: list[Tensor], adam: torch.optim.Optimizer, data: OuterData, scale: float, step: int
-    ) -> None:
+    def _step(self, pairs: list[Tensor], adam: torch.optim.Optimizer, data: OuterData, scale: float, step: int) -> None:
         """Move the pairs by one step of Adam, at a rate that falls with a cosine."""
         batch = data.batch(self.settings.batch_size, step, stream=Stream.KERNEL_BATCHES)
         student = Kernel.draw(self.protocol.depth, data.seed, step)
@@ -161,9 +159,7 @@ class KernelStart:
         with torch.no_grad():
             pairs[1].clamp_(-_FURTHEST, _FURTHEST)
 
-    def _loss(
-        self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float, student: Kernel
-    ) -> Tensor:
+    def _loss(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float, student: Kernel) -> Tensor:
         """Return the student's weighted error on a batch, as the outer loop counts it."""
         states, wanted, weights = batch
         actions = self._squash(regression(pairs[0], pairs[1], states, student))[None]

@@ -198,7 +198,8 @@ class OuterLoop:
         seconds = self.settings.steps * (time.perf_counter() - begun) / count
         if self.settings.initial == "kernel":
             kernel = KernelStart(self.protocol, self.settings)
-            seconds += self.settings.kernel_steps * kernel.seconds_per_step(*(p[0] for p in tensors.pairs), work[0])
+            states, actions = tensors.pairs
+            seconds += self.settings.kernel_steps * kernel.seconds_per_step(states[0], actions[0], work[0])
         return seconds
 
     def plan(self, seed: int, step: int) -> OuterPlan:
