@@ -160,7 +160,7 @@ class DistillationRecipe:
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
-    learning_rate: float = 0.015
+    learning_rate: float = 0.01
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning-rate schedule; `cosine` lowers the rate to a hundredth of its full value."""
@@ -191,7 +191,7 @@ class DistillationRecipe:
     pairs themselves."""
     held_out: float = 0.05
     """Share of the offline states held out to choose the pairs and stop the run. The environment is not used for it."""
-    evaluate_every: int = 25
+    evaluate_every: int = 10
     """Outer steps between evaluations of the held-out loss."""
     patience: int = 20
     """Evaluations without improvement after which the run stops."""
