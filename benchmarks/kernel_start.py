@@ -1,16 +1,19 @@
 """What students of the first pairs err by, and what these pairs cost: k-means starts, one kernel, drawn kernels.
 
-    python benchmarks/kernel_start.py obd-bench/hopper/medium-v0 OUT.jsonl
+    python benchmarks/kernel_start.py obd-bench/hopper/medium-v0 OUT.jsonl [SEEDS]
 
-Every row is of 256 pairs before the first outer step. The errors are squared errors on held-out states, weighted as by
-`vgd`, of two students: the narrow ones that the outer loop differentiates through, and the wide ones that are cloned.
+Every row is of 256 pairs before the first outer step. `outer_steps` is what they cost, in outer steps of the same run
+on one thread. The errors are squared errors on held-out states, weighted as by `vgd`, of two kinds of students: the
+narrow ones that the outer loop differentiates through, and the wide ones that are cloned.
 """
 
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -20,6 +23,7 @@ from minari_obd.distillation.preparation import prepare
 from minari_obd.distiller.data import OuterData
 from minari_obd.distiller.kernel import Kernel
 from minari_obd.distiller.looks import held_out_losses
+from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.start import start
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.loading import load_offline_data
@@ -28,11 +32,15 @@ from minari_obd.teachers.protocol import Teacher
 ONE = Kernel(depth=3, bias=0.1, ridge=1e-3)
 
 
-def main(source: str, out: Path) -> None:
-    """Measure one dataset, seeds 0 to 2, on one thread."""
+def main(source: str, out: Path, seeds: int) -> None:
+    """Measure one dataset on one thread."""
     torch.set_num_threads(1)
     data = load_offline_data(source)
-    for seed in range(3):
+    recipe = Recipe(source)
+    sizes, settings = (data.observations.shape[1], data.actions.shape[1], recipe.size), recipe.distillation
+    loop = OuterLoop(recipe.student, replace(settings, initial="kmeans"), torch.device("cpu"))
+    outer_step = min(loop.estimate_seconds(*sizes) for _ in range(3)) / settings.steps
+    for seed in range(seeds):
         recipe = Recipe(source, seed=seed).resolved()
         prepared = prepare(recipe, data, progress=False)
         assert isinstance(prepared.teacher, Teacher), "this benchmark needs a dataset with a bundled teacher"
@@ -41,18 +49,30 @@ def main(source: str, out: Path) -> None:
             settings = replace(recipe.distillation, initial="kmeans" if kind == "kmeans" else "kernel")
             work = [OuterData.of(targets, settings, seed, device)]
             begun = time.perf_counter()
-            with patch.object(Kernel, "draw", lambda *_: ONE) if kind == "one kernel" else patch.dict({}):
+            with patch.object(Kernel, "draw", lambda *_: ONE) if kind == "one kernel" else nullcontext():
                 state = start(work, recipe.size, recipe.student, settings, progress=False)
-            row = {"source": source, "seed": seed, "start": kind, "seconds": round(time.perf_counter() - begun, 1)}
+            seconds = time.perf_counter() - begun
+            row = {
+                "source": source,
+                "seed": seed,
+                "start": kind,
+                "seconds": seconds,
+                "outer_steps": seconds / outer_step,
+            }
             plain = [replace(work[0], cost=None)]
             for name, student in (("narrow", recipe.student), ("wide", recipe.cloned_student)):
                 scale = torch.zeros(1, device=device)
                 (row[name],) = held_out_losses(state.tensors.pairs, plain, student, settings, scale)
-            print(row, flush=True)
-            with out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            keep(out, row)
     print(asdict(ONE), "is the one kernel")
 
 
+def keep(out: Path, row: dict[str, Any]) -> None:
+    """Print a row, and append it to a file."""
+    print(row, flush=True)
+    with out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 3)

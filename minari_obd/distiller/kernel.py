@@ -1,4 +1,4 @@
-"""Kernel start: pairs that teach an infinitely wide student, whose cloning has a closed form."""
+"""Kernel start: pairs that teach infinitely wide students, whose cloning has a closed form."""
 
 import math
 import time

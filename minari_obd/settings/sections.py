@@ -146,8 +146,8 @@ class DistillationRecipe:
 
     initial: Literal["random", "kmeans", "kernel"] = "kernel"
     """Where the pairs start. `random` (the papers'): at uniformly drawn states. `kmeans`: at those nearest to the
-    centres of k-means. `kernel`: from there, moved so that an infinitely wide student learns most from them, whose
-    cloning has a closed form."""
+    centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
+    learn most from them."""
     kernel_steps: int = 300
     """Steps of `kernel`, each a small part of an outer step."""
     objective: Literal["auto", "squared", "value_gap"] = "auto"
