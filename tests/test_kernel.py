@@ -94,6 +94,13 @@ def test_students_that_do_not_follow_it_lose_nothing(targets: Targets) -> None:
     assert all(kernel <= kmeans for kmeans, kernel in losses)
 
 
+def test_the_result_is_of_a_step_after_it(targets: Targets) -> None:
+    """Pairs of the kernel may look best on held-out states; students of them err more where they go."""
+    far = run(targets, learning_rate=10.0, clip=1e6)
+    assert far.history[1]["held_out"] > far.history[0]["held_out"]
+    assert far.step == 1
+
+
 def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None:
     first, second = run(targets), run(targets)
     np.testing.assert_array_equal(first.states, second.states)

@@ -160,7 +160,7 @@ class DistillationRecipe:
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
-    learning_rate: float = 0.005
+    learning_rate: float = 0.01
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning-rate schedule; `cosine` lowers the rate to a hundredth of its full value."""
