@@ -22,6 +22,8 @@ class Record:
     best_step: int = 0
     best_loss: float = float("inf")
     rate_factor: float = 1.0
+    kernel_step: int = 0
+    """Step of the kernel start that the pairs began from; 0 where none of its steps was better than its beginning."""
     history: list[dict[str, float]] = field(default_factory=list)
     reason: str | None = None
     """Why it stopped; None while it goes on."""

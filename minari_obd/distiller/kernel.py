@@ -23,9 +23,9 @@ _RATE = 0.01
 _RIDGES = 1e-4, 0.03
 """Of the kernel's mean diagonal. The larger, the shorter the cloning."""
 _BIASES = 0.02, 1.0
-"""Of the tangent kernel. Without biases, an action at the mean state could not be learned."""
+"""Share of the biases in a kernel. Without them, an action at the mean state could not be learned."""
 _FURTHEST = 3.0
-"""Largest output before tanh or softmax. Beyond it, tanh changes by less than 0.005."""
+"""Largest output before tanh, which changes by less than 0.005 beyond it."""
 _CLOSEST = 1e-5
 _SHOWN_EVERY = 50
 
@@ -52,7 +52,7 @@ class Kernel:
 
 
 def student_kernel(first: Tensor, second: Tensor, student: Kernel) -> Tensor:
-    r"""Kernel of infinitely wide ReLU networks, such as :class:`~minari_obd.students.networks.MLP` are.
+    r"""Kernel of infinitely wide ReLU networks with zero biases at the start, like a wide MLP student.
 
     With $c_l = Σ_l / n$, $n = |x| |x'| / S$ and $θ_l = \arccos c_l$ (Jacot et al. 2018, 1806.07572; Cho and Saul 2009):
 
@@ -69,8 +69,8 @@ def student_kernel(first: Tensor, second: Tensor, student: Kernel) -> Tensor:
     Returns:
         Shape (N, M).
     """
-    lengths = first.square().sum(1).sqrt()[:, None] * second.square().sum(1).sqrt()
-    scale = lengths / first.shape[1] + 1e-9
+    lengths = [(each.square().sum(1) + 1e-12).sqrt() for each in (first, second)]  # the root has no slope at 0
+    scale = lengths[0][:, None] * lengths[1] / first.shape[1]
     covariance = first @ second.T / first.shape[1]
     kernel = covariance + student.bias
     for _ in range(student.depth):
@@ -105,10 +105,11 @@ def regression(centres: Tensor, outputs: Tensor, states: Tensor, student: Kernel
 class KernelStart:
     """Gradient descent on pairs through the closed-form cloning of infinitely wide students.
 
-    Gradient flow on the squared error takes such a student from zero to kernel regression. A step costs a small part of
-    one through a hundred steps of cloning, so the pairs come far in seconds. The idea is that of kernel inducing points
-    (Nguyen et al. 2021, 2011.00050), here with the targets' weights and costs. Real students follow a kernel only
-    roughly, so each step draws another one: pairs that teach all of these also teach networks.
+    Gradient flow on the squared error before tanh takes such a student from zero to kernel regression. At 256 pairs, a
+    step costs a small part of one through a hundred steps of cloning, so the pairs come far in seconds. The idea is
+    that of kernel inducing points (Nguyen et al. 2021, 2011.00050), here with the targets' weights and costs. Real
+    students follow a kernel only roughly, so each step draws another one: pairs that teach all of these also teach
+    networks.
     """
 
     protocol: StudentProtocol
@@ -116,7 +117,7 @@ class KernelStart:
 
     def candidates(
         self, states: Tensor, actions: Tensor, data: OuterData, scale: float, *, progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Move pairs, and show them on the way: narrow students do not follow kernels as far as wide ones.
 
         Args:
@@ -127,7 +128,7 @@ class KernelStart:
             progress: show a bar.
 
         Yields:
-            States and actions after every fiftieth step, and after the last.
+            Every fiftieth step, and the last, with the states and actions after it.
         """
         pairs = [states.clone().requires_grad_(), self._latent(actions).requires_grad_()]
         adam, last = torch.optim.Adam(pairs, _RATE), self.settings.kernel_steps
@@ -136,7 +137,7 @@ class KernelStart:
                 self._step(pairs, adam, data, scale, step)
                 bar.update()
                 if not (step + 1) % _SHOWN_EVERY or step + 1 == last:
-                    yield pairs[0].detach().clone(), self._squash(pairs[1].detach())
+                    yield step + 1, (pairs[0].detach().clone(), self._squash(pairs[1].detach()))
 
     def seconds_per_step(self, states: Tensor, actions: Tensor, data: OuterData) -> float:
         """Measure two steps from such pairs, after one that warms up."""
@@ -156,8 +157,9 @@ class KernelStart:
         adam.zero_grad()
         self._loss(pairs, data, batch, scale, student).backward()
         adam.step()
-        with torch.no_grad():
-            pairs[1].clamp_(-_FURTHEST, _FURTHEST)
+        if not self._is_softmax:
+            with torch.no_grad():
+                pairs[1].clamp_(-_FURTHEST, _FURTHEST)
 
     def _loss(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float, student: Kernel) -> Tensor:
         """Return the student's weighted error on a batch, as the outer loop counts it."""

@@ -138,7 +138,8 @@ class OuterLoop:
             self.check_size(len(each), size)
         work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
         kept = None if checkpoint is None else read_kept(checkpoint, lambda path: read_checkpoint(path, self.device))
-        state = start(work, size, self.protocol, self.settings, progress=progress) if kept is None else kept
+        told = {"checkpoint": checkpoint, "progress": progress}
+        state = start(work, size, self.protocol, self.settings, **told) if kept is None else kept
         torch.set_num_threads(state.threads)  # bits depend on it
         make = self._make_step(state.tensors)
         bar = progress_bar(self.settings.steps, "distilling", show=progress)
@@ -255,12 +256,14 @@ class OuterLoop:
             if record.reason or (record.history and record.history[-1]["step"] == state.step):
                 continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before
             row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
+            if state.step == 0 and self.settings.initial == "kernel":
+                row["kernel_step"] = record.kernel_step
             for name in ("training", "gradient_norm", "skipped"):
                 row[name] = float(getattr(tensors, name)[run])
             record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
-            if state.step == 0 and self.settings.initial == "kernel":
-                continue  # these pairs look better than they are: their students err more where they themselves go
-            if loss < record.best_loss:
+            # Students of the kernel's pairs err more where they go, so a later look that is nearly as good counts more.
+            is_first = state.step > 0 and record.best_step == 0 and self.settings.initial == "kernel"
+            if loss < record.best_loss or (is_first and loss <= _DRIFT * record.best_loss):
                 record.best_loss, record.best_step = loss, state.step
                 for mine, now in zip(state.best, pairs, strict=True):
                     mine[run] = now[run]

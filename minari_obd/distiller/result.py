@@ -12,7 +12,7 @@ __all__ = ["DivergedError", "OuterResult"]
 
 @dataclass(frozen=True)
 class OuterResult:
-    """The pairs with the lowest held-out loss, and how they came about."""
+    """The pairs with the lowest held-out loss after the start, and how they came about."""
 
     states: np.ndarray
     """Normalised states, shape (M, S)."""
@@ -23,7 +23,8 @@ class OuterResult:
     offline_loss: float
     """Weighted squared action error of fresh students on the held-out states."""
     history: list[dict[str, float]]
-    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor, skipped."""
+    """A row for each look at the held-out loss: step, held_out, training, gradient_norm, rate_factor, skipped. The
+    first also has kernel_step, the step of the kernel start that the pairs began from."""
     reason: str
     """Why the run stopped, as a sentence."""
 

@@ -3,22 +3,31 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import torch
 
-from minari_obd.distiller.checkpoint import OuterState, Record
+from minari_obd.distiller.checkpoint import OuterState, Record, write_checkpoint
 from minari_obd.distiller.data import OuterData, initial_rows
 from minari_obd.distiller.kernel import KernelStart
 from minari_obd.distiller.looks import cost_scale, held_out_losses
 from minari_obd.distiller.step import OuterTensors
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.support.interrupts import deferred_interrupts
+from minari_obd.support.precision import matmul_precision
 
 __all__ = ["start"]
 
 
 def start(
-    work: Sequence[OuterData], size: int, protocol: StudentProtocol, settings: DistillationRecipe, *, progress: bool
+    work: Sequence[OuterData],
+    size: int,
+    protocol: StudentProtocol,
+    settings: DistillationRecipe,
+    *,
+    checkpoint: Path | None,
+    progress: bool,
 ) -> OuterState:
     """Begin at states of the targets with the actions that are wanted there, or where the kernel takes these pairs.
 
@@ -30,9 +39,13 @@ def start(
         size: pairs of each.
         protocol: the students that are differentiated through.
         settings: of the outer loop.
+        checkpoint: a file to write, once the kernel has done its part.
         progress: show a bar for the kernel.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted. Nothing of the kernel's way is kept.
     """
-    found = []
+    found, records = [], [Record() for _ in work]
     for each in work:
         chosen = initial_rows(each.tensors[0].cpu().numpy(), each.training, size, each.seed, settings.initial)
         rows = torch.from_numpy(chosen).to(each.rows.device)
@@ -42,14 +55,21 @@ def start(
     if work[0].cost is not None:
         scale = cost_scale(pairs, work, protocol, settings)
     if settings.initial == "kernel":
-        for run, each in enumerate(work):
-            best, first = math.inf, (pairs[0][run].clone(), pairs[1][run].clone())
-            moved = KernelStart(protocol, settings).candidates(*first, each, float(scale[run]), progress=progress)
-            for candidate in chain([first], moved):
-                shown = [part[None] for part in candidate]
-                (loss,) = held_out_losses(shown, [each], protocol, settings, scale[run : run + 1])
-                if loss < best:
-                    best, pairs[0][run], pairs[1][run] = loss, *candidate
+        with deferred_interrupts() as is_interrupted, matmul_precision("float32"):
+            for run, each in enumerate(work):
+                best, first = math.inf, (pairs[0][run].clone(), pairs[1][run].clone())
+                moved = KernelStart(protocol, settings).candidates(*first, each, float(scale[run]), progress=progress)
+                for step, candidate in chain([(0, first)], moved):
+                    shown = [part[None] for part in candidate]
+                    (loss,) = held_out_losses(shown, [each], protocol, settings, scale[run : run + 1])
+                    if loss < best:
+                        best, records[run].kernel_step = loss, step
+                        pairs[0][run], pairs[1][run] = candidate
+                    if is_interrupted():
+                        raise KeyboardInterrupt
     tensors = OuterTensors.start(*pairs)
     tensors.cost_scale = scale
-    return OuterState(tensors, [p.clone() for p in tensors.pairs], [Record() for _ in work])
+    state = OuterState(tensors, [p.clone() for p in tensors.pairs], records)
+    if checkpoint is not None and settings.initial == "kernel":
+        write_checkpoint(checkpoint, state)
+    return state
