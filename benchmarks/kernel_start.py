@@ -50,7 +50,7 @@ def main(source: str, out: Path, seeds: int) -> None:
             work = [OuterData.of(targets, settings, seed, device)]
             begun = time.perf_counter()
             with patch.object(Kernel, "draw", lambda *_: ONE) if kind == "one kernel" else nullcontext():
-                state = start(work, recipe.size, recipe.student, settings, progress=False)
+                state = start(work, recipe.size, recipe.student, settings, checkpoint=None, progress=False)
             seconds = time.perf_counter() - begun
             row = {
                 "source": source,
