@@ -156,11 +156,11 @@ class DistillationRecipe:
     a teacher whose critics can be trusted, `squared` otherwise."""
     gap_share: float = 0.7
     """Share of the value gap in `value_gap`; the squared error has the rest."""
-    steps: int = 60
+    steps: int = 30
     """Maximum number of outer steps."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     """Outer step size."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning-rate schedule; `cosine` lowers the rate to a hundredth of its full value."""
