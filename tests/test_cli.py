@@ -145,9 +145,11 @@ def test_folders_are_named_after_source_and_seed() -> None:
         for seed in (0, 1)
     }
     assert len(names) == 4
+    # An invented path: only the file's own name may be left.
     assert minari_obd.Recipe("/home/me/walk.hdf5", "pbc", 8).name == "walk-pbc-8-seed-0"
 
 
+# Invented paths, none of which is opened.
 @pytest.mark.parametrize("source", ["../s.hdf5", "./s.h5", ".s.hdf5", "/tmp/.s.hdf5", "../s"])
 def test_no_folder_is_hidden(source: str) -> None:
     assert minari_obd.Recipe(source, "random", 8).name == "s-random-8-seed-0"

@@ -101,6 +101,7 @@ def test_a_damaged_copy_is_downloaded_once_more(kind: str, hub: HubServer, tmp_p
 
 def test_folders_of_this_machine_are_not_published(hub: HubServer) -> None:
     made = make_pairs()
+    # Invented paths, which must not be found in what is published.
     recipe = {**made.provenance.recipe, "source": "/home/somebody/x.hdf5"}
     recipe["teacher"] = {**recipe["teacher"], "algorithm": "~/secret/teacher"}
     replace(made, provenance=replace(made.provenance, recipe=recipe)).push_to_hub(REPO)

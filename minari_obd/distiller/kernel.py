@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.distiller.data import OuterData
+from minari_obd.distiller.step import joined
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.training import squared_error
@@ -166,10 +167,8 @@ class KernelStart:
         states, wanted, weights = batch
         actions = self._squash(regression(pairs[0], pairs[1], states, student))[None]
         squared = (weights * squared_error(actions, wanted)).mean()
-        if data.cost is None:
-            return squared
-        cost = (weights * data.cost(states, actions, wanted)).mean()
-        return (1.0 - self.settings.gap_share) * squared + self.settings.gap_share * scale * cost
+        cost = None if data.cost is None else (weights * data.cost(states, actions, wanted)).mean()
+        return joined(squared, cost, scale, self.settings.gap_share)
 
     @property
     def _is_softmax(self) -> bool:

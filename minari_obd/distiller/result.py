@@ -12,7 +12,7 @@ __all__ = ["DivergedError", "OuterResult"]
 
 @dataclass(frozen=True)
 class OuterResult:
-    """The pairs with the lowest held-out loss after the start, and how they came about."""
+    """The pairs that were kept for their held-out loss, and how they came about."""
 
     states: np.ndarray
     """Normalised states, shape (M, S)."""

@@ -13,7 +13,16 @@ from minari_obd.students.networks import draws_on_any_device, make_student, stud
 from minari_obd.students.training import squared_error, train_students
 from minari_obd.targets.targets import ActionCost
 
-__all__ = ["OuterPlan", "OuterTensors", "StepInputs", "cloned_losses", "cloned_terms", "draw_students", "outer_step"]
+__all__ = [
+    "OuterPlan",
+    "OuterTensors",
+    "StepInputs",
+    "cloned_losses",
+    "cloned_terms",
+    "draw_students",
+    "joined",
+    "outer_step",
+]
 
 _EXPLODED = 100.0
 """A gradient that is this many times longer than usual is not used."""
@@ -148,10 +157,12 @@ def cloned_losses(
     It is the squared action error or, where the plan has a cost, (1 - l) times it and l times the scaled cost.
     """
     squared, cost = cloned_terms(pairs, batch, initial, plan, differentiable=differentiable)
-    if cost is None or cost_scale is None:
-        return squared
-    share = plan.settings.gap_share
-    return (1.0 - share) * squared + share * cost_scale * cost
+    return squared if cost_scale is None else joined(squared, cost, cost_scale, plan.settings.gap_share)
+
+
+def joined(squared: Tensor, cost: Tensor | None, scale: Tensor | float, share: float) -> Tensor:
+    """Return what a student is judged by: its squared error or, where errors have a cost, that in a share."""
+    return squared if cost is None else (1.0 - share) * squared + share * scale * cost
 
 
 def cloned_terms(

@@ -149,7 +149,7 @@ class DistillationRecipe:
     centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
     learn most from them."""
     kernel_steps: int = 300
-    """Steps of `kernel`, each a small part of an outer step."""
+    """Steps of `kernel`. At 256 pairs, each is a small part of an outer step."""
     objective: Literal["auto", "squared", "value_gap"] = "auto"
     """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
     less the teacher's critics value the student's action than the teacher's. `auto`: `value_gap` for method `vgd` with
