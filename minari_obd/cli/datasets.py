@@ -60,19 +60,27 @@ def run(
     )
 
 
-def load(ref: Name, revision: str | None = None, recipe: bool = False) -> None:
+def load(
+    ref: Name, revision: str | None = None, recipe: bool = False, first: int | None = None, out: Path | None = None
+) -> None:
     """Load a distilled dataset, check it, and show its card.
 
     Args:
         ref: Folder, `shelf/NAME`, Minari id, or Hugging Face repository.
         revision: Branch, tag or commit of the repository.
         recipe: Print only the recipe that makes the dataset again, as TOML.
+        first: Only so many pairs, the first, of a set that was distilled with `--distillation.nested`.
+        out: Folder to save it in.
     """
     from minari_obd.cli.listing import print_card
     from minari_obd.distilled.loading import load_dataset
     from minari_obd.settings.recipe import recipe_toml, recorded_recipe
 
     dataset = load_dataset(ref, revision=revision)
+    if first is not None:
+        dataset = dataset.first(first)
+    if out is not None:
+        dataset.save(out)
     if recipe:
         print(recipe_toml(recorded_recipe(dataset.provenance.recipe, f"the recipe in {dataset.origin}")), end="")
     else:

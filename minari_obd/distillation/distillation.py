@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def distill(
     source: Any = None,
     method: str | None = None,
     *,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     teacher: str | Path | Teacher | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -65,7 +66,8 @@ def distill(
     Args:
         source: what :func:`load_offline_data` takes, such as a Minari id.
         method: ``random``, ``kmeans``, ``dbc``, ``pbc``, ``av_pbc``, ``sdw``, ``opw`` or ``vgd`` (the default).
-        size: how many pairs; 256 by default.
+        size: how many pairs; 256 by default. Of several sizes, such as ``[16, 64, 256]``, the largest is made, and its
+            first 16 and first 64 pairs make sets of their own (:meth:`DistilledDataset.first`).
         teacher: an algorithm to train, ``bundled`` for the one that comes with the package, what :func:`load_teacher`
             takes (a folder, a file, or a Hugging Face repository ``organisation/name``), or any object with ``act`` and
             ``value`` in raw units. By default, the bundled one if the source has one, and ``calql`` otherwise.

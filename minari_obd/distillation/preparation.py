@@ -1,5 +1,6 @@
 """Preparation: a run's settings checked against each other and against the data, before anything takes long."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def recipe_of(
     source: Any = None,
     *,
     method: str | None = None,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     teacher: str | Path | Teacher | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -80,7 +81,13 @@ def recipe_of(
         given["source"] = source_name(source)
     elif recipe is None:
         raise SettingError("Give a source to distil from, such as 'obd-bench/halfcheetah/medium-v0', or a recipe.")
-    recipe = replace(recipe, **given) if recipe is not None else Recipe(**given)
+    nested: list[int] = []
+    if isinstance(size, Sequence) and not isinstance(size, str) and size:
+        *nested, given["size"] = sorted(size)
+    base = Recipe(given["source"]) if recipe is None else recipe
+    if nested:
+        given["distillation"] = replace(base.distillation, nested=tuple(nested))
+    recipe = replace(base, **given)
     if teacher is None:
         return recipe
     if isinstance(teacher, str | Path):
@@ -220,6 +227,11 @@ def _check_size(recipe: Recipe, data: OfflineData, loop: OuterLoop | None) -> No
             "ask for fewer pairs."
         )
     if loop is None:
+        if recipe.distillation.nested:
+            raise SettingError(
+                f"distillation.nested is {list(recipe.distillation.nested)}, but method '{recipe.method}' takes real "
+                "pairs and distils none; make a set of each size instead."
+            )
         return
     loop.check_size(len(data), recipe.size)
     batch = recipe.student.batch_size

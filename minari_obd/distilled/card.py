@@ -56,7 +56,7 @@ def dataset_card(dataset: Contents, repo_id: str, *, picture: str | None = None)
 {len(dataset)} (observation, action) pairs that stand for `{provenance.source}` ({provenance.source_steps:,} steps,
 {dataset.env_id or "unknown environment"}), made with the method `{provenance.method}` by
 [minari-obd](https://github.com/minari-obd/minari-obd) {provenance.package_version}. A policy is cloned from them in
-seconds.
+seconds.{_parts(dataset)}
 {image}
 | column | type | meaning |
 |---|---|---|
@@ -180,6 +180,12 @@ def limits(
     if dataset.license is None:
         nature.append("The source names no licence; ask its authors before you use the pairs for more than study.")
     return nature
+
+
+def _parts(dataset: Contents) -> str:
+    """Say which of the first pairs make sets of their own, if any do."""
+    sizes = [size for size in dataset.nested if size < len(dataset)]
+    return "".join(f" `.first({size})` is a set of its own." for size in sizes)
 
 
 def _provenance(dataset: Contents) -> str:

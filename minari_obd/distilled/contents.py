@@ -144,6 +144,13 @@ class Contents:
         return digest.hexdigest()
 
     @property
+    def nested(self) -> tuple[int, ...]:
+        """Sizes at which the first pairs were distilled as sets of their own."""
+        settings = self.provenance.recipe.get("distillation")
+        sizes = settings.get("nested") if isinstance(settings, dict) else None
+        return tuple(each for each in sizes if type(each) is int) if isinstance(sizes, list) else ()
+
+    @property
     def is_discrete(self) -> bool:
         """Whether actions are probabilities of discrete ones."""
         return self.first_action is not None

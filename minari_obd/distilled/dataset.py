@@ -12,6 +12,7 @@ from minari_obd.distilled.folder import save_folder
 from minari_obd.distilled.minari import from_minari, to_minari
 from minari_obd.distilled.repository import push
 from minari_obd.distilled.transitions import with_transitions
+from minari_obd.errors import DataError
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.support.licences import check_known_license
 
@@ -130,6 +131,21 @@ class DistilledDataset(Contents):
             SettingError: the environment is not known.
         """
         return with_transitions(self, drop=drop)
+
+    def first(self, count: int) -> "DistilledDataset":
+        """Return the first ``count`` pairs, which make a set of their own if they were distilled as one.
+
+        Raises:
+            DataError: they were not; ``distillation.nested`` of its recipe has no such size.
+        """
+        if count not in self.nested or count >= len(self) or self.transitions is not None:
+            before = ", before with_transitions" if self.transitions is not None else ""
+            raise DataError(
+                f"The first {count} pairs make no set of their own here (those that do: "
+                f"{list(self.nested) or 'none'}{before}); distil with size=[{count}, {len(self)}]."
+            )
+        pairs = {name: getattr(self, name)[:count] for name in ("observations", "actions")}
+        return replace(self, **pairs, evaluation=None)
 
     def with_evaluation(self, report: EvaluationReport) -> "DistilledDataset":
         """Return the dataset with a report to publish.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minari_obd.distiller.data import OuterData
-from minari_obd.distiller.step import joined
+from minari_obd.distiller.step import joined, jointly
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.training import squared_error
@@ -165,10 +165,13 @@ class KernelStart:
     def _loss(self, pairs: list[Tensor], data: OuterData, batch: list[Tensor], scale: float, student: Kernel) -> Tensor:
         """Return the student's weighted error on a batch, as the outer loop counts it."""
         states, wanted, weights = batch
-        actions = self._squash(regression(pairs[0], pairs[1], states, student))[None]
-        squared = (weights * squared_error(actions, wanted)).mean()
-        cost = None if data.cost is None else (weights * data.cost(states, actions, wanted)).mean()
-        return joined(squared, cost, scale, self.settings.gap_share)
+        found = []
+        for size in (*self.settings.nested, len(pairs[0])):
+            actions = self._squash(regression(pairs[0][:size], pairs[1][:size], states, student))[None]
+            squared = (weights * squared_error(actions, wanted)).mean()
+            cost = None if data.cost is None else (weights * data.cost(states, actions, wanted)).mean()
+            found.append(joined(squared, cost, scale, self.settings.gap_share))
+        return jointly(found)
 
     @property
     def _is_softmax(self) -> bool:

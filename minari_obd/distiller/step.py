@@ -21,11 +21,14 @@ __all__ = [
     "cloned_terms",
     "draw_students",
     "joined",
+    "jointly",
     "outer_step",
 ]
 
 _EXPLODED = 100.0
 """A gradient that is this many times longer than usual is not used."""
+_LEAST = 1e-12
+"""Smallest loss that has a logarithm."""
 
 
 @dataclass
@@ -154,10 +157,20 @@ def cloned_losses(
 ) -> Tensor:
     """Weighted error of students cloned from the pairs, averaged over students: shape (R,).
 
-    It is the squared action error or, where the plan has a cost, (1 - l) times it and l times the scaled cost.
+    It is the squared action error or, where the plan has a cost, (1 - l) times it and l times the scaled cost. Where
+    the first pairs make sets of their own, it is that of all these sets together.
     """
-    squared, cost = cloned_terms(pairs, batch, initial, plan, differentiable=differentiable)
-    return squared if cost_scale is None else joined(squared, cost, cost_scale, plan.settings.gap_share)
+    found = []
+    for size in (*plan.settings.nested, pairs[0].shape[1]):
+        first = [each[:, :size] for each in pairs]
+        squared, cost = cloned_terms(first, batch, initial, plan, differentiable=differentiable)
+        found.append(squared if cost_scale is None else joined(squared, cost, cost_scale, plan.settings.gap_share))
+    return jointly(found)
+
+
+def jointly(losses: Sequence[Tensor]) -> Tensor:
+    """Return the geometric mean of the losses of several sets, so that each counts by the ratio it falls by."""
+    return losses[0] if len(losses) == 1 else torch.stack(list(losses)).clamp(min=_LEAST).log().mean(dim=0).exp()
 
 
 def joined(squared: Tensor, cost: Tensor | None, scale: Tensor | float, share: float) -> Tensor:

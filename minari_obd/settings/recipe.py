@@ -61,6 +61,11 @@ class Recipe:
     def __post_init__(self) -> None:
         check_types("", self)
         check_positive("", size=self.size, threads=self.threads)
+        if self.distillation.nested and self.distillation.nested[-1] >= self.size:
+            raise SettingError(
+                f"distillation.nested is {list(self.distillation.nested)}; these sizes must be below the recipe's, "
+                f"{self.size}."
+            )
         if self.seed < 0:
             raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
         if not self.source:
@@ -109,10 +114,10 @@ class Recipe:
         bundled = bundled_teacher_file(self.source) if settings["teacher"]["algorithm"] == "bundled" else None
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
-        late = {"distillation": ("objective", "gap_share"), "student_states": tuple(settings["student_states"])}
-        late |= {"evaluation": ("env",), "teacher": ("confidence",)}
+        late = {"distillation": ("objective", "gap_share", "nested"), "evaluation": ("env",)}
+        late |= {"student_states": tuple(settings["student_states"]), "teacher": ("confidence",)}
         for section, names in late.items():
-            default = asdict(getattr(Recipe(self.source), section))
+            default = json.loads(json.dumps(asdict(getattr(Recipe(self.source), section))))
             for name in names:
                 if settings[section][name] == default[name]:
                     del settings[section][name]

@@ -150,6 +150,9 @@ class DistillationRecipe:
     learn most from them."""
     kernel_steps: int = 300
     """Steps of `kernel`. At 256 pairs, each is a small part of an outer step."""
+    nested: tuple[int, ...] = ()
+    """Sizes below the run's at which the first pairs make sets of their own: with 16 and 64, students are also cloned
+    from the first 16 and the first 64 pairs, and all three sets are improved together."""
     objective: Literal["auto", "squared", "value_gap"] = "auto"
     """What an error costs. `squared`: the squared difference from the wanted action. `value_gap`: in part, how much
     less the teacher's critics value the student's action than the teacher's. `auto`: `value_gap` for method `vgd` with
@@ -206,6 +209,10 @@ class DistillationRecipe:
         check_positive("distillation", cloned_width=self.cloned_width, kernel_steps=self.kernel_steps)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
+        if any(size < 1 for size in self.nested) or list(self.nested) != sorted(set(self.nested)):
+            raise SettingError(
+                f"distillation.nested is {list(self.nested)}; it must be sizes from 1 up, each above the one before it."
+            )
         if not 0.0 < self.gap_share <= 1.0:
             raise SettingError(f"distillation.gap_share is {self.gap_share}; it must be above 0 and at most 1.")
         if not 0.0 <= self.average < 1.0:
