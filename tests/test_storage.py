@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from minari_obd.errors import DataError, FormatError, SettingError
+from minari_obd.storage.building import check_room
 from minari_obd.storage.files import check_writable, replacing, write_bytes, write_text
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
@@ -192,3 +193,13 @@ def test_a_reader_tells_what_is_wrong_with_the_content_in_one_sentence() -> None
         raise FormatError("Newer.")
     with pytest.raises(KeyboardInterrupt), reading("It is damaged"):
         raise KeyboardInterrupt
+
+
+def test_a_rendering_that_would_not_fit_names_the_folder_of_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own Minari folder is hidden in an unfinished folder, of which the reader knows nothing."""
+    monkeypatch.setattr("minari_obd.storage.building.shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    said = r"^There is no space left for '.*/made'; free some"
+    with pytest.raises(SettingError, match=said), replacing(tmp_path / "made"):
+        check_room(1, tmp_path / "hidden")

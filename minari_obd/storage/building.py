@@ -1,5 +1,6 @@
 """Building: the hidden folders that Minari datasets are written in, the space for them, and what killed runs left."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,9 +35,9 @@ def check_room(size: int, root: Path) -> None:
         ) from error
     if free < 1.1 * size + 2**16:
         raise SettingError(
-            f"The dataset takes about {size / 2**20:,.0f} MiB, and '{root}' has {free / 2**20:,.0f} MiB left; "
+            f"The dataset takes about {size / 2**20:,.2f} MiB, and '{root}' has {free / 2**20:,.2f} MiB left; "
             f"{SPACE_ADVICE}."
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
     except Exception as error:  # safetensors, HDF5 and Arrow have errors of their own for a full disk
-        if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
+        is_full = any("No space left on device" in str(each) for each in (error, error.__cause__))
+        if is_full or getattr(error, "errno", None) == errno.EDQUOT:
             raise SettingError(f"There is no space left for '{path}'; free some, and run the same again.") from error
         raise
     finally:
