@@ -208,7 +208,7 @@ def test_a_disk_without_space_is_said_before_the_first_step(monkeypatch: pytest.
     usage = type("Usage", (), {"free": 100_000})
     monkeypatch.setattr("minari_obd.storage.building.shutil.disk_usage", lambda _: usage)
     stepped = []
-    with pytest.raises(SettingError, match=r"takes about 5.00 MiB, and .* has 0.10 MiB left; free some"):
+    with pytest.raises(SettingError, match=r"takes about 4.58 MiB, and .* has 0.10 MiB left; free some"):
         collect("lab/x-v0", "Pendulum-v1", stepped.append, steps=100_000, progress=False)
     assert not stepped
 

@@ -206,7 +206,13 @@ def test_a_maze_with_other_settings_names_no_environment(robotics: None) -> None
     assert report.successes is not None
 
 
-def test_what_is_missing_for_a_maze_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "library", "extra"),
+    [("AntMaze_Nowhere-v9", "gymnasium_robotics", "robotics"), ("LunarLander-v3", "Box2D", "box2d")],
+)
+def test_a_missing_simulator_is_named_with_its_extra(
+    env_id: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(libraries, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"gymnasium_robotics, which is not installed.*minari-obd\[robotics\]"):
-        make_environment("AntMaze_Nowhere-v9")
+    with pytest.raises(MissingExtraError, match=rf"{library}, which is not installed.*minari-obd\[{extra}\]"):
+        make_environment(env_id)

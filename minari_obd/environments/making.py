@@ -25,6 +25,7 @@ __all__ = [
 
 _ROBOTICS = ("PointMaze_", "AntMaze_", "AdroitHand", "FrankaKitchen-", "Fetch", "HandReach", "HandManipulate")
 """What the ids of Gymnasium-Robotics' environments begin with: of all libraries, it alone is imported for an id."""
+_BOX2D = ("LunarLander", "BipedalWalker")
 _PLAIN_ID = re.compile(r"(?:[\w-]{1,64}/)?[\w.-]{1,64}")
 
 
@@ -74,10 +75,13 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
 
     Raises:
         NotFoundError: the id is malformed or not registered.
+        MissingExtraError: it needs Gymnasium-Robotics or Box2D, which is not installed.
         MinariObdError: its constructor fails.
         DataError: its actions are neither continuous vectors nor single discrete ones, or its observations images.
     """
     check_environment_id(env_id)
+    if env_id.startswith(_BOX2D):
+        check_installed("Box2D", "box2d")
     try:
         _quieten_mujoco()  # imports MuJoCo, which refuses a MUJOCO_GL that it does not know
         settings: dict[str, Any] = {"width": picture_size, "height": picture_size} if picture_size else {}

@@ -50,6 +50,12 @@ REFERENCE_SCORES = {
     "Ant": ReferenceScores(-325.6, 3879.7, _D4RL),
     "CartPole": ReferenceScores(22.4, 500.0, f"{_OURS}; the expert's is the most there is"),
     "Acrobot": ReferenceScores(-499.2, -80.7, f"{_OURS}; the expert is PPO after 204,800 steps, over 100 episodes"),
+    "LunarLander": ReferenceScores(
+        -182.1,
+        200.0,
+        "measured by minari-obd in LunarLander-v3, random actions over 2,000 episodes; 200 is Gymnasium's "
+        "threshold of a solution",
+    ),
 }
 
 

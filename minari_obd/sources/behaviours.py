@@ -29,7 +29,7 @@ __all__ = [
     "load_bundled",
 ]
 
-_BUNDLED = ("acrobot", "cartpole", "halfcheetah", "hopper", "walker2d")
+_BUNDLED = ("acrobot", "cartpole", "halfcheetah", "hopper", "lunarlander", "walker2d")
 
 
 class Behaviour(Protocol):

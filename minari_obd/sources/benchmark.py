@@ -103,6 +103,7 @@ BENCHMARK: dict[str, BenchmarkDataset] = {
         *_environment_datasets("walker2d", "Walker2d-v5"),
         *_discrete_datasets("cartpole", "CartPole-v1"),
         *_discrete_datasets("acrobot", "Acrobot-v1"),
+        *_discrete_datasets("lunarlander", "LunarLander-v3"),
         BenchmarkDataset(
             "obd-bench/pointmaze/umaze-v0",
             "PointMaze_UMaze-v3",
