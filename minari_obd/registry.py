@@ -101,6 +101,8 @@ STUDENTS = Registry(
     {
         "mlp": "minari_obd.students.networks:MLP",
         "residual": "minari_obd.students.networks:ResidualMLP",
+        "kernel": "minari_obd.students.kernel:KernelStudent",
+        "softmax_kernel": "minari_obd.students.kernel:SoftmaxKernelStudent",
         "softmax_mlp": "minari_obd.students.networks:SoftmaxMLP",
         "softmax_residual": "minari_obd.students.networks:SoftmaxResidualMLP",
     },

@@ -61,10 +61,12 @@ def print_plan(prepared: Prepared) -> None:
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
         seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
-        start = f"{settings.kernel_steps:,} steps of kernel start, then " if settings.initial == "kernel" else ""
+        parts = [f"{settings.kernel_steps:,} steps through kernels"] if settings.initial == "kernel" else []
+        if count := settings.outer_steps(recipe.student):
+            how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"
+            parts.append(f"at most {count:,} outer steps{how}")
         console.print(
-            f"  distillation {start}at most {settings.steps:,} outer steps through {recipe.student.steps} "
-            f"steps of cloning: about {_duration(seconds)} on {torch.get_num_threads()} thread(s)"
+            f"  distillation {', then '.join(parts)}: about {_duration(seconds)} on {torch.get_num_threads()} thread(s)"
         )
         loop = prepared.loop
         if loop.precision == "bfloat16" and loop.device.type == "cpu" and not has_fast_bfloat16():

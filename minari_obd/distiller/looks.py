@@ -1,5 +1,6 @@
 """Looks at the held-out states, by the same students each time, and what is told of a run."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,10 +16,11 @@ from minari_obd.support.precision import matmul_precision
 from minari_obd.support.streams import Stream
 from minari_obd.support.tracking import Track, named
 
-__all__ = ["cost_scale", "held_out_losses", "tell_look", "tell_step"]
+__all__ = ["cost_scale", "held_out_losses", "look", "tell_look", "tell_step"]
 
 _STUDENTS = 2
 _DRAWS = 4
+_DRIFT = 1.25
 
 
 def held_out_losses(
@@ -37,6 +39,47 @@ def held_out_losses(
         with matmul_precision("float32"):
             found.append(cloned_losses(pairs, judged, initial, plan, differentiable=False, cost_scale=scale))
     return torch.stack(found).mean(dim=0).tolist()
+
+
+def look(
+    state: OuterState,
+    work: Sequence[OuterData],
+    protocol: StudentProtocol,
+    settings: DistillationRecipe,
+    track: Track | None,
+) -> str:
+    """Measure the held-out loss, keep the pairs if they are the best of their run, and return what the bar shows.
+
+    If they are much worse than the best, go back to those, at half the rate.
+    """
+    tensors = state.tensors
+    pairs = tensors.average if settings.average else tensors.pairs
+    losses = held_out_losses(pairs, work, protocol, settings, tensors.cost_scale)
+    for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
+        if record.reason or (record.history and record.history[-1]["step"] == state.step):
+            continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before
+        row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
+        if state.step == 0 and settings.initial == "kernel":
+            row["kernel_step"] = record.kernel_step
+        for name in ("training", "gradient_norm", "skipped"):
+            row[name] = float(getattr(tensors, name)[run])
+        record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
+        # Students of the kernel's pairs err more where they go, so a later look that is nearly as good counts more.
+        is_first = state.step > 0 and record.best_step == 0 and settings.initial == "kernel"
+        if loss < record.best_loss or (is_first and loss <= _DRIFT * record.best_loss):
+            record.best_loss, record.best_step = loss, state.step
+            for mine, now in zip(state.best, pairs, strict=True):
+                mine[run] = now[run]
+        elif not loss <= _DRIFT * record.best_loss:
+            # The pairs have come to where the students' own training is unstable; from there they rarely return.
+            tensors.restart(run, [p[run] for p in state.best])
+            record.rate_factor *= 0.5
+        if state.step - record.best_step >= settings.patience * settings.evaluate_every:
+            record.reason = (
+                f"The held-out loss had not improved since step {record.best_step}, {settings.patience} looks ago."
+            )
+    tell_look(track, state)
+    return "best=" + " ".join(f"{record.best_loss:.4f}@{record.best_step}" for record in state.records)
 
 
 def cost_scale(

@@ -16,7 +16,7 @@ from minari_obd.distiller.checkpoint import OuterState, Record, read_checkpoint,
 from minari_obd.distiller.data import OuterData, held_out_count
 from minari_obd.distiller.graphs import StepGraphs
 from minari_obd.distiller.kernel import KernelStart
-from minari_obd.distiller.looks import held_out_losses, tell_look, tell_step
+from minari_obd.distiller.looks import look, tell_step
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.distiller.start import start
 from minari_obd.distiller.step import OuterPlan, OuterTensors, StepInputs, draw_students, outer_step
@@ -39,7 +39,6 @@ __all__ = ["OuterLoop"]
 
 _CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED = 20
-_DRIFT = 1.25
 
 _MakeStep = Callable[[StepInputs, OuterPlan], None]
 
@@ -61,6 +60,10 @@ class OuterLoop:
         """Type of the matrix products in the students that are differentiated through."""
         products = self._products
         return "tf32" if self.settings.precision == "tf32" else str(products or torch.float32).removeprefix("torch.")
+
+    @property
+    def _steps(self) -> int:
+        return self.settings.outer_steps(self.protocol)
 
     @property
     def _products(self) -> torch.dtype | None:
@@ -138,17 +141,17 @@ class OuterLoop:
             self.check_size(len(each), size)
         work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
         kept = None if checkpoint is None else read_kept(checkpoint, lambda path: read_checkpoint(path, self.device))
-        told = {"checkpoint": checkpoint, "progress": progress}
+        told = {"checkpoint": checkpoint, "progress": progress, "track": track}
         state = start(work, size, self.protocol, self.settings, **told) if kept is None else kept
         torch.set_num_threads(state.threads)  # bits depend on it
         make = self._make_step(state.tensors)
-        bar = progress_bar(self.settings.steps, "distilling", show=progress)
+        bar = progress_bar(self._steps, "distilling", show=progress and self._steps > 0)
         saved = time.monotonic()
         on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         others = "tf32" if self.precision == "tf32" else "float32"  # the students' own are cast where they are made
         with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(others):
             bar.update(state.step)
-            while state.step < self.settings.steps:
+            while state.step < self._steps:
                 if state.step % self.settings.evaluate_every == 0:
                     bar.set_postfix_str(self._look(state, work, track))
                     if all(record.reason for record in state.records):
@@ -165,7 +168,8 @@ class OuterLoop:
                 if self.device.type == "cpu":  # elsewhere this waits for the device, so the looks do it
                     self._check_skipped(state)
             else:
-                bar.set_postfix_str(self._look(state, work, track))
+                if self._steps:
+                    bar.set_postfix_str(self._look(state, work, track))
             if is_interrupted():  # during the last look
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, state)
@@ -187,21 +191,25 @@ class OuterLoop:
         begin = torch.linspace(-1.0, 1.0, size, device=self.device)[None, :, None]
         tensors = OuterTensors.start(*(begin.repeat(1, 1, width) for width in (state_size, action_size)))
         state = OuterState(tensors, [p.clone() for p in tensors.pairs], [Record()])
-        make = self._make_step(tensors)
-        count, begun = 4, 0.0  # steps differ in length
-        for _ in range(2 if self.device.type == "cuda" else 1):  # a graph is captured in the first lap
-            self._step(state, work, make)
-            begun = time.perf_counter()
-            for i in range(count):
-                state.step = (2 * i + 1) * self.settings.steps // (2 * count)
-                self._step(state, work, make)
-            float(state.tensors.pairs[0].sum())  # waits for the device
-        seconds = self.settings.steps * (time.perf_counter() - begun) / count
+        seconds = self._steps and self._steps * self._seconds_per_step(state, work)
         if self.settings.initial == "kernel":
             kernel = KernelStart(self.protocol, self.settings)
             states, actions = tensors.pairs
             seconds += self.settings.kernel_steps * kernel.seconds_per_step(states[0], actions[0], work[0])
         return seconds
+
+    def _seconds_per_step(self, state: OuterState, work: Sequence[OuterData]) -> float:
+        """Measure a few outer steps."""
+        make = self._make_step(state.tensors)
+        count, begun = 4, 0.0  # steps differ in length
+        for _ in range(2 if self.device.type == "cuda" else 1):  # a graph is captured in the first lap
+            self._step(state, work, make)
+            begun = time.perf_counter()
+            for i in range(count):
+                state.step = (2 * i + 1) * self._steps // (2 * count)
+                self._step(state, work, make)
+            float(state.tensors.pairs[0].sum())  # waits for the device
+        return (time.perf_counter() - begun) / count
 
     def plan(self, seed: int, step: int) -> OuterPlan:
         """Return what an outer step does, which follows from its number and the seed alone."""
@@ -237,47 +245,15 @@ class OuterLoop:
     def _rate(self, step: int) -> float:
         rate = self.settings.learning_rate
         if self.settings.schedule == "cosine":
-            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.steps))
+            rate *= 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / self._steps))
         return rate
 
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values).to(self.device, non_blocking=True)
 
     def _look(self, state: OuterState, work: Sequence[OuterData], track: Track | None) -> str:
-        """Measure the held-out loss, keep the pairs if they are the best of their run, and return what the bar shows.
-
-        If they are much worse than the best, go back to those, at half the rate.
-        """
         self._check_skipped(state)
-        tensors = state.tensors
-        pairs = tensors.average if self.settings.average else tensors.pairs
-        losses = held_out_losses(pairs, work, self.protocol, self.settings, tensors.cost_scale)
-        for run, (record, loss) in enumerate(zip(state.records, losses, strict=True)):
-            if record.reason or (record.history and record.history[-1]["step"] == state.step):
-                continue  # it has stopped and only keeps others company; or a resumed run looks where it looked before
-            row = {"step": state.step, "held_out": loss, "rate_factor": record.rate_factor}
-            if state.step == 0 and self.settings.initial == "kernel":
-                row["kernel_step"] = record.kernel_step
-            for name in ("training", "gradient_norm", "skipped"):
-                row[name] = float(getattr(tensors, name)[run])
-            record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
-            # Students of the kernel's pairs err more where they go, so a later look that is nearly as good counts more.
-            is_first = state.step > 0 and record.best_step == 0 and self.settings.initial == "kernel"
-            if loss < record.best_loss or (is_first and loss <= _DRIFT * record.best_loss):
-                record.best_loss, record.best_step = loss, state.step
-                for mine, now in zip(state.best, pairs, strict=True):
-                    mine[run] = now[run]
-            elif not loss <= _DRIFT * record.best_loss:
-                # The pairs have come to where the students' own training is unstable; from there they rarely return.
-                tensors.restart(run, [p[run] for p in state.best])
-                record.rate_factor *= 0.5
-            if state.step - record.best_step >= self.settings.patience * self.settings.evaluate_every:
-                record.reason = (
-                    f"The held-out loss had not improved since step {record.best_step}, "
-                    f"{self.settings.patience} looks ago."
-                )
-        tell_look(track, state)
-        return "best=" + " ".join(f"{record.best_loss:.4f}@{record.best_step}" for record in state.records)
+        return look(state, work, self.protocol, self.settings, track)
 
     def _check_skipped(self, state: OuterState) -> None:
         """Stop runs whose gradients could not be used many times in a row; if that is all of them, say so."""
@@ -292,7 +268,9 @@ class OuterLoop:
             raise DivergedError(str(state.records[0].reason), self._results(state))
 
     def _results(self, state: OuterState) -> list[OuterResult]:
-        made = f"All {self.settings.steps} outer steps were made."
+        made = f"All {self._steps} outer steps were made."
+        if not self._steps:
+            made = f"All {self.settings.kernel_steps} steps of the kernel start were made."
         states, actions = (p.cpu().numpy() for p in state.best)
         return [
             OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)

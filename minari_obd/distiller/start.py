@@ -16,6 +16,7 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.precision import matmul_precision
+from minari_obd.support.tracking import Track, named
 
 __all__ = ["start"]
 
@@ -28,11 +29,12 @@ def start(
     *,
     checkpoint: Path | None,
     progress: bool,
+    track: Track | None = None,
 ) -> OuterState:
     """Begin at states of the targets with the actions that are wanted there, or where the kernel takes these pairs.
 
     Of the pairs on the kernel's way, its beginning included, those are taken from which the protocol's own students
-    learn most, by the held-out loss.
+    learn most, by the held-out loss. Where no outer steps follow, these looks are the run's history.
 
     Args:
         work: the runs' targets.
@@ -41,6 +43,7 @@ def start(
         settings: of the outer loop.
         checkpoint: a file to write, once the kernel has done its part.
         progress: show a bar for the kernel.
+        track: who is told the looks on the kernel's way, if no outer steps follow.
 
     Raises:
         KeyboardInterrupt: it was interrupted. Nothing of the kernel's way is kept.
@@ -65,6 +68,11 @@ def start(
                     if loss < best:
                         best, records[run].kernel_step = loss, step
                         pairs[0][run], pairs[1][run] = candidate
+                    if not settings.outer_steps(protocol):
+                        records[run].best_step, records[run].best_loss = records[run].kernel_step, best
+                        records[run].history.append({"step": step, "held_out": loss})
+                        if track is not None and not run:
+                            named(track, "distillation", step, {"held_out": loss, "best_held_out": best})
                     if is_interrupted():
                         raise KeyboardInterrupt
     tensors = OuterTensors.start(*pairs)

@@ -106,7 +106,7 @@ class Arguments:
     def untrained(self) -> Policy:
         """The student that the clone is trained from: it has the clone's shape, normaliser and bounds."""
         protocol = self.ds.protocol if isinstance(self.ds, DistilledDataset) else protocol_by_name("whole_data")
-        if protocol == ADAM_STUDENT.widened(WIDE):  # an online learner takes too long over so wide an actor
+        if protocol == ADAM_STUDENT.widened(WIDE) or protocol.is_solved:  # actors that learn online are narrow MLPs
             protocol = ADAM_STUDENT
         policy = new_policy([self.ds], students=1, protocol=protocol, seed=self.seed)
         return replace(policy, env_id=self.ds.env_id, reference=self.ds.reference)

@@ -10,6 +10,8 @@ from minari_obd.settings.checks import STRICT, check_positive, check_types
 __all__ = [
     "ADAM_STUDENT",
     "EVALUATION_PROTOCOLS",
+    "KERNEL",
+    "KERNEL_STUDENT",
     "PROTOCOLS",
     "SOFTMAX",
     "WIDE",
@@ -23,6 +25,8 @@ __all__ = [
 
 SOFTMAX = "softmax_"
 """What the names of networks for discrete actions begin with."""
+KERNEL = "kernel"
+"""The infinitely wide student network."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class StudentProtocol:
     """How a student is cloned from pairs. The defaults are the paper's (Offline Behavior Distillation, 2410.22728)."""
 
     network: str = "mlp"
-    """Name of the student network: `mlp` or `residual`. For discrete actions, `softmax_` goes before the name."""
+    """Name of the student network: `kernel` (infinitely wide, cloned in closed form), `mlp` or `residual`. For discrete
+    actions, `softmax_` goes before the name."""
     depth: int = 3
     """Hidden layers."""
     width: int = 256
@@ -69,7 +74,7 @@ class StudentProtocol:
         Raises:
             SettingError: the optimiser is SGD, for which no such rule is known here, and the width is another one.
         """
-        if width == self.width:
+        if width == self.width or self.is_solved:
             return self
         if self.optimiser == "sgd":
             raise SettingError(
@@ -77,6 +82,11 @@ class StudentProtocol:
                 "whose rate does not carry over to other widths; use optimiser 'adam', or set student.width instead."
             )
         return replace(self, width=width, learning_rate=self.learning_rate * sqrt(self.width / width))
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether such students have a closed form, so that no inner loop trains them."""
+        return self.network.removeprefix(SOFTMAX) == KERNEL
 
     def suited(self, *, is_discrete: bool) -> "StudentProtocol":
         """Return the protocol with the network for these actions; one for discrete actions has a softmax."""
@@ -161,6 +171,10 @@ _PAPER = StudentProtocol()
 ADAM_STUDENT = StudentProtocol(optimiser="adam", learning_rate=1e-3)
 """The student of a recipe that names no other: a hundred steps of Adam fit teachers that a hundred of SGD cannot."""
 
+KERNEL_STUDENT = StudentProtocol(network="kernel", depth=2, steps=1)
+"""The student of a recipe that sets nothing of `student`: infinitely wide, cloned in closed form. Of the protocol's
+other settings, it has none."""
+
 WIDE = 1024
 """Units of the students that are cloned from the pairs of a recipe that names no student."""
 
@@ -172,6 +186,7 @@ PROTOCOLS = {
     "residual": replace(_PAPER, network="residual"),
     "momentum": replace(_PAPER, momentum=0.9, learning_rate=0.03),
     "adam": ADAM_STUDENT,
+    "kernel": KERNEL_STUDENT,
     "adamw": replace(_PAPER, optimiser="adamw", learning_rate=1e-3),
     # Behavioural cloning on a whole dataset needs minibatches and more steps.
     "whole_data": StudentProtocol(optimiser="adam", learning_rate=1e-3, steps=3_000, batch_size=256),

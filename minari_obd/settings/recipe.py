@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from minari_obd.errors import FormatError, SettingError, did_you_mean
 from minari_obd.settings.checks import STRICT, check_positive, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
-from minari_obd.settings.protocols import ADAM_STUDENT, SOFTMAX, WIDE, StudentProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, SOFTMAX, WIDE, StudentProtocol
 from minari_obd.settings.sections import (
     DensityRecipe,
     DistillationRecipe,
@@ -51,7 +51,7 @@ class Recipe:
     values: ValueRecipe = field(default_factory=ValueRecipe)
     density: DensityRecipe = field(default_factory=DensityRecipe)
     on_policy: OnPolicyRecipe = field(default_factory=OnPolicyRecipe)
-    student: StudentProtocol = ADAM_STUDENT
+    student: StudentProtocol = KERNEL_STUDENT
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     student_states: StudentStatesRecipe = field(default_factory=StudentStatesRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
@@ -98,7 +98,8 @@ class Recipe:
 
     def resolved(self) -> "Recipe":
         """Return the recipe with the teacher that ``auto`` stands for, and with the width of cloned students."""
-        distillation = replace(self.distillation, cloned_width=self.cloned_student.width)
+        width, steps = self.cloned_student.width, self.distillation.outer_steps(self.student)
+        distillation = replace(self.distillation, cloned_width=width, steps=steps)
         teacher = self.teacher
         if teacher.algorithm == "auto":
             is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
@@ -152,7 +153,7 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
     def explain(problems: list[Problem]) -> str:
         return f"{origin}: {'; '.join(map(told, problems[:5]))}."
 
-    if isinstance(values, dict) and isinstance(values.get("student"), dict):  # the rest is the recipe's own student
+    if isinstance(values, dict) and isinstance(values.get("student"), dict):  # who names a student means a network
         values = {**values, "student": {**asdict(ADAM_STUDENT), **values["student"]}}
     return check_values(Recipe, values, explain, default=str)
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import SettingError
 from minari_obd.settings.checks import STRICT, check_fraction, check_positive, check_types
-from minari_obd.settings.protocols import StudentDraws
+from minari_obd.settings.protocols import StudentDraws, StudentProtocol
 
 __all__ = [
     "DensityRecipe",
@@ -147,7 +147,7 @@ class DistillationRecipe:
     initial: Literal["random", "kmeans", "kernel"] = "kernel"
     """Where the pairs start. `random` (the papers'): at uniformly drawn states. `kmeans`: at those nearest to the
     centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
-    learn most from them."""
+    learn most from them. For such students, this is all."""
     kernel_steps: int = 300
     """Steps of `kernel`. At 256 pairs, each is a small part of an outer step."""
     nested: tuple[int, ...] = ()
@@ -159,8 +159,8 @@ class DistillationRecipe:
     a teacher whose critics can be trusted, `squared` otherwise."""
     gap_share: float = 0.7
     """Share of the value gap in `value_gap`; the squared error has the rest."""
-    steps: int = 30
-    """Maximum number of outer steps."""
+    steps: int | None = None
+    """Maximum number of outer steps. If not given: 30, or none after a kernel start for infinitely wide students."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Outer optimiser; the paper's is `sgd` (momentum 0.9, learning rate 0.1)."""
     learning_rate: float = 0.005
@@ -203,7 +203,7 @@ class DistillationRecipe:
 
     def __post_init__(self) -> None:
         check_types("distillation", self)
-        check_positive("distillation", steps=self.steps, learning_rate=self.learning_rate, clip=self.clip)
+        check_positive("distillation", learning_rate=self.learning_rate, clip=self.clip)
         check_positive("distillation", clip_to_average=self.clip_to_average)
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
         check_positive("distillation", cloned_width=self.cloned_width, kernel_steps=self.kernel_steps)
@@ -213,10 +213,19 @@ class DistillationRecipe:
             raise SettingError(
                 f"distillation.nested is {list(self.nested)}; it must be sizes from 1 up, each above the one before it."
             )
+        least = 0 if self.initial == "kernel" else 1
+        if self.steps is not None and self.steps < least:
+            raise SettingError(f"distillation.steps is {self.steps}; it must be at least {least}.")
         if not 0.0 < self.gap_share <= 1.0:
             raise SettingError(f"distillation.gap_share is {self.gap_share}; it must be above 0 and at most 1.")
         if not 0.0 <= self.average < 1.0:
             raise SettingError(f"distillation.average is {self.average}; it must be at least 0 and below 1.")
+
+    def outer_steps(self, student: StudentProtocol) -> int:
+        """Return the number of outer steps for such students."""
+        if self.steps is not None:
+            return self.steps
+        return 0 if self.initial == "kernel" and student.is_solved else 30
 
 
 @dataclass(frozen=True)

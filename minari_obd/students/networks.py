@@ -22,6 +22,7 @@ __all__ = [
     "Student",
     "draws_on_any_device",
     "make_student",
+    "squash",
     "student_generators",
 ]
 
@@ -75,7 +76,7 @@ class MLP:
         features = states if states.dim() == 3 else states.expand(len(parameters[0]), -1, -1)
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             features = torch.relu(torch.baddbmm(bias, features, weight))
-        return _squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
+        return squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ResidualMLP(MLP):
         for layer, (weight, bias) in enumerate(zip(parameters[:-2:2], parameters[1:-2:2], strict=True)):
             change = torch.relu(torch.baddbmm(bias, features, weight))
             features = features + change if layer else change
-        return _squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
+        return squash(torch.baddbmm(parameters[-1], features, parameters[-2]), self.output)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class ModuleStudent:
         raise SettingError("The parameters are not those of this module; was the student network changed since?")
 
 
-def _squash(output: Tensor, kind: str) -> Tensor:
+def squash(output: Tensor, kind: str) -> Tensor:
+    """Return the actions of a network's last layer: by ``tanh``, ``softmax`` (2 p - 1) or ``identity``."""
     if kind == "softmax":
         return 2.0 * torch.softmax(output, dim=-1) - 1.0
     return torch.tanh(output) if kind == "tanh" else output

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from minari_obd.errors import SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.students.gradient import Pairs, StepGradient
+from minari_obd.students.kernel import KernelStudent
 from minari_obd.students.mlp_gradient import MLPGradient, gradient_of
 from minari_obd.students.networks import Student
 from minari_obd.students.optimisers import SGD, InnerOptimiser, Memory, optimiser_of
@@ -54,7 +55,7 @@ def train_students(
     ``protocol.steps`` steps. With ``differentiable`` the result is part of torch's autograd graph: any function of it
     has the exact gradient with respect to ``states``, ``actions``, ``weights``, ``learning_rates`` and the initial
     parameters. The reverse pass goes step by step, by hand for MLP students and by autograd for others. It cannot be
-    differentiated itself.
+    differentiated itself. Infinitely wide students are solved in closed form, and make no steps.
 
     Args:
         student: the network.
@@ -77,6 +78,14 @@ def train_students(
     Returns:
         The trained parameters, in the order of ``parameters``.
     """
+    if isinstance(student, KernelStudent):
+        if weights is not None:
+            raise SettingError("Infinitely wide students take no weights of pairs; use an MLP.")
+        with torch.set_grad_enabled(differentiable):
+            solved = student.solve(len(parameters[0]), states, actions)
+        for _ in range(protocol.steps if after_step is not None else 0):
+            after_step()
+        return solved
     if window is not None and window < 1:
         raise SettingError(f"The window is {window}; it must be 1 or more, to differentiate at least the last step.")
     # A single student drops the students' dimension, because the CPU copies transposed operands of batched products.
