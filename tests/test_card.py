@@ -16,7 +16,7 @@ from minari_obd.distilled.coverage import draw_coverage
 from minari_obd.scores.estimates import Estimate
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import Comparison
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import KERNEL_STUDENT, StudentProtocol
 
 
 def header_and_body(card: str) -> tuple[dict, str]:
@@ -181,3 +181,22 @@ def test_the_plain_torch_code_clones_what_the_package_clones(
     errors = [float(np.square(a - pairs.actions).mean()) for a in ours.act_each(pairs.observations)]
     theirs = float(np.square(scope["policy"](columns["observation"]).detach().numpy() - pairs.actions).mean())
     assert min(errors) / 2 < theirs < 2 * max(errors)
+
+
+@pytest.mark.parametrize("is_discrete", [False, True])
+def test_the_numpy_code_solves_what_the_package_solves(is_discrete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    pairs = make_discrete(size=32) if is_discrete else make_pairs(size=32)
+    pairs = replace(pairs, protocol=KERNEL_STUDENT.suited(is_discrete=is_discrete), transitions=None)
+    folder = pairs.save("name")
+    card = (folder / "README.md").read_text()
+    assert "an infinitely wide multi-layer perceptron with 2 hidden layers" in card
+    code = card.split("The same policy in NumPy, from these pairs:\n\n```python\n")[1].split("```")[0]
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, name, repo_type: str(folder / name))
+    columns = {"observation": pairs.observations.tolist(), "action": pairs.actions.tolist()}
+    scope: dict[str, Any] = {"ds": datasets.Dataset.from_dict(columns)}
+    exec(code, scope)  # the card's own code
+    said, ours = scope["policy"](pairs.observations), minari_obd.clone(pairs)(pairs.observations)
+    np.testing.assert_allclose(said, ours, atol=1e-3)

@@ -30,12 +30,13 @@ ROWS = np.random.default_rng(0).normal(2.0, 3.0, (50, 3)).astype(np.float32)
 
 
 def policies() -> dict[str, minari_obd.Policy]:
-    """A continuous one, a residual one of three students, and one of discrete actions, 5 to 7."""
+    """A continuous one, a residual one of three students, one of discrete actions, 5 to 7, and infinitely wide ones."""
     residual = minari_obd.StudentProtocol(network="residual", depth=2, width=8, steps=5)
     return {
         "continuous": minari_obd.clone(make_pairs()),
         "residual": minari_obd.clone(make_pairs(), students=3, protocol=residual),
         "discrete": minari_obd.clone(make_discrete(), students=2),
+        "kernel": minari_obd.clone(make_pairs(), students=2, protocol="kernel"),
     }
 
 
@@ -43,7 +44,7 @@ def bits(policy: minari_obd.Policy) -> bytes:
     return policy(ROWS).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["continuous", "residual", "discrete"])
+@pytest.mark.parametrize("kind", ["continuous", "residual", "discrete", "kernel"])
 def test_a_module_takes_and_gives_raw_units(kind: str) -> None:
     policy = policies()[kind]
     with torch.no_grad():
@@ -57,7 +58,7 @@ def test_a_module_takes_and_gives_raw_units(kind: str) -> None:
     assert bits(policy) == before
 
 
-@pytest.mark.parametrize("kind", ["continuous", "residual", "discrete"])
+@pytest.mark.parametrize("kind", ["continuous", "residual", "discrete", "kernel"])
 def test_a_folder_brings_everything_back(kind: str) -> None:
     policy = policies()[kind].with_evaluation(EvaluationReport(np.ones((2, 3)), "Hopper-v5", 0))
     folder = policy.save_pretrained("made/policy")

@@ -8,8 +8,9 @@ from minari_obd.cloning.lineage import ClonedFrom, Lineage
 from minari_obd.errors import printable
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.report import EvaluationReport
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import KERNEL, SOFTMAX, StudentProtocol
 from minari_obd.sources.fields import ObservationField
+from minari_obd.support.kernel_code import numpy_kernel
 from minari_obd.support.tables import markdown_table
 
 __all__ = ["policy_card"]
@@ -81,9 +82,13 @@ def _facts(config: Config, protocol: StudentProtocol, lineage: Lineage) -> list[
     momentum = f", momentum {protocol.momentum}" if protocol.momentum else ""
     batch = "all pairs at once" if protocol.batch_size is None else f"minibatches of {protocol.batch_size}"
     training = f"{protocol.steps} steps of {protocol.optimiser} at {protocol.learning_rate}{momentum}, {batch}"
+    network = f"{config.network}, {config.depth} hidden layers of {config.width}"
+    if protocol.is_solved:
+        network = f"{config.network}, {config.depth} hidden layers, infinitely wide"
+        training = "in closed form, all pairs at once"
     rows = [
         ["students", f"{config.students}{together}"],
-        ["network", f"{config.network}, {config.depth} hidden layers of {config.width}"],
+        ["network", network],
         ["training", training],
         ["seed", "-" if lineage.seed is None else str(lineage.seed)],
     ]
@@ -125,6 +130,16 @@ def _plain(config: Config, repo_id: str) -> str:
         end = f"""    likely = softmax({last}, axis=-1).mean(axis=0)  # over students
     return likely.argmax(axis=-1) + config["first_action"]"""
     softmax = "" if config.first_action is None else "\nfrom scipy.special import softmax"
+    body = f"""    h, depth = (observations - p["mean"]) / p["scale"], config["depth"]
+    for i in range(depth):
+        h = {change}
+{end}"""
+    define = ""
+    if config.network.removeprefix(SOFTMAX) == KERNEL:  # the pairs' states, and their coefficients
+        define = f"\n{numpy_kernel(config.depth)}\n"
+        said = 'np.stack([kernel(h, x) @ c for x, c in zip(p["weights.0"], p["weights.1"])])'
+        body = f"""    h = (observations - p["mean"]) / p["scale"]
+{end.replace(last, said)}"""
     return f"""
 Without this package:
 
@@ -138,12 +153,9 @@ from safetensors.numpy import load_file{softmax}
 
 p = load_file(hf_hub_download("{repo_id}", "{WEIGHTS_FILE}"))
 config = json.loads(Path(hf_hub_download("{repo_id}", "{CONFIG_FILE}")).read_text())
-
+{define}
 def policy(observations):  # (B, {config.observation_size}), in the environment's units
-    h, depth = (observations - p["mean"]) / p["scale"], config["depth"]
-    for i in range(depth):
-        h = {change}
-{end}
+{body}
 ```
 
 A torch module with huggingface_hub's `PyTorchModelHubMixin` can load the repository as well: its arguments are those in

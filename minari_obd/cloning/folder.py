@@ -205,6 +205,9 @@ def _misfit(config: Config, metadata: Metadata, tensors: dict[str, Tensor]) -> s
     shapes: dict[str, tuple[int, ...] | None] = {"mean": (s,), "scale": (s,), "action_low": (a,), "action_high": (a,)}
     if config.network not in STUDENTS.builtin:  # its package alone knows its shapes
         shapes |= {f"weights.{i}": None for i in range(count)}
+    elif student.is_solved:  # the pairs' states, and a row of coefficients for each
+        rows = tensors["weights.0"].shape[1] if count == 2 and tensors["weights.0"].dim() == 3 else -1
+        shapes |= {f"weights.{i}": (config.students, rows, each) for i, each in enumerate((s, a))}
     elif count != 2 * (config.depth + 1):
         return f"it has {count} weights, and {config.depth} hidden layers have {2 * (config.depth + 1)}"
     else:

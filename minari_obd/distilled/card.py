@@ -224,7 +224,11 @@ def _teacher(teacher: dict[str, Any] | None) -> str:
     return f"{teacher.get('algorithm')}{updates}"
 
 
+_WIDE = "an infinitely wide multi-layer perceptron with {0} hidden layers (ReLU, %s at the output), of which the last "
+_WIDE += "layer alone learns, by kernel ridge regression"
 _NETWORKS = {
+    "softmax_kernel": _WIDE % "softmax",
+    "kernel": _WIDE % "tanh",
     "softmax_mlp": "a multi-layer perceptron with {0} hidden layers of {1} (ReLU, softmax at the output)",
     "softmax_residual": "a multi-layer perceptron with {0} hidden layers of {1} and a skip connection around each "
     "hidden layer but the first (ReLU, softmax at the output)",
@@ -240,6 +244,8 @@ def _student(protocol: StudentProtocol) -> str:
         network = f"the network `{protocol.network}` with depth {sizes[0]} and width {sizes[1]}"
     else:
         network = network.format(*sizes)
+    if protocol.is_solved:
+        return network
     optimiser = f"{protocol.optimiser} (momentum {protocol.momentum})" if protocol.momentum else protocol.optimiser
     batch = "all pairs at once" if protocol.batch_size is None else f"minibatches of {protocol.batch_size}"
     what = "probabilities p, taken as 2 p - 1" if protocol.network.startswith(SOFTMAX) else "actions scaled to [-1, 1]"

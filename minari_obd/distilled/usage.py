@@ -3,6 +3,7 @@
 from minari_obd.distilled.contents import Contents
 from minari_obd.distilled.minari import minari_name
 from minari_obd.settings.protocols import SOFTMAX
+from minari_obd.support.kernel_code import numpy_kernel
 
 __all__ = ["usage"]
 
@@ -38,8 +39,10 @@ ds = datasets.load_dataset("{repo_id}", split="train").with_format("torch")
 
 
 def _cloning(dataset: Contents, repo_id: str) -> str:
-    """Return plain torch code that clones the student that the pairs were made for, if it is an MLP."""
+    """Return code that clones the student that the pairs were made for: in plain torch, for an MLP, or in NumPy."""
     p = dataset.protocol
+    if p.is_solved:
+        return _solving(dataset, repo_id)
     if p.network not in ("mlp", f"{SOFTMAX}mlp") or p.batch_size is not None:
         return ""
     sizes = [dataset.observations.shape[1], *[p.width] * p.depth, dataset.actions.shape[1]]
@@ -69,5 +72,34 @@ optimiser = torch.optim.{optimiser}(net.parameters(), lr={p.learning_rate}{momen
 for _ in range({p.steps}):
     optimiser.zero_grad(), {error}.backward(), optimiser.step()
 policy = lambda observation: {result}
+```
+"""
+
+
+def _solving(dataset: Contents, repo_id: str) -> str:
+    """Return NumPy code that solves for the infinitely wide student of the pairs."""
+    given, end = '2 * (pairs["action"] - low) / (high - low) - 1', "low + (np.tanh(said) + 1) / 2 * (high - low)"
+    taught = "np.arctanh(np.clip(actions, -np.tanh(3), np.tanh(3)))"
+    if dataset.first_action is not None:
+        given, end = 'pairs["action"]', f"said.argmax(-1) + {dataset.first_action}"
+        taught = "np.log(np.maximum(actions, (1 - np.tanh(3)) / 2))"
+    return f"""
+The same policy in NumPy, from these pairs:
+
+```python
+import json, pathlib, numpy as np
+from huggingface_hub import hf_hub_download
+obd = json.loads(pathlib.Path(hf_hub_download("{repo_id}", "obd.json", repo_type="dataset")).read_text())
+names = "observation_mean", "observation_scale", "action_low", "action_high"
+mean, scale, low, high = (np.array(obd[name]) for name in names)
+pairs = {{name: np.array(value, float) for name, value in ds.with_format("numpy")[:].items()}}
+states, actions = (pairs["observation"] - mean) / scale, {given}
+{numpy_kernel(dataset.protocol.depth)}
+k = kernel(states, states)
+taught = {taught}
+weights = np.linalg.solve(k + 1e-3 * k.diagonal().mean() * np.eye(len(k)), taught)
+def policy(observations):  # shape (B, {dataset.observations.shape[1]})
+    said = kernel((observations - mean) / scale, states) @ weights
+    return {end}
 ```
 """

@@ -85,7 +85,7 @@ def coefficients(centres: Tensor, outputs: Tensor, student: Kernel) -> Tensor:
     kernel = student_kernel(centres, centres, student).double()
     ridge = student.ridge * kernel.diagonal().mean()
     identity = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    return torch.linalg.solve(kernel + ridge * identity, outputs.double()).float()
+    return torch.linalg.solve(kernel + ridge * identity, outputs.double()).to(outputs.dtype)
 
 
 def regression(centres: Tensor, outputs: Tensor, states: Tensor, student: Kernel) -> Tensor:
