@@ -182,9 +182,8 @@ class _Claims:
     def recipe_agrees(self) -> str:
         provenance = self.dataset.provenance
         claims = {"method": provenance.method, "seed": provenance.seed, "cloned_student": self.dataset.protocol}
-        is_part = len(self.dataset) in self.recipe.distillation.nested
-        if self.dataset.transitions is None and not is_part:  # making them may leave pairs out
-            claims["size"] = len(self.dataset)
+        if self.dataset.transitions is None and len(self.dataset) not in self.recipe.distillation.nested:
+            claims["size"] = len(self.dataset)  # simulating transitions may leave pairs out
         for name, value in claims.items():
             if getattr(self.recipe, name) != value:
                 what = name.replace("_", " ")

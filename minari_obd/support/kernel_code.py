@@ -9,6 +9,6 @@ def numpy_kernel(depth: int) -> str:
     n = np.sqrt((x**2).sum(-1)[:, None] * (y**2).sum(-1)) / x.shape[-1] + 1e-12
     k = x @ y.T / x.shape[-1]
     for _ in range({depth}):
-        c = np.clip(k / n, -1, 1)
+        c = np.clip(k / n, 1e-5 - 1, 1 - 1e-5)
         k = n * (np.sqrt(1 - c**2) + (np.pi - np.arccos(c)) * c) / np.pi
     return k + 0.1"""
