@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from minari_obd.distillation.preparation import Prepared
+from minari_obd.distillation.preparation import Prepared, student_share
+from minari_obd.dynamics.fitting import LEAST_SUCCESSORS
 from minari_obd.environments.making import check_environment
 from minari_obd.errors import MinariObdError
 from minari_obd.registry import TEACHERS
 from minari_obd.sources.data import OfflineData
+from minari_obd.sources.transitions import successor_count
 from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
@@ -58,6 +60,9 @@ def print_plan(prepared: Prepared) -> None:
         seconds, settings = prepared.dynamics.estimate_seconds(), prepared.dynamics.settings
         how = f"at most about {_duration(seconds)}" if seconds else "fitted before, loaded"
         console.print(f"  dynamics     {settings.members} networks, {settings.updates:,} updates: {how}")
+    elif not isinstance(prepared.method, Selection) and student_share(recipe, prepared.method):
+        few = f"{successor_count(prepared.data)} steps with a known next state; {LEAST_SUCCESSORS} are needed"
+        console.print(f"  dynamics     left out: {few}", style="yellow", markup=False)
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
         seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
