@@ -148,6 +148,8 @@ def prepare(
     recipe = _suited(recipe, data, is_auto=is_auto)
     loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
+    if isinstance(method, Objective) and isinstance(planned, TeacherRun):
+        method.check(data)
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
         check_critics(planned)
@@ -205,8 +207,8 @@ def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, 
         )
     if (count := successor_count(data)) < LEAST_SUCCESSORS:
         raise DataError(
-            f"student_states.share is {share:g}, but '{data.dataset_id}' has {count} steps with a known next state, and "
-            f"an ensemble needs at least {LEAST_SUCCESSORS}; set it to 0, or give next_observations or more episodes."
+            f"student_states.share is {share:g}, but '{data.dataset_id}' has {count} steps with a known next state, "
+            f"and an ensemble needs at least {LEAST_SUCCESSORS}; set it to 0, or give next_observations or more data."
         )
     return DynamicsRun(data, settings.dynamics_seed, loop.device)
 
