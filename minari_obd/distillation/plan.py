@@ -78,16 +78,24 @@ def print_plan(prepared: Prepared) -> None:
 
 
 def _print_doubts(data: OfflineData, console: Console) -> None:
-    """Print which observations never change, and why pairs could not be evaluated here, if that is so."""
+    """Print which observations never change, or hardly, and why pairs could not be evaluated here, if that is so."""
     frozen = np.flatnonzero(data.normaliser.frozen)
+    size = data.observations.shape[1]
     if len(frozen):
-        some = ", ".join(map(str, frozen[:10])) + (", ..." if len(frozen) > 10 else "")
-        text = f"{len(frozen)} of {data.observations.shape[1]} never change in the data (dimensions {some}, from 0)"
+        text = f"{len(frozen)} of {size} never change in the data (dimensions {_some(frozen)}, from 0) beyond rounding"
         console.print(f"  observations {text}", style="yellow", markup=False)
+    faint = np.flatnonzero(data.normaliser.faint)
+    if len(faint):
+        text = f"{len(faint)} of {size} vary by less than 0.001 (dimensions {_some(faint)}, from 0), so students"
+        console.print(f"  observations {text} hardly see them; give smaller units", style="yellow", markup=False)
     try:
         check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
     except MinariObdError as error:
         console.print(f"  environment  nothing can be evaluated as it is. {error}", style="yellow", markup=False)
+
+
+def _some(numbers: np.ndarray) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
 
 
 def print_values(calibration: Calibration) -> None:
