@@ -72,6 +72,10 @@ def evaluate(
     episodes = given.episodes if episodes is None else episodes
     students, episodes = whole_number("students", students, 1), whole_number("episodes", episodes, 1)
     seed, workers = whole_number("seed", seed, 0), None if workers is None else whole_number("workers", workers, 1)
+    if isinstance(subject, str | Path):
+        raise SettingError(
+            f"'{subject}' is a name; load it first, with minari_obd.load_dataset, load_policy or load_teacher."
+        )
     env_id = env or getattr(subject, "env_id", None)
     if env_id is None:
         raise SettingError(
