@@ -1,10 +1,13 @@
 """Cloning: students learn their pairs, alone or together, from pairs or from whole datasets."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_pairs
 
 import minari_obd
@@ -123,3 +126,44 @@ def test_bad_policies_are_named() -> None:
         minari_obd.clone(make_pairs()).save("file/policy.safetensors")
     with pytest.raises(DataError, match=r"takes observations \(B, 3\)"):
         minari_obd.clone(make_pairs())(np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("observations", ["abc", ["a", "b", "c"], [[1, 2, 3], [1, 2]], [1, 2, None], [1j, 0, 0]])
+def test_observations_that_are_no_numbers_are_named(observations: object) -> None:
+    with pytest.raises(DataError, match=r"takes observations \(3,\) or \(B, 3\)"):
+        minari_obd.clone(make_pairs())(observations)
+
+
+def test_observations_of_another_form_are_named() -> None:
+    policy = minari_obd.clone(make_pairs())
+    for odd in (np.zeros((2, 4, 3)), torch.zeros(3, requires_grad=True), None):
+        with pytest.raises(DataError, match="The policy takes observations"):
+            policy(odd)
+    np.testing.assert_array_equal(policy(torch.zeros(3)), policy([0, 0, 0]))
+
+
+def test_what_is_not_loaded_yet_is_told_how(small_data: OfflineData) -> None:
+    pairs = make_pairs()
+    ref: Any = "shelf/x"
+    arrays: Any = {"observations": small_data.observations}
+    nothing: Any = None
+    number: Any = 3
+    name = "'shelf/x' is a str; load it first, with minari_obd.load_dataset"
+    for work, said in (
+        (lambda: minari_obd.clone(ref), f"clone takes DistilledDataset or OfflineData, and {name}"),
+        (lambda: minari_obd.clone([pairs, ref]), name),
+        (lambda: minari_obd.clone(arrays), "is a dict; load it first"),
+        (lambda: minari_obd.clone(nothing), "is a NoneType."),
+        (
+            lambda: minari_obd.clone(pairs, protocol=number),
+            "protocol takes str or StudentProtocol, and what was",
+        ),
+        (lambda: minari_obd.evaluate(ref), "'shelf/x' is a name; load it first"),
+        (lambda: minari_obd.evaluate(pairs, protocol=number), "takes str or EvaluationProtocol or StudentProtocol"),
+        (lambda: minari_obd.diagnose(ref), f"diagnose takes DistilledDataset, and {name}"),
+        (lambda: minari_obd.finetune(ref, steps=1), name),
+        (lambda: minari_obd.learn_continually([pairs, ref]), name),
+        (lambda: minari_obd.train_teacher(ref), "takes OfflineData, and 'shelf/x' is a str; load it first"),
+    ):
+        with pytest.raises(SettingError, match=re.escape(said)):
+            work()

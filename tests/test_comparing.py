@@ -14,6 +14,7 @@ import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError
+from minari_obd.evaluation import comparing
 from minari_obd.scores.comparing import ComparisonReport
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
@@ -74,8 +75,21 @@ def test_without_reference_scores_returns_are_compared_and_one_scale_serves_all(
     scaled = ComparisonReport({"a": bare, "b": report(50.0, reference=ReferenceScores(0.0, 50.0, "x"))})
     assert scaled.unit == "normalised score"
     np.testing.assert_allclose(scaled.scores["a"][:, 0], 2 * bare.returns.mean(axis=1))
-    with pytest.raises(DataError, match="different reference scores"):
+    with pytest.raises(DataError, match="the reference scores differ: 'a' 0 to 100, 'b' 0 to 50"):
         ComparisonReport({"a": report(1.0), "b": report(1.0, reference=ReferenceScores(0.0, 50.0, "x"))})
+
+
+def test_what_would_fail_after_an_evaluation_is_found_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "evaluate", lambda *_, **__: pytest.fail("an evaluation had begun"))
+    fitting, other = make_pairs(shape=(11, 3)), make_pairs()
+    with pytest.raises(SettingError, match="'pairs 2': The set of pairs is for 3 observations and 2 actions"):
+        minari_obd.compare(fitting, other)
+    with pytest.raises(SettingError, match="'teacher 2': The teacher is for 3 observations and 2 actions"):
+        minari_obd.compare(fitting, make_teacher())
+    with pytest.raises(SettingError, match="'teacher 2': The function returned an action of shape"):
+        minari_obd.compare(fitting, lambda _: np.zeros(2))
+    with pytest.raises(DataError, match=r"the reference scores differ: 'report 1' 0 to 50, 'pairs 2' 0 to 100"):
+        minari_obd.compare(report(1.0, reference=ReferenceScores(0.0, 50.0, "x")), fitting)
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_evaluated() -> None:

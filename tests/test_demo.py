@@ -16,6 +16,7 @@ from minari_obd.cli.application import main
 from minari_obd.environments.bodies import record_bodies
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import SettingError
+from minari_obd.experiments import demo
 from minari_obd.experiments.demo import write_demo
 
 
@@ -90,6 +91,14 @@ def test_names_cannot_break_out_of_the_page() -> None:
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>") == 2
     assert len(packed(page)) == 2
+
+
+def test_what_cannot_be_played_is_found_before_a_student_is_cloned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "clone", lambda *_, **__: pytest.fail("cloning had begun"))
+    with pytest.raises(SettingError, match="'Pendulum-v1' is not simulated by MuJoCo"):
+        write_demo(make_pairs(env_id="Pendulum-v1", shape=(3, 1)))
+    with pytest.raises(SettingError, match="The teacher is for 3 observations and 2 actions"):
+        write_demo(make_pairs(env_id="Swimmer-v5", shape=(8, 2)), teacher=make_teacher())
 
 
 def test_what_cannot_be_played_is_said(capsys: pytest.CaptureFixture[str]) -> None:

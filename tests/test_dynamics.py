@@ -22,6 +22,7 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.support.streams import Stream
 from minari_obd.targets.student_states import StudentStates
 from minari_obd.targets.targets import Targets
 
@@ -30,6 +31,7 @@ SETTINGS = DynamicsSettings(
     members=3, depth=2, width=32, updates=1_000, batch_size=64, learning_rate=3e-3, evaluate_every=100
 )
 FEW = replace(SETTINGS, members=2, depth=1, width=16, updates=30, evaluate_every=10)
+ENDS = "terminations", "truncations"
 STATES = StudentStatesRecipe(share=0.5, interval=5, rounds=2, horizon=20)
 QUICK = Recipe(
     "x",
@@ -291,13 +293,27 @@ def test_a_teacher_of_any_kind_will_do(fitted: DynamicsEnsemble, monkeypatch: py
     assert found.provenance.recipe["student_states"]["share"] == 0.5
 
 
-def test_data_without_successors_does_without_student_states_unless_they_are_asked_for() -> None:
+@pytest.mark.parametrize("ends", ["truncations", "terminations"])
+def test_data_with_hardly_any_successors_does_without_student_states_unless_they_are_asked_for(
+    ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     states = np.random.default_rng(0).normal(size=(100, 2))
     rows = {"observations": states, "actions": np.zeros((100, 1)), "rewards": np.ones(100)}
-    ends = {"terminations": np.zeros(100, bool), "truncations": np.ones(100, bool)}
-    data = load_offline_data({**rows, **ends, "action_low": [-1.0], "action_high": [1.0]}, progress=False)
+    flags = {name: np.arange(100) > 38 if name == ends else np.zeros(100, bool) for name in ENDS}
+    data = load_offline_data({**rows, **flags, "action_low": [-1.0], "action_high": [1.0]}, progress=False)
     default = replace(QUICK, method="vgd", student_states=StudentStatesRecipe())
-    found = minari_obd.distill(data, teacher=Pusher(), recipe=default, progress=False)
+    found = minari_obd.distill(data, teacher=Pusher(), recipe=default)
     assert "dynamics" not in found.provenance.targets
-    with pytest.raises(DataError, match="no step with a known successor"):
+    assert "left out: 39 steps with a known next state; 40 are needed" in capsys.readouterr().err
+    with pytest.raises(DataError, match="has 39 steps with a known next state"):
         minari_obd.distill(data, teacher=Pusher(), recipe=QUICK, progress=False)
+
+
+def test_an_ensemble_that_nothing_judges_knows_nothing() -> None:
+    """No held-out step of these goes on, so nothing tells how well next states are predicted."""
+    states = np.random.default_rng(0).normal(size=(200, 2))
+    rows = {"observations": states, "actions": np.zeros((200, 1)), "rewards": np.ones(200)}
+    held_out = Stream.DYNAMICS.generator(0).permutation(200)[:10]
+    ends = {"terminations": np.isin(np.arange(200), [*held_out, 199]), "truncations": np.zeros(200, bool)}
+    data = load_offline_data({**rows, **ends, "action_low": [-1.0], "action_high": [1.0]}, progress=False)
+    assert DynamicsRun(data, 0, CPU, FEW).fit(progress=False).unexplained == 1.0

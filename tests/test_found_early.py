@@ -11,9 +11,9 @@ import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.distillation.pipeline import run_recipe
 from minari_obd.dynamics.fitting import DynamicsRun
-from minari_obd.errors import MinariObdError, NotFoundError, SettingError
+from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError
 from minari_obd.settings.recipe import Recipe, parse_recipe
-from minari_obd.settings.sections import EvaluationRecipe
+from minari_obd.settings.sections import EvaluationRecipe, ValueRecipe
 from minari_obd.sources.collecting import collect
 from minari_obd.support.devices import cache_root
 from minari_obd.teachers.training import TeacherRun
@@ -140,3 +140,20 @@ def test_an_unknown_environment_is_found_before_the_data_is_read() -> None:
     recipe = Recipe("obd-bench/hopper/medium-v0", method="random", evaluation=EvaluationRecipe(env="Hopper-v99"))
     with pytest.raises(NotFoundError, match="did you mean 'Hopper-v"):
         minari_obd.distill(recipe=recipe, progress=False)
+
+
+@pytest.mark.parametrize("method", ["av_pbc", "sdw"])
+def test_rewards_that_give_values_no_weight_are_found_before_the_teacher(method: str, no_training: None) -> None:
+    """Pendulum's rewards are costs."""
+    recipe = pendulum(method=method)
+    with pytest.raises(DataError, match=r"No reward of 'lab/pendulum-v0' is above 0 .*'shift_free' or 'tempered'"):
+        run_recipe(recipe, "out", progress=False)
+    with pytest.raises(AssertionError, match="training had begun"):
+        run_recipe(replace(recipe, values=ValueRecipe("shift_free")), "out", progress=False)
+
+
+def test_an_ensemble_of_too_few_steps_is_found_before_the_teacher(no_training: None) -> None:
+    recipe = pendulum(teacher={"algorithm": "td3_bc", "steps": 20}, student_states={"share": 0.5})
+    data = replace(minari_obd.load_offline_data(make_arrays([30], action_size=1)), env_id="Pendulum-v1")
+    with pytest.raises(DataError, match=r"has 2\d steps with a known next state, and an ensemble needs at least 40"):
+        minari_obd.distill(data, recipe=recipe, progress=False)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from minari_obd.distiller import loop as outer_loop
 from minari_obd.distiller import start as kernel_start
 from minari_obd.distiller.data import OuterData
 from minari_obd.distiller.kernel import KernelStart
@@ -111,6 +112,17 @@ def test_a_later_look_that_is_much_worse_does_not_count(targets: Targets) -> Non
     assert (result.step, result.offline_loss) == (0, result.history[0]["held_out"])
 
 
+def test_a_later_look_does_not_count_for_more_where_the_kernel_moved_nothing(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_start.KernelStart, "candidates", lambda *_, **__: iter(()))
+    looks = iter([1.0, 1.0, 1.2])  # of the start, and of the loop
+    monkeypatch.setattr(kernel_start, "held_out_losses", lambda *_: [next(looks)])
+    monkeypatch.setattr(outer_loop, "held_out_losses", lambda *_: [next(looks)])
+    result = run(targets)
+    assert (result.step, result.offline_loss) == (0, 1.0)
+
+
 def test_it_is_said_how_far_it_went(targets: Targets) -> None:
     assert run(targets).history[0]["kernel_step"] in (50, 60)
     assert "kernel_step" not in run(targets, initial="kmeans").history[0]
@@ -133,15 +145,18 @@ def test_an_interrupt_leaves_nothing_and_a_resume_gives_the_same(
 ) -> None:
     loop, checkpoint = OuterLoop(STUDENT, replace(SETTINGS, steps=3), CPU), tmp_path / "x.safetensors"
     expected = loop.run(targets, 24, seed=0, progress=False)
-    looks = kernel_start.held_out_losses
+    steps, original = [], KernelStart._step
 
-    def interrupt(*given) -> list[float]:
-        signal.raise_signal(signal.SIGTERM)
-        return looks(*given)
+    def interrupt(*given) -> None:
+        steps.append(given[-1])
+        signal.raise_signal(signal.SIGINT if len(steps) == 1 else signal.SIGTERM)
+        original(*given)
 
-    monkeypatch.setattr(kernel_start, "held_out_losses", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run(targets, 24, seed=0, checkpoint=checkpoint, progress=False)
+    monkeypatch.setattr(KernelStart, "_step", interrupt)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(targets, 24, seed=0, checkpoint=checkpoint, progress=False)
+    assert steps == [0, 0]  # at once: of many pairs, a step takes seconds
     assert not checkpoint.exists()
     monkeypatch.undo()
     again = loop.run(targets, 24, seed=0, checkpoint=checkpoint, progress=False)

@@ -60,6 +60,14 @@ def test_a_dimension_that_never_changes_has_the_scale_of_one() -> None:
     assert fitted.scale_like(replace(old, scale=2 * old.scale)).tobytes() == fitted.scale.tobytes()
 
 
+def test_the_plan_says_which_observations_students_hardly_see(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = make_arrays([200], state_size=4)
+    for name in ("observations", "next_observations"):
+        arrays[name][:, 2] *= 1e-4
+    minari_obd.distill(arrays, "random", size=8)
+    assert "1 of 4 vary by less than 0.001 (dimensions 2, from 0), so students hardly see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", [None, "random", "dbc"])
 def test_a_policy_keeps_its_head_when_a_frozen_dimension_moves(
     method: str | None, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """Cloning: policies trained from pairs by behavioural cloning, in seconds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError, NotFoundError, SettingError
 from minari_obd.registry import STUDENTS
-from minari_obd.settings.checks import whole_number
+from minari_obd.settings.checks import check_instance, whole_number
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.scaling import Normaliser
@@ -51,13 +52,16 @@ def clone(
 
     Raises:
         DataError: the datasets differ in their shapes or action bounds, among themselves or from ``start``.
-        SettingError: the number of students or the seed makes no sense, the number or the network differs from that of
-            ``start``, or there is no such device.
+        SettingError: something else than datasets; the number of students or the seed makes no sense, the number or
+            the network differs from that of ``start``, or there is no such device.
     """
     where = choose_device(device)
-    sets = [pairs] if isinstance(pairs, DistilledDataset | OfflineData) else list(pairs)
+    is_several = isinstance(pairs, Iterable) and not isinstance(pairs, str | Mapping)
+    sets: list[Any] = list(pairs) if is_several else [pairs]
     if not sets:
         raise DataError("Cloning needs at least one dataset.")
+    for each in sets:
+        check_instance("clone", each, DistilledDataset, OfflineData)
     seed, students = whole_number("seed", seed, 0), None if students is None else whole_number("students", students, 1)
     check_joinable(sets)
     first = sets[0]

@@ -100,12 +100,26 @@ class Policy:
         fields = self.observation_fields
         if fields and isinstance(observations, Mapping | tuple):
             observations = flatten_observation(fields, observations)
-        observations = np.asarray(observations)
+        observations = self._array(observations)
         are_numbers = observations.dtype.kind in "iu" and observations.ndim <= 1
         if are_numbers and fields and not fields[0].name and fields[0].one_hot:  # of states: the space is a Discrete
             observations = flatten_observation(fields, observations)
         single = observations.ndim == 1
         return self.act_each(observations[None] if single else observations).mean(axis=0), single
+
+    def _array(self, observations: Any) -> np.ndarray:
+        size = self.normaliser.mean.size
+        try:
+            found = np.asarray(observations)
+        except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with gradients or on a GPU
+            text = f"The policy takes observations ({size},) or (B, {size}), as NumPy reads them: {error}"
+            raise DataError(text) from error
+        if found.dtype.kind not in "biuf" or found.ndim > 2:
+            raise DataError(
+                f"The policy takes observations ({size},) or (B, {size}) of numbers; got {found.dtype} of shape "
+                f"{found.shape}."
+            )
+        return found
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True

@@ -15,6 +15,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.errors import DataError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.evaluation.subjects import known_reference
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.protocols import StudentProtocol, protocol_by_name
 from minari_obd.storage.files import check_new, check_writable
 from minari_obd.support.progress import progress_bar
@@ -70,6 +71,8 @@ def learn_continually(
     """
     if not tasks:
         raise DataError("There is no task to learn; give two distilled datasets or more.")
+    for each in (*tasks, *(memory or ())):
+        check_instance("learn_continually", each, DistilledDataset)
     sequence = TaskSequence(
         tasks=tuple(tasks),
         strategy=strategy,

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from minari_obd.distillation.preparation import Prepared
+from minari_obd.distillation.preparation import Prepared, student_share
+from minari_obd.dynamics.fitting import LEAST_SUCCESSORS
 from minari_obd.environments.making import check_environment
 from minari_obd.errors import MinariObdError
 from minari_obd.registry import TEACHERS
 from minari_obd.sources.data import OfflineData
+from minari_obd.sources.transitions import successor_count
 from minari_obd.support.precision import has_fast_bfloat16
 from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
@@ -58,6 +60,9 @@ def print_plan(prepared: Prepared) -> None:
         seconds, settings = prepared.dynamics.estimate_seconds(), prepared.dynamics.settings
         how = f"at most about {_duration(seconds)}" if seconds else "fitted before, loaded"
         console.print(f"  dynamics     {settings.members} networks, {settings.updates:,} updates: {how}")
+    elif not isinstance(prepared.method, Selection) and student_share(recipe, prepared.method):
+        few = f"{successor_count(prepared.data)} steps with a known next state; {LEAST_SUCCESSORS} are needed"
+        console.print(f"  dynamics     left out: {few}", style="yellow", markup=False)
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
         seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
@@ -75,16 +80,24 @@ def print_plan(prepared: Prepared) -> None:
 
 
 def _print_doubts(data: OfflineData, console: Console) -> None:
-    """Print which observations never change, and why pairs could not be evaluated here, if that is so."""
+    """Print which observations never change, or hardly, and why pairs could not be evaluated here, if that is so."""
     frozen = np.flatnonzero(data.normaliser.frozen)
+    size = data.observations.shape[1]
     if len(frozen):
-        some = ", ".join(map(str, frozen[:10])) + (", ..." if len(frozen) > 10 else "")
-        text = f"{len(frozen)} of {data.observations.shape[1]} never change in the data (dimensions {some}, from 0)"
+        text = f"{len(frozen)} of {size} never change in the data (dimensions {_some(frozen)}, from 0) beyond rounding"
         console.print(f"  observations {text}", style="yellow", markup=False)
+    faint = np.flatnonzero(data.normaliser.faint)
+    if len(faint):
+        text = f"{len(faint)} of {size} vary by less than 0.001 (dimensions {_some(faint)}, from 0), so students"
+        console.print(f"  observations {text} hardly see them; give smaller units", style="yellow", markup=False)
     try:
         check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
     except MinariObdError as error:
         console.print(f"  environment  nothing can be evaluated as it is. {error}", style="yellow", markup=False)
+
+
+def _some(numbers: np.ndarray) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
 
 
 def print_values(calibration: Calibration) -> None:

@@ -11,14 +11,14 @@ from minari_obd.densities.base import Density
 from minari_obd.distillation.keeping import check_same_run, kept_recipe
 from minari_obd.distilled.folder import check_target
 from minari_obd.distiller.loop import OuterLoop
-from minari_obd.dynamics.fitting import DynamicsRun
+from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun
 from minari_obd.environments.making import check_environment, check_environment_id
 from minari_obd.errors import DataError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
 from minari_obd.settings.recipe import Recipe, source_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
-from minari_obd.sources.transitions import has_successors
+from minari_obd.sources.transitions import successor_count
 from minari_obd.storage.cache import check_cache
 from minari_obd.support.devices import choose_device
 from minari_obd.support.libraries import check_installed
@@ -155,6 +155,8 @@ def prepare(
     recipe = _suited(recipe, data, is_auto=is_auto)
     loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
+    if isinstance(method, Objective) and isinstance(planned, TeacherRun):
+        method.check(data)
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
         check_critics(planned)
@@ -203,12 +205,17 @@ def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, 
     if isinstance(method, Selection):
         return None
     share, settings = student_share(recipe, method), recipe.student_states
-    if not share or (settings.share is None and not has_successors(data)):
+    if not share or (settings.share is None and successor_count(data) < LEAST_SUCCESSORS):
         return None
     if not method.needs_teacher:
         raise SettingError(
             f"student_states.share is {share:g}, but method '{recipe.method}' has no teacher to say what students "
             "should do in the states that they visit; set it to 0, or use method 'pbc'."
+        )
+    if (count := successor_count(data)) < LEAST_SUCCESSORS:
+        raise DataError(
+            f"student_states.share is {share:g}, but '{data.dataset_id}' has {count} steps with a known next state, "
+            f"and an ensemble needs at least {LEAST_SUCCESSORS}; set it to 0, or give next_observations or more data."
         )
     return DynamicsRun(data, settings.dynamics_seed, loop.device)
 

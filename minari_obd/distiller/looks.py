@@ -65,7 +65,7 @@ def look(
             row[name] = float(getattr(tensors, name)[run])
         record.history.append({name: value for name, value in row.items() if math.isfinite(value)})
         # Students of the kernel's pairs err more where they go, so a later look that is nearly as good counts more.
-        is_first = state.step > 0 and record.best_step == 0 and settings.initial == "kernel"
+        is_first = state.step > 0 and record.best_step == 0 and record.kernel_step > 0
         if loss < record.best_loss or (is_first and loss <= _DRIFT * record.best_loss):
             record.best_loss, record.best_step = loss, state.step
             for mine, now in zip(state.best, pairs, strict=True):

@@ -14,7 +14,7 @@ from minari_obd.distiller.looks import cost_scale, held_out_losses
 from minari_obd.distiller.step import OuterTensors
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
-from minari_obd.support.interrupts import deferred_interrupts
+from minari_obd.support.interrupts import interrupted_by_termination
 from minari_obd.support.precision import matmul_precision
 from minari_obd.support.tracking import Track, named
 
@@ -46,7 +46,7 @@ def start(
         track: who is told the looks on the kernel's way, if no outer steps follow.
 
     Raises:
-        KeyboardInterrupt: it was interrupted. Nothing of the kernel's way is kept.
+        KeyboardInterrupt: it was interrupted, at once. Nothing of the kernel's way is kept.
     """
     found, records = [], [Record() for _ in work]
     for each in work:
@@ -58,7 +58,7 @@ def start(
     if work[0].cost is not None:
         scale = cost_scale(pairs, work, protocol, settings)
     if settings.initial == "kernel":
-        with deferred_interrupts() as is_interrupted, matmul_precision("float32"):
+        with interrupted_by_termination(), matmul_precision("float32"):
             for run, each in enumerate(work):
                 best, first = math.inf, (pairs[0][run].clone(), pairs[1][run].clone())
                 moved = KernelStart(protocol, settings).candidates(*first, each, float(scale[run]), progress=progress)
@@ -73,8 +73,6 @@ def start(
                         records[run].history.append({"step": step, "held_out": loss})
                         if track is not None and not run:
                             named(track, "distillation", step, {"held_out": loss, "best_held_out": best})
-                    if is_interrupted():
-                        raise KeyboardInterrupt
     tensors = OuterTensors.start(*pairs)
     tensors.cost_scale = scale
     state = OuterState(tensors, [p.clone() for p in tensors.pairs], records)

@@ -25,7 +25,10 @@ from minari_obd.support.precision import matmul_precision
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 
-__all__ = ["DynamicsRun", "DynamicsSettings"]
+__all__ = ["LEAST_SUCCESSORS", "DynamicsRun", "DynamicsSettings"]
+
+LEAST_SUCCESSORS = 40
+"""Steps with a known next state that an ensemble needs. Of fewer, less than two could be held out to judge it."""
 
 _CHECKPOINT_SECONDS = 60.0
 _FORMAT = 1  # part of the cache key: raised when the same settings would give another ensemble
@@ -231,10 +234,23 @@ class _Fit:
 
     def _details(self, record: _Record, size: int) -> dict[str, Any]:
         """How the ensemble was fitted and how well it predicts held-out next states."""
+        return {
+            **asdict(self.run.settings),
+            "seed": self.run.seed,
+            "data_sha256": self.run.data.content_sha256,
+            "best_update": record.best_update,
+            "held_out_loss": record.best_loss,
+            "unexplained": self._unexplained(size),
+        }
+
+    def _unexplained(self, size: int) -> float:
+        """Share of the variance of held-out next states that stays unexplained; 1 if nothing tells it."""
         rows = self._held_out
         found = predict(self.best, self.inputs[rows])[..., :size].mean(0) * self.scale[:size]
         wanted = self.wanted[rows[0]][:, :size] * self.scale[:size]
         kept = self.goes_on[rows[0]] > 0
+        if int(kept.sum()) < 2:
+            return 1.0
         error = (found - wanted)[kept].square().mean(0)
         # Of independent noise, half of a step's change can be predicted from the state alone. So the errors are
         # compared with the lesser of two variances: that of the change and that of the next state.
@@ -242,14 +258,7 @@ class _Fit:
         least = torch.minimum(wanted[kept].var(0), following.var(0))
         moving = least > 1e-8
         unexplained = float((error[moving] / least[moving]).mean()) if bool(moving.any()) else 0.0
-        return {
-            **asdict(self.run.settings),
-            "seed": self.run.seed,
-            "data_sha256": self.run.data.content_sha256,
-            "best_update": record.best_update,
-            "held_out_loss": record.best_loss,
-            "unexplained": min(1.0, unexplained) if np.isfinite(unexplained) else 1.0,
-        }
+        return min(1.0, unexplained) if np.isfinite(unexplained) else 1.0
 
     def write(self, path: Path, record: _Record) -> None:
         """Write a checkpoint."""

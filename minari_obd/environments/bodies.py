@@ -11,7 +11,7 @@ from minari_obd.environments.making import make_environment
 from minari_obd.errors import SettingError
 from minari_obd.support.devices import cpu_threads
 
-__all__ = ["BodyEpisode", "record_bodies"]
+__all__ = ["BodyEpisode", "check_bodies", "record_bodies"]
 
 # MuJoCo's numbers of shapes (mjtGeom). Planes and height fields are the ground.
 _GROUND, _SPHERE, _LONG = (0, 1), 2, (3, 5)  # the last: capsules and cylinders, along their z axis
@@ -51,20 +51,12 @@ def record_bodies(env_id: str, seed: int, act: Callable[[np.ndarray], np.ndarray
         NotFoundError, DataError: as in :func:`make_environment`.
     """
     environment: Any = make_environment(env_id)
-    body: Any = environment.unwrapped
-    if not hasattr(getattr(body, "data", None), "geom_xpos"):
+    try:
+        parts = check_bodies(environment, env_id)
+    except SettingError:
         environment.close()
-        raise SettingError(f"'{env_id}' is not simulated by MuJoCo, so there is no body to draw; name one that is.")
-    model, data = body.model, body.data
-    # Parts of the world, body 0, do not move, and neither do invisible ones show.
-    parts = [
-        g
-        for g in range(model.ngeom)
-        if model.geom_type[g] not in _GROUND and model.body_weldid[model.geom_bodyid[g]] and model.geom_rgba[g, 3]
-    ]
-    if not parts:
-        environment.close()
-        raise SettingError(f"Nothing of '{env_id}' moves, so there is nothing to draw; name another environment.")
+        raise
+    model, data = environment.unwrapped.model, environment.unwrapped.data
     halves, axes, radii = zip(*(_shape(model, g) for g in parts), strict=True)
     ends: list[np.ndarray] = []
     steps: list[Step] = []
@@ -100,6 +92,27 @@ def record_bodies(env_id: str, seed: int, act: Callable[[np.ndarray], np.ndarray
         is_from_above=is_from_above,
         has_ground=not is_from_above and bool(np.isin(model.geom_type, _GROUND).any()),
     )
+
+
+def check_bodies(environment: Any, env_id: str) -> list[int]:
+    """Return the numbers of the parts that can be drawn.
+
+    Raises:
+        SettingError: the environment is not MuJoCo's, or none of its parts moves.
+    """
+    body: Any = environment.unwrapped
+    if not hasattr(getattr(body, "data", None), "geom_xpos"):
+        raise SettingError(f"'{env_id}' is not simulated by MuJoCo, so there is no body to draw; name one that is.")
+    model = body.model
+    # Parts of the world, body 0, do not move, and neither do invisible ones show.
+    parts = [
+        g
+        for g in range(model.ngeom)
+        if model.geom_type[g] not in _GROUND and model.body_weldid[model.geom_bodyid[g]] and model.geom_rgba[g, 3]
+    ]
+    if not parts:
+        raise SettingError(f"Nothing of '{env_id}' moves, so there is nothing to draw; name another environment.")
+    return parts
 
 
 def _shape(model: Any, geom: int) -> tuple[float, int, float]:

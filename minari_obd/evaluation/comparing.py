@@ -1,6 +1,7 @@
 """Comparing: sets, policies, teachers and saved reports, evaluated alike and put beside the first."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from minari_obd.environments.making import make_environment
 from minari_obd.errors import SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.evaluation.loading import load_report, load_subject, sources_of
-from minari_obd.scores.comparing import ComparisonReport
+from minari_obd.evaluation.subjects import check_subject, known_reference
+from minari_obd.scores.comparing import ComparisonReport, one_reference
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol
 from minari_obd.teachers.protocol import Teacher
@@ -62,7 +64,7 @@ def compare(
     loaded = {name: _load(subject) for name, subject in zip(named, subjects, strict=True)}
     env_id = _one_environment(loaded, env)
     _check_sources(loaded)
-    make_environment(env_id).close()  # what cannot be made fails before the first evaluation
+    _check_all(loaded, env_id)
     given: dict[str, Any] = {"episodes": episodes, "protocol": protocol, "seed": seed, "workers": workers}
     reports = {
         name: subject
@@ -94,7 +96,9 @@ def _one_environment(loaded: dict[str, Any], env: str | None) -> str:
             "--env": env
         }
     if not own:
-        raise SettingError("The environment of these subjects is not known; name it, for example with env='Hopper-v5'.")
+        raise SettingError(
+            "The environment of these subjects is not known; name it, as in env='Hopper-v5' or --env Hopper-v5."
+        )
     if len(set(own.values())) > 1:
         said = ", ".join(f"'{name}' in {found}" for name, found in own.items())
         raise SettingError(
@@ -102,6 +106,22 @@ def _one_environment(loaded: dict[str, Any], env: str | None) -> str:
             "name it with env."
         )
     return next(iter(own.values()))
+
+
+def _check_all(loaded: dict[str, Any], env_id: str) -> None:
+    """Find what would fail after the first evaluation: an environment, sizes, and reference scores."""
+    references = {}
+    with closing(make_environment(env_id)) as environment:
+        for name, each in loaded.items():
+            if isinstance(each, EvaluationReport):
+                references[name] = each.reference
+                continue
+            try:
+                check_subject(each, environment)
+            except SettingError as error:
+                raise SettingError(f"'{name}': {error}") from error
+            references[name] = known_reference(env_id, each if isinstance(each, DistilledDataset | Policy) else None)
+    one_reference(references, env_id)
 
 
 def _check_sources(loaded: dict[str, Any]) -> None:

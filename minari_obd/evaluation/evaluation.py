@@ -16,7 +16,7 @@ from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import Batch, roll_out
 from minari_obd.environments.video import check_video, record_episode
 from minari_obd.errors import DataError, SettingError
-from minari_obd.evaluation.subjects import LoneTeacher, Students, as_actor
+from minari_obd.evaluation.subjects import LoneTeacher, Students, as_actor, check_fit
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.checks import whole_number
 from minari_obd.settings.protocols import EvaluationProtocol, StudentProtocol, evaluation_protocol_by_name
@@ -72,14 +72,22 @@ def evaluate(
     episodes = given.episodes if episodes is None else episodes
     students, episodes = whole_number("students", students, 1), whole_number("episodes", episodes, 1)
     seed, workers = whole_number("seed", seed, 0), None if workers is None else whole_number("workers", workers, 1)
+    if isinstance(subject, str | Path):
+        raise SettingError(
+            f"'{subject}' is a name; load it first, with minari_obd.load_dataset, load_policy or load_teacher."
+        )
     env_id = env or getattr(subject, "env_id", None)
     if env_id is None:
-        raise SettingError("The environment of this subject is not known; name it, for example with env='Hopper-v5'.")
+        raise SettingError(
+            "The environment of this subject is not known; name it, as in env='Hopper-v5' or --env Hopper-v5."
+        )
     environment = make_environment(env_id)
     if video is not None:
         check_video(Path(video), env_id)
     if isinstance(subject, DistilledDataset):
-        subject = clone(subject, students=students * given.ensemble, protocol=given.student, seed=seed)
+        check_fit(subject, environment)  # before the students are cloned
+        told: dict[str, Any] = {"protocol": given.student, "seed": seed, "progress": progress}
+        subject = clone(subject, students=students * given.ensemble, **told)
     if isinstance(subject, Policy):
         judged = Students(subject, given.ensemble)
     else:

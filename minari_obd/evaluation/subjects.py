@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from minari_obd.cloning.policy import Policy
+from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.episodes import BatchPolicy
 from minari_obd.environments.making import check_sizes
 from minari_obd.errors import DataError, SettingError
@@ -16,7 +17,7 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.protocol import Teacher
 
-__all__ = ["Function", "LoneTeacher", "Students", "as_actor", "check_fit", "known_reference"]
+__all__ = ["Function", "LoneTeacher", "Students", "as_actor", "check_fit", "check_subject", "known_reference"]
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,13 @@ class LoneTeacher:
     def check(self, environment: gym.Env) -> None:
         """Make sure that a function's actions have the environment's size, and a teacher's are of its kind.
 
-        A teacher refuses other observations itself.
-
         Raises:
             SettingError: they have not.
         """
         is_discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        if isinstance(self.teacher, FrozenTeacher):
+            sizes = self.teacher.normaliser.mean.size, np.asarray(self.teacher.action_low).size
+            check_sizes(environment, sizes, "The teacher")
         if isinstance(self.teacher, FrozenTeacher) and self.teacher.is_discrete != is_discrete:
             raise SettingError(
                 f"The teacher's actions are {'discrete' if self.teacher.is_discrete else 'continuous'}, and the "
@@ -182,22 +184,36 @@ class LoneTeacher:
         return lambda observations, _: np.asarray(self.teacher.act(observations))
 
 
-def known_reference(env_id: str, policy: Policy | None = None) -> ReferenceScores | None:
+def known_reference(env_id: str, policy: Policy | DistilledDataset | None = None) -> ReferenceScores | None:
     """Return the reference scores of an environment, if there are any.
 
-    In a policy's own environment, the policy's own reference scores take precedence.
+    In a policy's own environment, or that of pairs, their own reference scores take precedence.
     """
     own = policy.reference if policy is not None and policy.env_id == env_id else None
     return reference_of(env_id) if own is None else own
 
 
-def check_fit(policy: Policy, environment: gym.Env) -> None:
-    """Make sure that a policy and an environment have observations and actions of the same size.
+def check_subject(subject: Any, environment: gym.Env) -> None:
+    """Make sure, before any student is cloned, that what :func:`minari_obd.evaluate` takes fits an environment.
+
+    Raises:
+        SettingError: it does not.
+    """
+    if isinstance(subject, DistilledDataset | Policy):
+        check_fit(subject, environment)
+    else:
+        is_discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        LoneTeacher(as_actor(subject, is_discrete=is_discrete)).check(environment)
+
+
+def check_fit(policy: Policy | DistilledDataset, environment: gym.Env) -> None:
+    """Make sure that a policy, or those of pairs, and an environment have observations and actions of the same size.
 
     Raises:
         SettingError: the sizes differ.
     """
-    check_sizes(environment, (policy.normaliser.mean.size, np.asarray(policy.action_low).size), "The policy")
+    sizes = policy.normaliser.mean.size, np.asarray(policy.action_low).size
+    check_sizes(environment, sizes, "The policy" if isinstance(policy, Policy) else "The set of pairs")
     space = environment.action_space
     start = int(space.start) if isinstance(space, gym.spaces.Discrete) else None
     if start != policy.first_action:

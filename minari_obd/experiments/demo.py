@@ -5,6 +5,7 @@ import html
 import json
 import re
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import numpy as np
 from minari_obd.cloning.cloning import clone
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.environments.bodies import BodyEpisode, record_bodies
-from minari_obd.environments.making import check_environment
+from minari_obd.environments.bodies import BodyEpisode, check_bodies, record_bodies
+from minari_obd.environments.making import check_environment, make_environment
 from minari_obd.errors import MinariObdError, NotFoundError, printable
-from minari_obd.evaluation.subjects import known_reference
+from minari_obd.evaluation.subjects import check_subject, known_reference
 from minari_obd.experiments.cell import CellResult
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.origins import cached_teacher, if_its_own, load_source
@@ -83,10 +84,14 @@ def write_demo(
     check_environment(env_id, (pairs.observations.shape[1], pairs.actions.shape[1]), "The set of pairs")
     assert env_id is not None
     check_writable(out)
-    if teacher is None:
-        teacher = _own_teacher(pairs)
-    elif not isinstance(teacher, FrozenTeacher):
-        teacher = load_teacher(teacher)
+    with closing(make_environment(env_id)) as environment:
+        check_bodies(environment, env_id)
+        if teacher is None:
+            teacher = _own_teacher(pairs)
+        elif not isinstance(teacher, FrozenTeacher):
+            teacher = load_teacher(teacher)
+        if teacher is not None:
+            check_subject(teacher, environment)
     start = int(Stream.EPISODES.seeds(1, seed)[0])
     report = pairs.evaluation if pairs.evaluation is not None and pairs.evaluation.env_id == env_id else None
     measured = None if report is None else Comparison.of("student", len(pairs), report)

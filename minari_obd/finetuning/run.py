@@ -9,7 +9,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.finetuning.arguments import Arguments
 from minari_obd.finetuning.reminder import check_reminder_data
 from minari_obd.finetuning.report import FinetuneReport
-from minari_obd.settings.checks import whole_number
+from minari_obd.settings.checks import check_instance, whole_number
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -64,6 +64,7 @@ def finetune(
         MinariObdError: the learner diverged.
     """
     check_track(track)
+    check_instance("finetune", ds, DistilledDataset, OfflineData)
     settings, folder = settings or FinetuningRecipe(), None if out is None else Path(out)
     if folder is not None:
         check_new(folder / "report.json")

@@ -8,7 +8,7 @@ from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.inspection.density_errors import ErrorByDensity
 from minari_obd.inspection.diagnostics import Diagnostics, check_report
 from minari_obd.inspection.study import Study
-from minari_obd.settings.checks import whole_number
+from minari_obd.settings.checks import check_instance, whole_number
 from minari_obd.teachers.protocol import Teacher
 
 __all__ = ["diagnose", "error_by_density"]
@@ -52,6 +52,7 @@ def diagnose(
         FormatError: the recipe in the provenance cannot be read.
         SettingError: counts or seed make no sense, or the output path cannot be written.
     """
+    check_instance("diagnose", dataset, DistilledDataset)
     students, episodes = whole_number("students", students, 1), whole_number("episodes", episodes, 1)
     seed = whole_number("seed", seed, 0)
     if out is not None:

@@ -10,12 +10,13 @@ import numpy as np
 
 from minari_obd.errors import DataError, SettingError
 from minari_obd.scores.estimates import Estimate, estimate_difference, estimate_mean, probability_of_improvement
+from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.storage.files import write_bytes
 from minari_obd.support.figures import default_style, make_figure, png
 from minari_obd.support.tables import markdown_table
 
-__all__ = ["Compared", "ComparisonReport"]
+__all__ = ["Compared", "ComparisonReport", "one_reference"]
 
 _LEAST = 2
 _COLOURS = ("#444444", "#0b6e4f", "#d1495b", "#3a6ea5", "#e09f3e", "#7b2cbf", "#2a9d8f", "#bc6c25")
@@ -55,13 +56,7 @@ class ComparisonReport:
                     f"'{first[0]}' was evaluated in '{first[1].env_id}' and '{name}' in '{report.env_id}'; returns of "
                     "different environments cannot be compared."
                 )
-        scales = {(each.reference.random, each.reference.expert) for each in self.reports.values() if each.reference}
-        if len(scales) > 1:
-            raise DataError(
-                f"The reports in '{first[1].env_id}' have different reference scores, so their scores mean different "
-                "things; evaluate them again with the same ones."
-            )
-        known = next((each.reference for each in self.reports.values() if each.reference), None)
+        known = one_reference({name: each.reference for name, each in self.reports.items()}, first[1].env_id)
         reports = {name: replace(each, reference=known) for name, each in self.reports.items()}
         object.__setattr__(self, "reports", reports)
 
@@ -172,6 +167,26 @@ class ComparisonReport:
 
     def __repr__(self) -> str:
         return f"ComparisonReport({', '.join(self.reports)} in {self.env_id})"
+
+
+def one_reference(known: Mapping[str, ReferenceScores | None], env_id: str) -> ReferenceScores | None:
+    """Return the reference scores that all who know any agree on.
+
+    Args:
+        known: by name.
+        env_id: the environment, for the error.
+
+    Raises:
+        DataError: they are different ones.
+    """
+    found = {name: each for name, each in known.items() if each is not None}
+    if len({(each.random, each.expert) for each in found.values()}) > 1:
+        said = ", ".join(f"'{name}' {each.random:g} to {each.expert:g}" for name, each in found.items())
+        raise DataError(
+            f"Scores in '{env_id}' would mean different things, as the reference scores differ: {said}; evaluate all "
+            "with the same ones."
+        )
+    return next(iter(found.values()), None)
 
 
 def _shown(value: Estimate, form: str) -> str:

@@ -1,12 +1,14 @@
 """Checks shared by the settings of every section."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from minari_obd.errors import SettingError
 
-__all__ = ["STRICT", "check_fraction", "check_positive", "check_types", "whole_number"]
+__all__ = ["STRICT", "check_fraction", "check_instance", "check_positive", "check_types", "whole_number"]
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
 
@@ -67,6 +69,24 @@ def _said(kind: Any) -> str:
         return f"a tuple, each {_said(get_args(kind)[0])}"
     known = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
     return known.get(kind) or f"a {(get_origin(kind) or kind).__name__}"
+
+
+def check_instance(verb: str, value: Any, *kinds: type) -> None:
+    """Refuse what a verb cannot take; of a name or arrays, say how such a thing is loaded.
+
+    Raises:
+        SettingError: the value is none of these kinds.
+    """
+    if isinstance(value, kinds):
+        return
+    loaders = {"DistilledDataset": "load_dataset", "OfflineData": "load_offline_data"}
+    hint = " or ".join(f"minari_obd.{loaders[kind.__name__]}" for kind in kinds if kind.__name__ in loaders)
+    hint = f"; load it first, with {hint}" if hint and isinstance(value, str | Path | Mapping) else ""
+    wanted, given = (
+        " or ".join(kind.__name__ for kind in kinds),
+        repr(value) if isinstance(value, str) else "what was given",
+    )
+    raise SettingError(f"{verb} takes {wanted}, and {given[:60]} is a {type(value).__name__}{hint}.")
 
 
 def whole_number(name: str, value: Any, least: int) -> int:

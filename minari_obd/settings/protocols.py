@@ -5,7 +5,7 @@ from math import sqrt
 from typing import Any, ClassVar, Literal
 
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
-from minari_obd.settings.checks import STRICT, check_positive, check_types
+from minari_obd.settings.checks import STRICT, check_instance, check_positive, check_types
 
 __all__ = [
     "ADAM_STUDENT",
@@ -205,9 +205,11 @@ def protocol_by_name(protocol: StudentProtocol | str) -> StudentProtocol:
 
     Raises:
         NotFoundError: the name is unknown.
+        SettingError: it is neither.
     """
     if isinstance(protocol, StudentProtocol):
         return protocol
+    check_instance("A student's protocol", protocol, str, StudentProtocol)
     if protocol not in PROTOCOLS:
         raise NotFoundError(f"There is no student protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
     return PROTOCOLS[protocol]
@@ -218,11 +220,13 @@ def evaluation_protocol_by_name(protocol: EvaluationProtocol | StudentProtocol |
 
     Raises:
         NotFoundError: the name is unknown.
+        SettingError: it is none of these.
     """
     if isinstance(protocol, EvaluationProtocol):
         return protocol
     if protocol is None or isinstance(protocol, StudentProtocol):
         return EvaluationProtocol(protocol)
+    check_instance("An evaluation's protocol", protocol, str, EvaluationProtocol, StudentProtocol)
     if protocol not in EVALUATION_PROTOCOLS:
         known = did_you_mean(protocol, EVALUATION_PROTOCOLS)
         raise NotFoundError(f"There is no evaluation protocol '{protocol}'; {known}")

@@ -66,6 +66,11 @@ class Normaliser:
         """
         return self.scale == _FROZEN
 
+    @property
+    def faint(self) -> np.ndarray:
+        """Which dimensions change, but by less than 1e-3, so that their z-scores are nearly all 0; shape (S,)."""
+        return (self.scale < 2e-3) & ~self.frozen
+
     def scale_like(self, other: "Normaliser") -> np.ndarray:
         """Return the scale as ``other`` has it where nothing changes: versions before 0.2 wrote 1e-3 there."""
         is_old = self.frozen & (other.scale == np.float32(1e-3)) if self.scale.shape == other.scale.shape else False

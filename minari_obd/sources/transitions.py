@@ -5,7 +5,7 @@ import numpy as np
 from minari_obd.errors import DataError
 from minari_obd.sources.data import OfflineData
 
-__all__ = ["discounted_returns", "has_successors", "transitions"]
+__all__ = ["discounted_returns", "successor_count", "transitions"]
 
 
 def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
@@ -19,10 +19,11 @@ def discounted_returns(data: OfflineData, gamma: float) -> np.ndarray:
     return returns
 
 
-def has_successors(data: OfflineData) -> bool:
-    """Whether :func:`transitions` finds any: a next row, a recorded final observation or a terminal state."""
-    is_last = data.terminations | data.truncations
-    return bool((~is_last).any() or data.terminations.any() or np.isfinite(data.final_observations).all(axis=1).any())
+def successor_count(data: OfflineData) -> int:
+    """Return how many steps have a known next state: that of the next row, or a recorded final observation."""
+    ends = np.flatnonzero(data.terminations | data.truncations)
+    is_known = np.isfinite(data.final_observations).all(axis=1) & ~data.terminations[ends]
+    return len(data) - len(ends) + int(is_known.sum())
 
 
 def transitions(data: OfflineData, gamma: float) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from minari_obd.densities.weights import (
 from minari_obd.errors import DataError
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import ValueRecipe
+from minari_obd.sources.data import OfflineData
 from minari_obd.targets.targets import Objective, TargetInputs, Targets
 
 __all__ = [
@@ -61,6 +62,10 @@ class ActionValuePolicyBehaviouralCloning(Objective):
         """Make it with the recipe's ``values``."""
         return cls(recipe.values)
 
+    def check(self, data: OfflineData) -> None:
+        """Refuse rewards that give values no weight."""
+        _check_rewards(data, self.values)
+
     def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by their values."""
         weights, details = _value_weights(given.teacher_values, self.values)
@@ -87,6 +92,11 @@ class StateDensityWeighting(Objective):
         """Make it with the recipe's ``density`` and ``values``."""
         return cls(recipe.density.effective_fraction, recipe.density.with_values, recipe.values)
 
+    def check(self, data: OfflineData) -> None:
+        """Refuse rewards that give values no weight, if values count."""
+        if self.with_values:
+            _check_rewards(data, self.values)
+
     def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by rarity and, with ``with_values``, by value."""
         rarity = tempered_reciprocal(given.density.log_prob(given.states), self.effective_fraction)
@@ -109,6 +119,19 @@ class StateDensityWeighting(Objective):
         return Targets(given.states, given.scaled_teacher_actions, weights, details, is_raw=is_raw)
 
 
+_COSTS = "use values.weights 'shift_free' or 'tempered', or method 'pbc' or 'opw', which need no values"
+
+
+def _check_rewards(data: OfflineData, recipe: ValueRecipe) -> None:
+    """Refuse rewards that are nowhere above zero, if values count from zero."""
+    highest = float(data.rewards.max())
+    if recipe.weights in ("scaled", "raw") and highest <= 0.0:
+        raise DataError(
+            f"No reward of '{data.dataset_id}' is above 0 (the highest is {highest:.3g}), so no value is either, and "
+            f"values.weights '{recipe.weights}' gives all states no weight; {_COSTS}."
+        )
+
+
 def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
     """Return weights (N,) for values (N,), and their details for the provenance."""
     details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
@@ -128,9 +151,10 @@ def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray,
         floor = details["value_floor"] = float(np.percentile(values, CLIP_PERCENTILES[0]))
     weights = np.clip(values - floor, 0.0, None)
     if not weights.mean() > 0:
+        instead = "use method 'pbc' or 'opw', which need no values" if recipe.weights == "shift_free" else _COSTS
         raise DataError(
-            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; use method 'pbc' or "
-            "'opw', which need no values, or train the teacher longer."
+            f"The teacher's values are nowhere above {floor:.3g}, so they cannot weight anything; {instead}, or "
+            "train the teacher longer."
         )
     if recipe.weights == "raw":
         return weights * recipe.beta, {**details, "value_beta": recipe.beta}

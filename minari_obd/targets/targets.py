@@ -173,6 +173,13 @@ class Objective:
         """Make the objective from the settings that it reads from a recipe; by default none."""
         return cls()
 
+    def check(self, data: OfflineData) -> None:
+        """Refuse data whose teacher could not serve this method, before one is trained. By default, none is.
+
+        Raises:
+            DataError: it says what to use instead.
+        """
+
     def targets(self, given: TargetInputs) -> Targets:
         """Build the targets for every state of the data."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ import torch
 
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
-from minari_obd.settings.checks import whole_number
+from minari_obd.settings.checks import check_instance, whole_number
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import transitions
 from minari_obd.storage.cache import check_cache, read_kept
@@ -294,7 +294,7 @@ def train_teacher(
             the other kind of actions.
         MinariObdError: the training diverged.
     """
-    chosen = options, average, precision, confidence
-    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), *chosen)
+    check_instance("train_teacher", data, OfflineData)
+    run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision, confidence)
     with tracking(track, f"{data.dataset_id}-{algorithm}-seed-{seed}") as told:
         return run.train(progress=progress, track=told)
