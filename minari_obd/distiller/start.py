@@ -70,7 +70,9 @@ def start(
                         pairs[0][run], pairs[1][run] = candidate
                     if not settings.outer_steps(protocol):
                         records[run].best_step, records[run].best_loss = records[run].kernel_step, best
-                        records[run].history.append({"step": step, "held_out": loss})
+                        records[run].history.append(
+                            {"step": step, **({"held_out": loss} if math.isfinite(loss) else {})}
+                        )
                         if track is not None and not run:
                             named(track, "distillation", step, {"held_out": loss, "best_held_out": best})
     tensors = OuterTensors.start(*pairs)
