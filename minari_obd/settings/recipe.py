@@ -61,8 +61,8 @@ class Recipe:
     def __post_init__(self) -> None:
         check_types("", self)
         check_positive("", size=self.size, threads=self.threads)
-        if self.seed < 0:
-            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
+        if not 0 <= self.seed < 2**32:  # scikit-learn takes no other
+            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not self.source:
             raise SettingError(
                 "The recipe names no source; give a Minari id such as 'obd-bench/halfcheetah/medium-v0'."
