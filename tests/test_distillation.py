@@ -168,6 +168,8 @@ def files() -> set[str]:
         ({"size": 0}, SettingError, "size is 0"),
         ({"teacher": "calq"}, NotFoundError, "did you mean 'calql'"),
         ({"teacher": "a string is a name".split}, SettingError, "has methods act and value"),
+        ({"teacher": minari_obd.FrozenTeacher}, SettingError, "is the class FrozenTeacher; give an object of it"),
+        ({"recipe": "x.toml"}, SettingError, "'x.toml' is a str; load it first, with minari_obd.load_recipe"),
         ({"device": "tpu"}, SettingError, "no device 'tpu'"),
         ({"out": "occupied"}, SettingError, "is not a distilled dataset alone.*so it is not overwritten"),
         ({"out": "file/inside"}, SettingError, "cannot be written"),

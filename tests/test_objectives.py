@@ -1,5 +1,7 @@
 """Objectives and densities: closed forms and known orders."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import RuleTeacher
@@ -257,6 +259,13 @@ def test_tempered_values_that_tell_nothing_apart_are_refused(
         ActionValuePolicyBehaviouralCloning(ValueRecipe("tempered")).targets(
             TargetInputs(small_data, RuleTeacher(value), None)
         )
+
+
+@pytest.mark.parametrize("weights", ["scaled", "shift_free", "raw"])
+def test_values_that_are_not_finite_are_refused(weights: Any, small_data: OfflineData) -> None:
+    given = TargetInputs(small_data, RuleTeacher(np.nan), None)
+    with pytest.raises(DataError, match="values are not finite"):
+        ActionValuePolicyBehaviouralCloning(ValueRecipe(weights)).targets(given)
 
 
 @pytest.mark.parametrize("registry", [OBJECTIVES, DENSITIES, STUDENTS, TEACHERS], ids=lambda r: r.kind)

@@ -111,6 +111,7 @@ def test_a_missing_recipe_is_named() -> None:
         lambda: EvaluationRecipe(episodes=-1),
         lambda: Recipe(""),
         lambda: Recipe("x", seed=-1),
+        lambda: Recipe("x", seed=2**32),
     ],
 )
 def test_senseless_settings_are_refused(make) -> None:

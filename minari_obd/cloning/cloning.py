@@ -56,8 +56,9 @@ def clone(
             the network differs from that of ``start``, or there is no such device.
     """
     where = choose_device(device)
-    is_several = isinstance(pairs, Iterable) and not isinstance(pairs, str | Mapping)
-    sets: list[Any] = list(pairs) if is_several else [pairs]
+    sets: list[Any] = [pairs]
+    if isinstance(pairs, Iterable) and not isinstance(pairs, str | Mapping):
+        sets = list(pairs)
     if not sets:
         raise DataError("Cloning needs at least one dataset.")
     for each in sets:

@@ -15,6 +15,7 @@ from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun
 from minari_obd.environments.making import check_environment, check_environment_id
 from minari_obd.errors import DataError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.recipe import Recipe, source_name
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
@@ -73,8 +74,10 @@ def recipe_of(
     """Return the recipe with the arguments of :func:`distill`, which win over it where they are given.
 
     Raises:
-        SettingError: neither a source nor a recipe was given, or ``teacher`` lacks ``act`` or ``value``.
+        SettingError: neither a source nor a recipe was given, or ``teacher`` lacks ``act`` or ``value``, or is a class.
     """
+    if recipe is not None:
+        check_instance("The argument recipe", recipe, Recipe)
     given: dict[str, Any] = {"method": method, "size": size, "seed": seed, "device": device}
     given = {key: value for key, value in given.items() if value is not None}
     if source is not None:
@@ -90,6 +93,8 @@ def recipe_of(
     recipe = replace(base, **given)
     if teacher is None:
         return recipe
+    if isinstance(teacher, type):
+        raise SettingError(f"The teacher is the class {teacher.__name__}; give an object of it.")
     if isinstance(teacher, str | Path):
         name = str(teacher)
     elif isinstance(teacher, Teacher):

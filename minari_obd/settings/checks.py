@@ -79,7 +79,7 @@ def check_instance(verb: str, value: Any, *kinds: type) -> None:
     """
     if isinstance(value, kinds):
         return
-    loaders = {"DistilledDataset": "load_dataset", "OfflineData": "load_offline_data"}
+    loaders = {"DistilledDataset": "load_dataset", "OfflineData": "load_offline_data", "Recipe": "load_recipe"}
     hint = " or ".join(f"minari_obd.{loaders[kind.__name__]}" for kind in kinds if kind.__name__ in loaders)
     hint = f"; load it first, with {hint}" if hint and isinstance(value, str | Path | Mapping) else ""
     wanted, given = (

@@ -66,8 +66,8 @@ class Recipe:
                 f"distillation.nested is {list(self.distillation.nested)}; these sizes must be below the recipe's, "
                 f"{self.size}."
             )
-        if self.seed < 0:
-            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 up.")
+        if not 0 <= self.seed < 2**32:  # scikit-learn takes no other
+            raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not self.source:
             raise SettingError(
                 "The recipe names no source; give a Minari id such as 'obd-bench/halfcheetah/medium-v0'."

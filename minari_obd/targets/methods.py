@@ -135,9 +135,9 @@ def _check_rewards(data: OfflineData, recipe: ValueRecipe) -> None:
 def _value_weights(values: np.ndarray, recipe: ValueRecipe) -> tuple[np.ndarray, dict[str, Any]]:
     """Return weights (N,) for values (N,), and their details for the provenance."""
     details: dict[str, Any] = {"mean_value": float(values.mean()), "value_weights": recipe.weights}
+    if not np.isfinite(values).all():
+        raise DataError("The teacher's values are not finite; train it longer, or use method 'pbc' or 'opw'.")
     if recipe.weights == "tempered":
-        if not np.isfinite(values).all():
-            raise DataError("The teacher's values are not finite; train it longer, or use method 'pbc' or 'opw'.")
         tempered = tempered_exponential(values, recipe.effective_fraction)
         if tempered.clip[0] == tempered.clip[1]:
             raise DataError(
