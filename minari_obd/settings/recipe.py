@@ -119,6 +119,8 @@ class Recipe:
         late |= {"student_states": tuple(settings["student_states"]), "teacher": ("confidence",)}
         for section, names in late.items():
             default = json.loads(json.dumps(asdict(getattr(Recipe(self.source), section))))
+            if section == "student_states" and (self.method == "vgd" or self.student_states.share):
+                default["noise"] = 0.3  # the default when names were given first
             for name in names:
                 if settings[section][name] == default[name]:
                     del settings[section][name]

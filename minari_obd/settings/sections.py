@@ -114,14 +114,14 @@ class StudentStatesRecipe:
 
     share: float | None = None
     """Share of such states in each outer batch; the rest are the data's. 0 leaves them out, and fits no ensemble. If
-    not given, it is the method's own: 0.5 for `vgd`, 0 for the others."""
+    not given, it is the method's own: 0.25 for `vgd`, 0 for the others."""
     interval: int = 10
     """Outer steps between rollouts of new students."""
     rounds: int = 8
     """Rollouts whose states are kept to draw from, the last ones."""
     horizon: int = 200
     """Longest rollout, in environment steps."""
-    noise: float = 0.3
+    noise: float = 0.1
     """Standard deviation of the noise on students' actions, on [-1, 1]. The actions to imitate there have no noise."""
     dynamics_seed: int = 0
     """Seed of the ensemble. It is not the run's, so that runs with other seeds share one fitted ensemble."""

@@ -95,7 +95,7 @@ class ValueGapDistillation(OnPolicyWeighting):
     """
 
     is_by_value: ClassVar[bool] = True
-    student_share: ClassVar[float] = 0.5
+    student_share: ClassVar[float] = 0.25
 
 
 def find_fault(teacher: FrozenTeacher, data: OfflineData, calibration: Calibration) -> str | None:
