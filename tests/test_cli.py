@@ -67,7 +67,7 @@ def test_help_on_run_shows_the_options_with_or_without_a_recipe(capsys: pytest.C
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0
-        assert "--distillation.steps INT" in capsys.readouterr().out
+        assert "--distillation.kernel-steps INT" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["run"])
     assert stop.value.code == 2
@@ -191,7 +191,10 @@ def test_collect_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "none.toml"], "There is no recipe 'none.toml'"),
         (["load", "nowhere"], "There is no distilled dataset 'nowhere'"),
         (["evaluate", "none.safetensors"], "There is no policy"),
-        (["distill", "x-v0", "--distillation.steps", "0"], "distillation.steps is 0; it must be above zero."),
+        (
+            ["distill", "x-v0", "--distillation.kernel-steps", "0"],
+            "distillation.kernel_steps is 0; it must be above zero.",
+        ),
         (["distill", "x-v0", "--size", "0"], "size is 0; it must be above zero."),
         (
             ["collect", "lab/x-v0", "--env", "Hopper-v5", "--policy", "random", "--license", "mitt"],
