@@ -87,7 +87,7 @@ def test_functions_and_what_predicts_are_evaluated_as_policies_are() -> None:
     for wrong, error, message in (
         (lambda _: np.zeros(3), SettingError, r"an action of shape \(3,\); the environment has \(2,\)"),
         (lambda _: 0.0, DataError, "must return one action"),
-        ("Hopper", SettingError, "A str cannot be evaluated"),
+        ("Hopper", SettingError, "'Hopper' is a name; load it first"),
     ):
         with pytest.raises(error, match=message):
             minari_obd.evaluate(wrong, env="Countdown-v0", episodes=1)

@@ -73,6 +73,7 @@ def test_the_order_is_gymnasiums_one_by_one_and_in_batches() -> None:
         ({"goal": np.zeros((2, 2))}, "no part 'hand/mode'"),
         ({**observations[0], "goal": np.zeros(3)}, "'goal' has shape"),
         ({**observations[0], "goal": np.zeros((7, 2, 2))}, "Some parts"),
+        ({**observations[0], "hand": {**observations[0]["hand"], "mode": 0}}, "'hand/mode' has a value .* from 1 to 4"),
     ):
         with pytest.raises(DataError, match=message):
             flatten_observation(fields, wrong)

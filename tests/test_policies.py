@@ -12,12 +12,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import make_discrete, make_pairs
+from conftest import make_discrete, make_pairs, make_teacher
 from hub_server import HubServer
 
 import minari_obd
 from minari_obd.cloning.folder import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE
-from minari_obd.errors import FormatError, NotFoundError, SettingError
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.fields import ObservationField
@@ -357,3 +357,20 @@ def balancing() -> minari_obd.DistilledDataset:
     normaliser = Normaliser.fit(states)
     changes = {"protocol": protocol, "normaliser": normaliser, "first_action": 0, **bounds}
     return replace(pairs, observations=states, actions=actions, **changes)
+
+
+def test_a_folder_of_another_kind_says_what_it_holds() -> None:
+    pairs = make_pairs()
+    pairs.save("set")
+    minari_obd.clone(pairs).save_pretrained("policy")
+    make_teacher().save("teacher")
+    loaders = {
+        "set": ("a distilled dataset, for load_dataset", minari_obd.load_dataset),
+        "policy": ("a policy, for load_policy", minari_obd.load_policy),
+        "teacher": ("a teacher, for load_teacher", minari_obd.load_teacher),
+    }
+    for name, (said, _) in loaders.items():
+        for other, (_, load) in loaders.items():
+            if other != name:
+                with pytest.raises(MinariObdError, match=f"It holds {said}"):
+                    load(name)

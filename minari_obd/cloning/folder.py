@@ -21,7 +21,7 @@ from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.parsing import STRICT_JSON, read_json, validated
 from minari_obd.settings.protocols import SOFTMAX, StudentProtocol
 from minari_obd.sources.fields import ObservationField
-from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing
+from minari_obd.storage.files import check_not_pointer, check_replaceable, holds_instead, replacing
 from minari_obd.storage.hub import Holding
 from minari_obd.storage.tensors import read_plain_tensors, reading, write_plain_tensors
 
@@ -156,7 +156,8 @@ def read(folder: Path, origin: str) -> Parts:
     """
     for name in (METADATA_FILE, CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise FormatError(f"'{origin}' is not a policy, or an incomplete copy of one: it has no {name}.")
+            said = f"'{origin}' is not a policy, or an incomplete copy of one: it has no {name}."
+            raise FormatError(said + (holds_instead(folder) if name == METADATA_FILE else ""))
     values = read_json(folder / METADATA_FILE)
     version = values.get("format") if isinstance(values, dict) else None
     if isinstance(version, int) and version > _FORMAT:

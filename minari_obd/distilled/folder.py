@@ -18,7 +18,7 @@ from minari_obd.distilled.metadata import Metadata, parse_evaluation, parse_meta
 from minari_obd.distilled.minari import write_rendering
 from minari_obd.errors import FormatError, NotFoundError
 from minari_obd.settings.parsing import read_json
-from minari_obd.storage.files import check_not_pointer, check_replaceable, replacing
+from minari_obd.storage.files import check_not_pointer, check_replaceable, holds_instead, replacing
 
 __all__ = [
     "CARD_FILE",
@@ -158,7 +158,7 @@ def load_folder(folder: Path, *, origin: str | None = None) -> Contents:
     if not folder.is_dir():
         raise NotFoundError(f"There is no folder '{folder}'.")
     if not (folder / METADATA_FILE).is_file():
-        raise FormatError(f"'{origin}' is not a distilled dataset: it has no {METADATA_FILE}.")
+        raise FormatError(f"'{origin}' is not a distilled dataset: it has no {METADATA_FILE}.{holds_instead(folder)}")
     metadata = parse_metadata(read_json(folder / METADATA_FILE), f"{origin}/{METADATA_FILE}")
     parquet = folder / PARQUET_FILE
     if not parquet.is_file():

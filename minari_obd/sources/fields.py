@@ -55,7 +55,7 @@ def flatten_observation(fields: Sequence[ObservationField], observation: Any) ->
         Shape (S,), or (B, S).
 
     Raises:
-        DataError: a part is missing, or has another shape.
+        DataError: a part is missing, has another shape, or a number that its space does not have.
     """
     columns = []
     for each in fields:
@@ -71,7 +71,11 @@ def flatten_observation(fields: Sequence[ObservationField], observation: Any) ->
         if value.ndim not in (axes, axes + 1) or list(value.shape[value.ndim - axes :]) != each.shape:
             raise DataError(f"The part '{each.name}' has shape {value.shape}; expected {tuple(each.shape)} or a batch.")
         if each.one_hot is not None:
-            value = value[..., None] == each.start + np.arange(each.one_hot)
+            is_each = value[..., None] == each.start + np.arange(each.one_hot)
+            if not is_each.any(axis=-1).all():
+                last = each.start + each.one_hot - 1
+                raise DataError(f"The part '{each.name}' has a value that is no number from {each.start} to {last}.")
+            value = is_each
         columns.append(value.reshape(*value.shape[: value.ndim - max(axes, each.one_hot is not None)], each.size))
     if len({value.shape[:-1] for value in columns}) > 1:
         raise DataError("Some parts of the observation are a batch and others are not, or batches differ in length.")

@@ -17,6 +17,7 @@ __all__ = [
     "check_not_pointer",
     "check_replaceable",
     "check_writable",
+    "holds_instead",
     "is_there",
     "replacing",
     "write_bytes",
@@ -25,6 +26,19 @@ __all__ = [
 
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as _beside names them
 _ABANDONED_SECONDS = 86_400.0
+
+
+_MARKERS = {
+    "obd.json": "a distilled dataset, for load_dataset",
+    "obd_policy.json": "a policy, for load_policy",
+    "teacher.safetensors": "a teacher, for load_teacher",
+}
+
+
+def holds_instead(folder: Path) -> str:
+    """Say, as a sentence after a space, which other thing of this package a folder holds; nothing if it holds none."""
+    found = [what for name, what in _MARKERS.items() if (folder / name).is_file()]
+    return f" It holds {found[0]}." if found else ""
 
 
 def check_writable(

@@ -6,6 +6,7 @@ from typing import Any
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.files import holds_instead
 from minari_obd.storage.hub import read_fetched
 from minari_obd.storage.repositories import split_repository
 from minari_obd.teachers.card import TEACHER_FILE
@@ -72,7 +73,7 @@ def load_teacher(
     if named is None or isinstance(ref, Path) or Path(ref).suffix in _SUFFIXES:
         raise NotFoundError(
             f"There is no teacher at '{ref}': it is neither a file, nor a folder that holds {TEACHER_FILE}, nor of the "
-            "form 'organisation/name' of a Hugging Face repository."
+            f"form 'organisation/name' of a Hugging Face repository.{holds_instead(Path(ref))}"
         )
     repo_id, of_ref = named
     if revision is not None and of_ref is not None:
