@@ -185,7 +185,7 @@ def test_teachers_are_frozen_exactly_and_keep_their_temperature(
         train_teacher(data, algorithm, steps=20, progress=False).act(data.observations), chances
     )
     assert evaluate(teacher, env="Shifted-v0", episodes=2).returns.shape == (1, 2)
-    with pytest.raises(SettingError, match="The teacher's actions are discrete"):
+    with pytest.raises(SettingError, match="for 4 observations and 2 actions, but the environment has 3 and 1"):
         evaluate(teacher, env="Pendulum-v1", episodes=1)
     warmer = replace(teacher, choice=Choice(10 * teacher.choice.temperature, teacher.choice.least))
     assert warmer.sha256 != teacher.sha256
