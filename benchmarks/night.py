@@ -50,6 +50,8 @@ DISTIL = [
         "dbc",
         "--size",
         "8",
+        "--student.network",
+        "mlp",
         "--student.depth",
         "1",
         "--student.width",

@@ -13,7 +13,7 @@ from minari_obd.cloning.cloning import clone
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.errors import DataError, SettingError
 from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, StudentProtocol
-from minari_obd.settings.recipe import Recipe, parse_recipe
+from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe, recipe_toml
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.students.kernel import FURTHEST, KernelStudent, SoftmaxKernelStudent
@@ -147,3 +147,20 @@ def test_who_names_a_student_gets_a_network_and_outer_steps() -> None:
 def test_too_few_outer_steps_are_refused(initial: str, steps: int) -> None:
     with pytest.raises(SettingError, match=rf"distillation\.steps is {steps}; it must be at least"):
         DistillationRecipe(initial=initial, steps=steps)  # pyright: ignore[reportArgumentType]
+
+
+def test_settings_of_a_trained_student_are_refused_for_it() -> None:
+    with pytest.raises(SettingError, match="has a depth alone; for a student with other settings, set"):
+        Recipe("x", student=replace(KERNEL_STUDENT, width=64))
+    deeper = Recipe("x", student=replace(KERNEL_STUDENT, depth=3))
+    assert deeper.resolved().distillation.steps == 0
+
+
+@pytest.mark.parametrize(
+    "student",
+    [KERNEL_STUDENT, replace(KERNEL_STUDENT, depth=3), ADAM_STUDENT, StudentProtocol(), replace(ADAM_STUDENT, width=8)],
+)
+def test_a_recipe_in_toml_says_which_student_it_means(student: StudentProtocol, tmp_path: Path) -> None:
+    recipe = Recipe("x", student=student)
+    (tmp_path / "x.toml").write_text(recipe_toml(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "x.toml") == recipe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minari_obd.errors import FormatError, NotFoundError, SettingError
-from minari_obd.settings.protocols import StudentDraws, StudentProtocol, protocol_by_name
+from minari_obd.settings.protocols import ADAM_STUDENT, StudentDraws, StudentProtocol, protocol_by_name
 from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe, recorded_recipe
 from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe, StudentStatesRecipe, TeacherRecipe
 
@@ -19,12 +19,12 @@ def test_a_setting_that_is_added_leaves_the_others_at_their_defaults() -> None:
     given = {"source": "x", "student": {"depth": 2}, "distillation": {"draws": {"depths": [2, 3]}}}
     recipe = parse_recipe(given, "test")
     assert recipe.distillation.draws == replace(DistillationRecipe().draws, depths=(2, 3))
-    assert recipe.student == replace(Recipe("x").student, depth=2)
+    assert recipe.student == replace(ADAM_STUDENT, depth=2)
     assert recipe.student.optimiser == "adam"
 
 
 def test_students_are_cloned_wide_unless_the_recipe_sets_its_student() -> None:
-    default = Recipe("x")
+    default = Recipe("x", student=ADAM_STUDENT)
     assert default.cloned_student == replace(default.student, width=1024, learning_rate=5e-4)  # 1e-3 sqrt(256 / 1024)
     assert replace(default, student=replace(default.student, network="softmax_mlp")).cloned_student.width == 1024
     for student in ({"width": 64}, {"depth": 2}, {"optimiser": "sgd", "learning_rate": 0.1}):
@@ -37,12 +37,12 @@ def test_students_are_cloned_wide_unless_the_recipe_sets_its_student() -> None:
 
 
 def test_a_recipe_from_before_students_were_cloned_wide_keeps_its_student_and_its_name() -> None:
-    old = Recipe("x").to_json()
+    old = Recipe("x", student=ADAM_STUDENT).to_json()
     del old["distillation"]["cloned_width"]
     recorded = recorded_recipe(old, "test")
     assert recorded.cloned_student == recorded.student
     assert "cloned_width" not in recorded.deciding()["distillation"]
-    now = Recipe("x").resolved()
+    now = Recipe("x", student=ADAM_STUDENT).resolved()
     assert now.deciding()["distillation"]["cloned_width"] == 1024
     assert recorded_recipe(now.to_json(), "test") == now
 

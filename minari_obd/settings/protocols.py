@@ -171,9 +171,9 @@ _PAPER = StudentProtocol()
 ADAM_STUDENT = StudentProtocol(optimiser="adam", learning_rate=1e-3)
 """The student of a recipe that names no other: a hundred steps of Adam fit teachers that a hundred of SGD cannot."""
 
-KERNEL_STUDENT = StudentProtocol(network="kernel", depth=2, steps=1)
-"""The student of a recipe that sets nothing of `student`: infinitely wide, cloned in closed form. Of the protocol's
-other settings, it has none."""
+KERNEL_STUDENT = replace(ADAM_STUDENT, network=KERNEL, depth=2)
+"""The student of a recipe that sets nothing of `student`: infinitely wide, cloned in closed form. It has a depth alone;
+the other settings are those of :data:`ADAM_STUDENT`, for who names another network."""
 
 WIDE = 1024
 """Units of the students that are cloned from the pairs of a recipe that names no student."""

@@ -66,6 +66,12 @@ class Recipe:
                 f"distillation.nested is {list(self.distillation.nested)}; these sizes must be below the recipe's, "
                 f"{self.size}."
             )
+        known = replace(KERNEL_STUDENT, network=self.student.network, depth=self.student.depth)
+        if self.student.is_solved and self.student != known:
+            raise SettingError(
+                f"student.network is '{self.student.network}', which is infinitely wide, solved for, and has a depth "
+                "alone; for a student with other settings, set student.network to 'mlp'."
+            )
         if not 0 <= self.seed < 2**32:  # scikit-learn takes no other
             raise SettingError(f"The seed is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not self.source:
@@ -210,7 +216,10 @@ def recipe_toml(recipe: Recipe) -> str:
                 found[each.name] = list(value) if isinstance(value, tuple) else value
         return found
 
-    return tomli_w.dumps({"source": recipe.source, **differing(recipe, Recipe(recipe.source))})
+    found = differing(recipe, replace(Recipe(recipe.source), student=recipe.student))
+    if recipe.student != KERNEL_STUDENT:  # who names a student means a network, by Adam where nothing else is said
+        found["student"] = {"network": recipe.student.network, **differing(recipe.student, ADAM_STUDENT)}
+    return tomli_w.dumps({"source": recipe.source, **found})
 
 
 def _texts(values: Any) -> list[str]:
