@@ -148,7 +148,8 @@ def at_the_papers_setting(device: torch.device, threads: int, with_compile: bool
     rate, fresh = product_rate(device), product_rate(device, fresh=True)
     print(f"\n{threads} thread(s): 256x256 products {rate / 1e9:.0f} GFLOP/s, out of cache {fresh / 1e9:.0f}")
     loop = OuterLoop(problem.setting.protocol, FAST, device)
-    plans = Counter(loop.plan(0, step) for step in range(FAST.steps))
+    steps = FAST.outer_steps(problem.setting.protocol)
+    plans = Counter(loop.plan(0, step) for step in range(steps))
     routes: dict[str, Callable] = {
         "plain autograd": partial(problem.gradients, train_plainly),
         "engine, float32": partial(problem.gradients, engine),
@@ -171,10 +172,8 @@ def at_the_papers_setting(device: torch.device, threads: int, with_compile: bool
     ours = theirs = 0.0
     for plan, count in plans.items():
         route = partial(problem.gradients, engine, protocol=plan.protocol, products=plan.products, window=plan.window)
-        ours += seconds(route, laps=3) * count / FAST.steps
-        theirs += (
-            seconds(partial(problem.gradients, train_plainly, protocol=plan.protocol), laps=3) * count / FAST.steps
-        )
+        ours += seconds(route, laps=3) * count / steps
+        theirs += seconds(partial(problem.gradients, train_plainly, protocol=plan.protocol), laps=3) * count / steps
     print(
         f"  the default recipe's {len(plans)} kinds of step, mean of a run: {ours:.3f} s; "
         f"by plain autograd {theirs:.3f} s, {theirs / ours:.2f}x"

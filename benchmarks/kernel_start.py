@@ -21,12 +21,13 @@ import torch
 from minari_obd.distillation.distillation import build_targets
 from minari_obd.distillation.preparation import prepare
 from minari_obd.distiller.data import OuterData
-from minari_obd.distiller.kernel import Kernel
 from minari_obd.distiller.looks import held_out_losses
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.start import start
+from minari_obd.settings.protocols import ADAM_STUDENT
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.loading import load_offline_data
+from minari_obd.students.kernel import Kernel
 from minari_obd.teachers.protocol import Teacher
 
 ONE = Kernel(depth=3, bias=0.1, ridge=1e-3)
@@ -36,12 +37,12 @@ def main(source: str, out: Path, seeds: int) -> None:
     """Measure one dataset on one thread."""
     torch.set_num_threads(1)
     data = load_offline_data(source)
-    recipe = Recipe(source)
+    recipe = Recipe(source, student=ADAM_STUDENT)
     sizes, settings = (data.observations.shape[1], data.actions.shape[1], recipe.size), recipe.distillation
     loop = OuterLoop(recipe.student, replace(settings, initial="kmeans"), torch.device("cpu"))
-    outer_step = min(loop.estimate_seconds(*sizes) for _ in range(3)) / settings.steps
+    outer_step = min(loop.estimate_seconds(*sizes) for _ in range(3)) / settings.outer_steps(ADAM_STUDENT)
     for seed in range(seeds):
-        recipe = Recipe(source, seed=seed).resolved()
+        recipe = Recipe(source, seed=seed, student=ADAM_STUDENT).resolved()
         prepared = prepare(recipe, data, progress=False)
         assert isinstance(prepared.teacher, Teacher), "this benchmark needs a dataset with a bundled teacher"
         targets, device = build_targets(prepared, prepared.teacher, None), prepared.loop.device

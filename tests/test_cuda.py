@@ -208,7 +208,7 @@ def test_a_steady_step_never_waits_for_the_device(
 
     monkeypatch.setattr(OuterLoop, "_step", step)
     OuterLoop(SGD, replace(SETTINGS, students=students), CUDA).run(targets, 16, seed=0, progress=False)
-    assert len(watched) == SETTINGS.steps - 2
+    assert len(watched) == SETTINGS.outer_steps(SGD) - 2
     with pytest.raises(RuntimeError, match="synchroniz"), no_waiting():  # or the test would prove nothing
         torch.ones(2, device=CUDA).sum().item()
 

@@ -90,7 +90,7 @@ class KernelStart:
         students = [Kernel.draw(_DEPTH, data.seed, step, number) for number in range(_VISITORS)]
 
         def act(states: Tensor) -> Tensor:
-            said = [regression(*pairs, rows, each) for rows, each in zip(states, students, strict=True)]
+            said = [regression(pairs[0], pairs[1], rows, each) for rows, each in zip(states, students, strict=True)]
             return squash(torch.stack(said), self._output)
 
         with torch.no_grad():

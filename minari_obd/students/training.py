@@ -83,8 +83,9 @@ def train_students(
             raise SettingError("Infinitely wide students take no weights of pairs; use an MLP.")
         with torch.set_grad_enabled(differentiable):
             solved = student.solve(len(parameters[0]), states, actions)
-        for _ in range(protocol.steps if after_step is not None else 0):  # to the end of the bar
-            after_step()
+        if after_step is not None:
+            for _ in range(protocol.steps):  # to the end of the bar
+                after_step()
         return solved
     if window is not None and window < 1:
         raise SettingError(f"The window is {window}; it must be 1 or more, to differentiate at least the last step.")
