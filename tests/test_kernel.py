@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minari_obd.distiller import loop as outer_loop
+from minari_obd.distiller import looks as outer_looks
 from minari_obd.distiller import start as kernel_start
 from minari_obd.distiller.data import OuterData
 from minari_obd.distiller.kernel import KernelStart
@@ -118,7 +118,7 @@ def test_a_later_look_does_not_count_for_more_where_the_kernel_moved_nothing(
     monkeypatch.setattr(kernel_start.KernelStart, "candidates", lambda *_, **__: iter(()))
     looks = iter([1.0, 1.0, 1.2])  # of the start, and of the loop
     monkeypatch.setattr(kernel_start, "held_out_losses", lambda *_: [next(looks)])
-    monkeypatch.setattr(outer_loop, "held_out_losses", lambda *_: [next(looks)])
+    monkeypatch.setattr(outer_looks, "held_out_losses", lambda *_: [next(looks)])
     result = run(targets)
     assert (result.step, result.offline_loss) == (0, 1.0)
 
@@ -148,7 +148,7 @@ def test_an_interrupt_leaves_nothing_and_a_resume_gives_the_same(
     steps, original = [], KernelStart._step
 
     def interrupt(*given) -> None:
-        steps.append(given[-1])
+        steps.append(given[-2])
         signal.raise_signal(signal.SIGINT if len(steps) == 1 else signal.SIGTERM)
         original(*given)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RuleTeacher
+from conftest import RuleTeacher, make_pairs
 
 import minari_obd
 from minari_obd.cloning.cloning import clone
@@ -164,3 +164,12 @@ def test_a_recipe_in_toml_says_which_student_it_means(student: StudentProtocol, 
     recipe = Recipe("x", student=student)
     (tmp_path / "x.toml").write_text(recipe_toml(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "x.toml") == recipe
+
+
+def test_one_of_them_is_evaluated_over_the_episodes_of_all() -> None:
+    pairs = replace(make_pairs(env_id="Pendulum-v1", shape=(3, 1)), protocol=KERNEL_STUDENT)
+    report = minari_obd.evaluate(pairs, students=2, episodes=2, workers=1)
+    assert report.returns.shape == (1, 4)
+    assert len(set(report.returns[0])) == 4
+    assert report.mean_return.low < report.mean_return.high
+    assert minari_obd.evaluate(pairs, protocol="adam", students=2, episodes=1, workers=1).returns.shape == (2, 1)

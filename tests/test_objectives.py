@@ -109,7 +109,7 @@ def test_raw_values_keep_their_scale(small_data: OfflineData) -> None:
 
 
 def test_values_below_zero_everywhere_are_refused(small_data: OfflineData) -> None:
-    with pytest.raises(DataError, match="use method 'pbc'"):
+    with pytest.raises(DataError, match="or method 'pbc' or 'opw', which need no values"):
         targets("av_pbc", small_data, RuleTeacher(value=-1.0))
 
 

@@ -36,12 +36,15 @@ def judge_pairs(
         progress: show bars.
     """
     settings, protocol = recipe.evaluation, None
+    students, episodes = settings.students, settings.episodes
     if isinstance(pairs, OfflineData):
         protocol = replace(protocol_by_name("whole_data"), steps=settings.whole_data_steps)
+    elif pairs.protocol.is_solved:  # students of these pairs are all the same
+        students, episodes = 1, students * episodes
     begun = time.perf_counter()
-    policy = clone(pairs, students=settings.students, protocol=protocol, seed=recipe.seed, progress=progress)
-    cloned = (time.perf_counter() - begun) / settings.students
-    report = evaluate(policy, episodes=settings.episodes, seed=recipe.seed, workers=workers, progress=progress)
+    policy = clone(pairs, students=students, protocol=protocol, seed=recipe.seed, progress=progress)
+    cloned = (time.perf_counter() - begun) / students
+    report = evaluate(policy, episodes=episodes, seed=recipe.seed, workers=workers, progress=progress)
     return Judged(report, cloned)
 
 

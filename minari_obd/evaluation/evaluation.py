@@ -51,7 +51,8 @@ def evaluate(
             as one student.
         env: a plain registered Gymnasium id; the subject's own if not given.
         students: number of students to clone from a distilled dataset; the protocol's number if not given. A policy is
-            evaluated with all the students that it has.
+            evaluated with all the students that it has. Infinitely wide students of one set are all the same, so one
+            is evaluated, over as many episodes as all would have.
         episodes: episodes per student; the protocol's number if not given. All students face the same starts.
         protocol: a name (`paper`, `fast`, `ensemble`, `layers_2`, `residual`, `adam`, ...), an evaluation protocol, or
             a student protocol. If not given, ten students x ten episodes, cloned by the dataset's own protocol.
@@ -86,6 +87,8 @@ def evaluate(
         check_video(Path(video), env_id)
     if isinstance(subject, DistilledDataset):
         check_fit(subject, environment)  # before the students are cloned
+        if (given.student or subject.protocol).is_solved:  # all would be the same
+            students, episodes = 1, students * episodes
         told: dict[str, Any] = {"protocol": given.student, "seed": seed, "progress": progress}
         subject = clone(subject, students=students * given.ensemble, **told)
     if isinstance(subject, Policy):
