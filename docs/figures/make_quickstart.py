@@ -17,14 +17,14 @@ def main(folder: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=[1, 1.3], constrained_layout=True)
 
     left.plot([row["step"] for row in history], [row["held_out"] for row in history], color=BLUE, marker="o", ms=3)
-    left.set(xlabel="outer step", ylabel="held-out action error", title="Distilling 256 pairs", yscale="log")
+    left.set(xlabel="step", ylabel="held-out action error", title="Distilling 256 pairs", yscale="log")
 
     names = list(rows)
     labels = [f"{name}\n({row['pairs']:,} pairs)" if row["pairs"] else name for name, row in rows.items()]
     means = [rows[name]["score"]["mean"] for name in names]
     low = [rows[name]["score"]["mean"] - rows[name]["score"]["low"] for name in names]
     high = [rows[name]["score"]["high"] - rows[name]["score"]["mean"] for name in names]
-    colours = [BLUE if "sdw" in name else ORANGE if "teacher" in name else GREY for name in names]
+    colours = [BLUE if "vgd" in name else ORANGE if "teacher" in name else GREY for name in names]
     bars = right.barh(labels, means, xerr=[low, high], color=colours, error_kw={"elinewidth": 1.2, "capsize": 3})
     right.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=12)
     right.invert_yaxis()
