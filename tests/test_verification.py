@@ -12,7 +12,7 @@ from conftest import make_pairs
 import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.inspection.verification import Verification, verify
-from minari_obd.settings.protocols import PROTOCOLS
+from minari_obd.settings.protocols import ADAM_STUDENT, PROTOCOLS
 from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.benchmark import BENCHMARK
 
@@ -23,7 +23,7 @@ SOURCE = "obd-bench/hopper/medium-v0"
 def made() -> minari_obd.DistilledDataset:
     """Real pairs: selected from a small obd-bench dataset, evaluated, and saved in ``made``."""
     BENCHMARK[SOURCE].build(steps=400, progress=False)
-    student = replace(Recipe(SOURCE).student, depth=1, width=16, steps=10)
+    student = replace(ADAM_STUDENT, depth=1, width=16, steps=10)
     recipe = Recipe(SOURCE, method="random", size=32, student=student)
     pairs = minari_obd.distill(recipe=recipe, progress=False)
     pairs = pairs.with_transitions(drop=True)  # a few real states are faster than Hopper shows
