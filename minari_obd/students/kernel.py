@@ -49,7 +49,7 @@ class Kernel:
 def student_kernel(first: Tensor, second: Tensor, student: Kernel) -> Tensor:
     r"""Kernel of infinitely wide ReLU networks with zero biases at the start, like a wide MLP student.
 
-    With $c_l = Σ_l / n$, $n = |x| |x'| / S$ and $θ_l = \arccos c_l$ (Jacot et al. 2018, 1806.07572; Cho and Saul 2009):
+    With $c_l = Σ_l / n$, $n = ‖x‖ ‖x'‖ / S$ and $θ_l = \arccos c_l$ (Jacot et al. 2018, 1806.07572; Cho and Saul 2009):
 
         Σ_0 = <x, x'> / S,    Σ_{l+1} = n (sin θ_l + (π - θ_l) cos θ_l) / π,
         Θ_0 = Σ_0 + β,        Θ_{l+1} = Σ_{l+1} + Θ_l (π - θ_l) / π + β.
