@@ -197,6 +197,13 @@ def test_scores_are_d4rls() -> None:
         reference_scores("Pendulum-v1")
 
 
+def test_students_that_are_all_the_same_are_one() -> None:
+    """Infinitely wide students of one set are, and their number says nothing about the spread."""
+    one = np.random.default_rng(0).normal(size=(1, 10))
+    assert estimate_mean(np.repeat(one, 5, axis=0)) == estimate_mean(one)
+    assert estimate_mean(one).low < estimate_mean(one).high
+
+
 def test_intervals_cover_as_stated() -> None:
     """The bootstrap over students covers the true mean about as often as it says; few students make it a bit narrow."""
     rng = np.random.default_rng(0)

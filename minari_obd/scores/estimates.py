@@ -141,9 +141,9 @@ def quartiles(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _units(values: np.ndarray) -> np.ndarray:
-    """What is resampled of a (students, episodes) matrix: students' means, or the episodes of a single one."""
+    """What is resampled of a (students, episodes) matrix: students' means, or the episodes of one, or of equal ones."""
     values = np.asarray(values, dtype=np.float64)
-    return values.mean(axis=1) if len(values) > 1 else values[0]
+    return values[0] if (values == values[0]).all() else values.mean(axis=1)
 
 
 def _interval(value: float, samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int) -> Estimate:
