@@ -8,7 +8,7 @@ from minari_obd.cloning.lineage import ClonedFrom, Lineage
 from minari_obd.errors import printable
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.report import EvaluationReport
-from minari_obd.settings.protocols import KERNEL, SOFTMAX, StudentProtocol
+from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.support.kernel_code import numpy_kernel
 from minari_obd.support.tables import markdown_table
@@ -60,7 +60,7 @@ import minari_obd
 policy = minari_obd.load_policy("{repo_id}")  # revision="..." for one commit for ever
 actions = policy(observations)                # also policy.module, policy.to_onnx("policy.onnx")
 ```
-{_plain(config, repo_id)}
+{_plain(config, protocol, repo_id)}
 ## Limits
 
 The policy is of use on observations like those that its pairs stand for. {_limit(evaluation, lineage)}
@@ -115,7 +115,7 @@ def _limit(report: EvaluationReport | None, lineage: Lineage) -> str:
     return "The score holds for the environment, the versions and the seed in `evaluation.json`."
 
 
-def _plain(config: Config, repo_id: str) -> str:
+def _plain(config: Config, protocol: StudentProtocol, repo_id: str) -> str:
     """How to run the policy without this package, for the networks that are this package's own."""
     if config.network not in STUDENTS.builtin:
         return f"\nIts network `{config.network}` is of another package, which has to be installed.\n"
@@ -135,7 +135,7 @@ def _plain(config: Config, repo_id: str) -> str:
         h = {change}
 {end}"""
     define = ""
-    if config.network.removeprefix(SOFTMAX) == KERNEL:  # the pairs' states, and their coefficients
+    if protocol.is_solved:  # the pairs' states, and their coefficients
         define = f"\n{numpy_kernel(config.depth)}\n"
         said = 'np.stack([kernel(h, x) @ c for x, c in zip(p["weights.0"], p["weights.1"])])'
         body = f"""    h = (observations - p["mean"]) / p["scale"]

@@ -39,8 +39,8 @@ def judge_pairs(
     students, episodes = settings.students, settings.episodes
     if isinstance(pairs, OfflineData):
         protocol = replace(protocol_by_name("whole_data"), steps=settings.whole_data_steps)
-    elif pairs.protocol.is_solved:  # students of these pairs are all the same
-        students, episodes = 1, students * episodes
+    else:
+        students, episodes = pairs.protocol.counted(students, episodes)
     begun = time.perf_counter()
     policy = clone(pairs, students=students, protocol=protocol, seed=recipe.seed, progress=progress)
     cloned = (time.perf_counter() - begun) / students

@@ -30,7 +30,8 @@ class Provenance:
     targets: dict[str, Any] = field(default_factory=dict)
     """What the targets' weights were made with, such as `sdw`'s alpha."""
     outer_step: int | None = None
-    """Outer step that the pairs are from; None for selected pairs."""
+    """Outer step that the pairs are from, or step of the kernel start where no outer ones follow; None for selected
+    pairs."""
     offline_loss: float | None = None
     """Weighted squared action error of fresh students on held-out states."""
     stop_reason: str | None = None

@@ -87,8 +87,7 @@ def evaluate(
         check_video(Path(video), env_id)
     if isinstance(subject, DistilledDataset):
         check_fit(subject, environment)  # before the students are cloned
-        if (given.student or subject.protocol).is_solved:  # all would be the same
-            students, episodes = 1, students * episodes
+        students, episodes = (given.student or subject.protocol).counted(students, episodes)
         told: dict[str, Any] = {"protocol": given.student, "seed": seed, "progress": progress}
         subject = clone(subject, students=students * given.ensemble, **told)
     if isinstance(subject, Policy):

@@ -88,6 +88,10 @@ class StudentProtocol:
         """Whether such students have a closed form, so that no inner loop trains them."""
         return self.network.removeprefix(SOFTMAX) == KERNEL
 
+    def counted(self, students: int, episodes: int) -> tuple[int, int]:
+        """Return how many students to judge over how many episodes each; of equal ones, one over all episodes."""
+        return (1, students * episodes) if self.is_solved else (students, episodes)
+
     def suited(self, *, is_discrete: bool) -> "StudentProtocol":
         """Return the protocol with the network for these actions; one for discrete actions has a softmax."""
         network = f"{SOFTMAX if is_discrete else ''}{self.network.removeprefix(SOFTMAX)}"

@@ -4,7 +4,10 @@ __all__ = ["numpy_kernel"]
 
 
 def numpy_kernel(depth: int) -> str:
-    """Return Python that defines ``kernel(x, y)`` for states (N, S) and (M, S), as of a student with hidden layers."""
+    """Return Python that defines ``kernel(x, y)`` for states (N, S) and (M, S), as of a student with hidden layers.
+
+    It says once more what :mod:`minari_obd.students.kernel` computes, for readers without torch; tests compare them.
+    """
     return f"""def kernel(x, y):
     n = np.sqrt((x**2).sum(-1)[:, None] * (y**2).sum(-1)) / x.shape[-1] + 1e-12
     k = x @ y.T / x.shape[-1]
