@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import RuleTeacher, make_teacher
+from conftest import RuleTeacher, make_pairs, make_teacher
 from torch import Tensor
 
 import minari_obd
@@ -19,7 +19,7 @@ from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.step import OuterTensors, StepInputs, draw_students, outer_step
 from minari_obd.dynamics.fitting import DynamicsRun, DynamicsSettings
 from minari_obd.errors import SettingError
-from minari_obd.settings.protocols import StudentDraws, StudentProtocol
+from minari_obd.settings.protocols import KERNEL_STUDENT, StudentDraws, StudentProtocol
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe
 from minari_obd.sources.data import OfflineData
@@ -274,6 +274,35 @@ def test_cloning_on_the_card_gives_the_cpus_policy(small_data: OfflineData) -> N
     assert {p.device.type for p in ours.parameters} == {"cpu"}
     states = small_data.observations[:50]
     np.testing.assert_allclose(ours.act_each(states), theirs.act_each(states), atol=5e-3)
+
+
+def test_infinitely_wide_students_are_the_cpus(small_data: OfflineData) -> None:
+    pairs = replace(make_pairs(), protocol=KERNEL_STUDENT)
+    ours, theirs = (minari_obd.clone(pairs, device=d) for d in ("cuda", "cpu"))
+    assert {p.device.type for p in ours.parameters} == {"cpu"}
+    states = small_data.observations[:50]
+    np.testing.assert_allclose(ours.act_each(states), theirs.act_each(states), atol=2e-3)
+
+
+def test_the_default_finds_on_the_card_what_it_finds_on_the_cpu(small_data: OfflineData) -> None:
+    teacher, found = make_teacher(), []
+    targets = ValueGapDistillation().targets(TargetInputs(small_data, teacher, None))
+    ensemble = DynamicsSettings(members=3, depth=1, width=32, updates=60, evaluate_every=20)
+    for device in (CUDA, CPU):
+        fitted = DynamicsRun(small_data, 0, device, ensemble).fit(progress=False)
+        visited = StudentStates(fitted, small_data, teacher, StudentStatesRecipe(share=0.25), 0, targets.weights)
+        asked = replace(targets, cost=ValueGap.of(teacher, small_data), visited=visited)
+        settings = DistillationRecipe(kernel_steps=60, batch_size=128)
+        found.append(OuterLoop(KERNEL_STUDENT, settings, device).run(asked, 16, seed=0, progress=False))
+    for result in found:
+        assert result.offline_loss < 0.9 * result.history[0]["held_out"]
+    assert 0.8 < found[0].offline_loss / found[1].offline_loss < 1.25  # other students are followed
+
+
+def test_a_teacher_is_frozen_where_the_process_has_tf32(small_data: OfflineData) -> None:
+    with matmul_precision("tf32"):
+        teacher = train_teacher(small_data, "td3_bc", steps=10, device="cuda", progress=False)
+    assert np.isfinite(teacher.act(small_data.observations[:9])).all()
 
 
 def test_a_set_made_on_the_card_loads_on_the_cpu(small_data: OfflineData, tmp_path: Path) -> None:

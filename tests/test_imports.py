@@ -36,7 +36,7 @@ ORDER = [
 ]
 MOST_PACKAGES, MOST_MODULES, MOST_LINES = 21, 6, 300
 # Imports inside functions: what a file defines needs an optional library, or takes long to import.
-LATE = {("finetuning.run", "finetuning.loop")}
+LATE = {("finetuning.run", "finetuning.loop"), ("support.libraries", "support.precision")}
 ONLY_IN = {
     "d3rlpy": {
         "support.libraries",

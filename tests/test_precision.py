@@ -1,6 +1,8 @@
 """Precision of matrix products: what this machine does, and what is made of either answer."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,3 +176,40 @@ def test_measuring_leaves_torch_as_it_was() -> None:
     after = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state()
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
+
+
+NEWER = "torch.backends.cuda.matmul.fp32_precision"
+
+
+def in_a_process_of_its_own(code: str) -> list[str]:
+    """These settings are the whole process's."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has no newer settings")
+@pytest.mark.parametrize("kept", ["tf32", "ieee"])
+def test_settings_by_torchs_newer_names_are_no_trouble_and_stay(kept: str) -> None:
+    code = f"""
+import torch
+from minari_obd.support.precision import matmul_precision
+{NEWER} = {kept!r}
+for name in ("float32", "tf32", "bfloat16"):
+    with matmul_precision(name):
+        print({NEWER})
+    assert {NEWER} == {kept!r}
+"""
+    assert in_a_process_of_its_own(code) == ["ieee", "tf32", "tf32"]
+
+
+def test_d3rlpy_leaves_products_as_they_were_on_a_gpu() -> None:
+    """Where torch finds a GPU, importing d3rlpy switches TF32 on for the whole process."""
+    code = """
+import torch
+from minari_obd.support.libraries import import_d3rlpy
+torch.cuda.is_available = lambda: True
+import_d3rlpy()
+print(torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32)
+"""
+    assert in_a_process_of_its_own(code) == ["highest", "False"]

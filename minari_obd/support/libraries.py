@@ -25,12 +25,12 @@ def check_installed(module: str, extra: str) -> None:
 def import_d3rlpy() -> Any:
     """Import d3rlpy without its side effects: Gym's notice, a new logging set-up, TF32 for the whole process."""
     import structlog
-    import torch
+
+    from minari_obd.support.precision import kept_precision
 
     structlog_before = structlog.get_config()
-    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    unheard = io.StringIO()
+    with kept_precision(), contextlib.redirect_stderr(unheard), contextlib.redirect_stdout(unheard):
         import d3rlpy
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
     structlog.configure(**structlog_before)
     return d3rlpy

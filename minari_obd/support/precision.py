@@ -17,7 +17,14 @@ import torch
 from minari_obd.errors import SettingError
 from minari_obd.support.devices import cache_root, cpu_threads
 
-__all__ = ["has_fast_bfloat16", "has_rounded_products", "matmul_precision", "product_precision", "product_type"]
+__all__ = [
+    "has_fast_bfloat16",
+    "has_rounded_products",
+    "kept_precision",
+    "matmul_precision",
+    "product_precision",
+    "product_type",
+]
 
 _SETTINGS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
 _STEPS = {"tf32": 2.0**-10, "bfloat16": 2.0**-7}  # from 1 to the next number of the type
@@ -74,12 +81,31 @@ def matmul_precision(precision: str) -> Iterator[None]:
     Operands are rounded to that type; sums and results are float32. It is a setting of the whole process. Some
     devices ignore it and multiply in float32: :func:`has_rounded_products` tells.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(_SETTINGS[precision])
+    with kept_precision():
+        torch.set_float32_matmul_precision(_SETTINGS[precision])
+        yield
+
+
+@contextmanager
+def kept_precision() -> Iterator[None]:
+    """Put torch's settings of products of float32 matrices back at the end.
+
+    There is one for all devices, and in newer versions of torch one for each. Where these are set apart, asking for the
+    one for all is an error.
+    """
+    backends: Any = torch.backends
+    is_newer = hasattr(backends.cuda.matmul, "fp32_precision")
+    parts = [backends.cuda.matmul, backends.mkldnn.matmul] if is_newer else []
+    before, for_all = [part.fp32_precision for part in parts], None
+    with suppress(RuntimeError):
+        for_all = torch.get_float32_matmul_precision()
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if for_all is not None:
+            torch.set_float32_matmul_precision(for_all)
+        for part, kept in zip(parts, before, strict=True):
+            part.fp32_precision = kept
 
 
 @cache

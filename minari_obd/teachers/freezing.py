@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from minari_obd.sources.data import OfflineData
+from minari_obd.support.precision import matmul_precision
 from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.networks import layers_of
@@ -17,6 +18,7 @@ _COMPARED = 256
 _LOOKED_AT = 4_096
 
 
+@matmul_precision("float32")  # a GPU has TF32 in the whole process if d3rlpy was imported before this package
 def freeze(algo: Any, data: OfflineData, details: dict[str, Any]) -> FrozenTeacher:
     """Copy what d3rlpy trained, and make sure that the copy says the same.
 
