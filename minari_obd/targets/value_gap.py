@@ -90,8 +90,9 @@ class ValueGap:
 class ValueGapDistillation(OnPolicyWeighting):
     """VGD, this package's own: the value gap, in part at the states that students themselves visit.
 
-    L = E_s [ w(s) ((1 - l) ‖pi(s) - pi*(s)‖² + l c max(0, q(s, pi*(s)) - q(s, pi(s)))) ], where half of the states are
-    the data's, with the weights of OPW, and half are visited by students in a dynamics ensemble, with weight 1.
+    L = E_s [ w(s) ((1 - l) ‖pi(s) - pi*(s)‖² + l c max(0, q(s, pi*(s)) - q(s, pi(s)))) ], where three quarters of the
+    states are the data's, with the weights of OPW, and the rest are visited by students in a dynamics ensemble, with
+    weight 1.
     """
 
     is_by_value: ClassVar[bool] = True
