@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 import minari_obd
 from minari_obd.errors import DataError, FormatError, MinariObdError, MissingExtraError, NotFoundError, SettingError
-from minari_obd.settings.recipe import load_recipe
+from minari_obd.settings.recipe import Recipe, load_recipe
+from minari_obd.settings.sections import TeacherRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.transitions import transitions
@@ -29,6 +30,7 @@ from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.networks import apply_layers, layers_of
+from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
 from minari_obd.teachers.training import TeacherRun, train_teacher
 
@@ -111,6 +113,21 @@ def test_training_is_cached_by_data_and_settings(small_data: OfflineData, monkey
         assert not other.is_cached
     monkeypatch.setattr(TeacherRun, "_create", lambda self: pytest.fail("trained twice"))
     assert train_teacher(small_data, "td3_bc", steps=3, progress=False).sha256 == first.sha256
+
+
+def test_a_recipe_trains_on_the_best_episodes_and_keeps_the_names_of_those_that_do_not(small_data: OfflineData) -> None:
+    recipe = Recipe("lab/arrays-v0", teacher=TeacherRecipe("td3_bc", steps=3, best_episodes=0.5))
+    planned = plan_teacher(recipe, small_data)
+    assert isinstance(planned, TeacherRun)
+    best = small_data.best_episodes(0.5)
+    assert len(best) == 300
+    assert planned.data.content_sha256 == best.content_sha256
+    assert planned.train(progress=False).details["best_episodes"] == 0.5
+    assert train_teacher(best, "td3_bc", steps=3, progress=False).sha256 == planned.train(progress=False).sha256
+    assert recipe.deciding()["teacher"]["best_episodes"] == 0.5
+    assert "best_episodes" not in Recipe("lab/arrays-v0").deciding()["teacher"]
+    with pytest.raises(SettingError, match=r"best_episodes is 0; it must be above 0"):
+        TeacherRecipe(best_episodes=0)
 
 
 def test_the_same_seed_trains_the_same_teacher_and_leaves_the_world_as_it_was(

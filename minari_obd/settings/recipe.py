@@ -122,7 +122,7 @@ class Recipe:
         if bundled is not None:  # another version of the package may bring another one
             settings["teacher"]["sha256"] = hashlib.sha256(bundled.read_bytes()).hexdigest()
         late = {"distillation": ("objective", "gap_share", "nested"), "evaluation": ("env",)}
-        late |= {"student_states": tuple(settings["student_states"]), "teacher": ("confidence",)}
+        late |= {"student_states": tuple(settings["student_states"]), "teacher": ("confidence", "best_episodes")}
         for section, names in late.items():
             default = json.loads(json.dumps(asdict(getattr(Recipe(self.source), section))))
             if section == "student_states" and (self.method == "vgd" or self.student_states.share):

@@ -33,6 +33,9 @@ class TeacherRecipe:
     average: float = 0.0
     """Share of the updates, counted from the end, over which the actor's weights are averaged. The average is kept if
     it lowers the actor's own loss on the data. 0 keeps the last weights."""
+    best_episodes: float = 1.0
+    """Share of the data's steps that it is trained on, those of the episodes with the highest returns. The pairs are
+    still made for all of the data."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
     large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
@@ -48,6 +51,8 @@ class TeacherRecipe:
         check_positive("teacher", steps=self.steps)
         if not 0.0 <= self.average <= 1.0:
             raise SettingError(f"teacher.average is {self.average}; it must be from 0 to 1.")
+        if not 0.0 < self.best_episodes <= 1.0:
+            raise SettingError(f"teacher.best_episodes is {self.best_episodes}; it must be above 0 and at most 1.")
         if self.confidence is not None and not 0.0 < self.confidence < 1.0:
             raise SettingError(f"teacher.confidence is {self.confidence}; it must be above 0 and below 1.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, SettingError
 from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
@@ -60,6 +60,8 @@ class OfflineData:
     """The Hub's id of the data's licence, such as ``cc-by-4.0``; None if the source names none."""
     first_action: int | None = None
     """Number of the first of discrete actions, which is usually 0; None if actions are continuous."""
+    best_share: float = 1.0
+    """Share of the steps that :meth:`best_episodes` kept; 1 if it kept all."""
     episode_starts: np.ndarray = field(init=False)
     """Row of each episode's first step, shape (E,)."""
 
@@ -143,6 +145,33 @@ class OfflineData:
             return self
         reference = self.reference if self.env_id is None and self.reference is not None else reference_of(env_id)
         return replace(self, env_id=env_id, reference=reference)
+
+    def best_episodes(self, share: float) -> "OfflineData":
+        """Return the episodes with the highest returns, in their order: as few as hold this share of the steps.
+
+        Cloning these alone is the baseline %BC (Chen et al. 2021, 2106.01345).
+
+        Raises:
+            SettingError: a share that is not above 0 and at most 1.
+        """
+        if not 0.0 < share <= 1.0:
+            raise SettingError(f"The share of the best episodes is {share}; it must be above 0 and at most 1.")
+        if share == 1.0:
+            return self
+        lengths = np.diff(self.episode_starts, append=len(self))
+        order = np.argsort(-self.episode_returns, kind="stable")
+        kept = np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), share * len(self)) + 1])
+        rows = np.isin(np.repeat(np.arange(len(lengths)), lengths), kept)
+        return replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            terminations=self.terminations[rows],
+            truncations=self.truncations[rows],
+            final_observations=self.final_observations[kept],
+            best_share=share * self.best_share,
+        )
 
     @property
     def is_discrete(self) -> bool:

@@ -48,7 +48,7 @@ def plan_teacher(
     """
     settings = recipe.resolved().teacher
     if given is None and settings.algorithm in TEACHERS.names():
-        found = TEACHERS.get(settings.algorithm)
+        found, data = TEACHERS.get(settings.algorithm), data.best_episodes(settings.best_episodes)
         if not isinstance(found, Algorithm):
             _refuse_confidence(settings.confidence)
             return PluginTraining(settings.algorithm, found, data, settings.steps, recipe.seed, settings.options)

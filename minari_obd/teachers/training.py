@@ -122,6 +122,7 @@ class TeacherRun:
             "options": self.algorithm.options,
             **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
             **({"average": self.average} if self.average else {}),
+            **({"best_episodes": self.data.best_share} if self.data.best_share < 1.0 else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
             **({"device": self.device.type} if self.device.type != "cpu" else {}),
             "steps": self.steps,
@@ -165,9 +166,9 @@ class TeacherRun:
         with contained(self.seed, self.device):
             algo = self._create()
             modules = dict(algo.impl.modules.create_checkpointer(d3rlpy_device(self.device)).modules)
-            average = None
-            if self.average:
-                average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
+            first = self.steps - math.ceil(self.average * self.steps) + 1
+            average = ActorAverage(algo, first) if self.average else None
+            if average is not None:
                 modules["average"] = average.module
             kept = read_kept(self.checkpoint, lambda path: read_training(path, modules, self.device))
             record = kept or TrainingRecord()
@@ -195,8 +196,7 @@ class TeacherRun:
         self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool, track: Any
     ) -> None:
         """Make the updates that are missing, and write checkpoints."""
-        rng = generator_of(self.seed, record)
-        batches = self._batches(algo, rng)
+        batches = self._batches(algo, rng := generator_of(self.seed, record))
         some = self.data.observations[:: 1 + len(self.data) // _LOOKED_AT]
         states = self.data.normaliser.normalise(some)
         saved, title = time.monotonic(), f"training {self.algorithm.name}"
@@ -271,7 +271,7 @@ def train_teacher(
     """Train an offline-RL teacher, or load it if this very training was done before.
 
     Args:
-        data: the offline dataset.
+        data: the offline dataset, or its :meth:`~minari_obd.OfflineData.best_episodes`.
         algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``; for discrete actions, ``discrete_cql`` or
             ``discrete_bcq``.
         steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
