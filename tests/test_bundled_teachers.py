@@ -68,7 +68,8 @@ def test_the_page_on_teachers_has_their_scores() -> None:
         details = bundled_teacher(dataset_id).details
         low, high = details["score_interval"]
         score = f"{details['score']:.1f} ({low:.1f} to {high:.1f})"
-        wanted.add(f"| `{dataset_id}` | `{details['algorithm']}` | {score} |")
+        trained = f"{details.get('best_episodes', 1.0):.0%} | {details['steps']:,}"
+        wanted.add(f"| `{dataset_id}` | `{details['algorithm']}` | {trained} | {score} |")
     assert set(rows) == wanted
 
 
