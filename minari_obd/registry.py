@@ -73,6 +73,7 @@ TEACHERS = Registry(
     "teacher algorithm",
     "minari_obd.teachers",
     {
+        "bc": "minari_obd.teachers.algorithms:BC",
         "td3_bc": "minari_obd.teachers.algorithms:TD3_BC",
         "iql": "minari_obd.teachers.algorithms:IQL",
         "cql": "minari_obd.teachers.algorithms:CQL",

@@ -104,7 +104,7 @@ def test_auto_is_the_bundled_teacher_unless_a_training_is_described() -> None:
         return Recipe(source, teacher=TeacherRecipe(**teacher)).resolved().teacher.algorithm  # pyright: ignore
 
     assert named(HOPPER) == "bundled"
-    assert named("mujoco/hopper/medium-v0") == named(HOPPER, steps=3) == named(HOPPER, average=0.5) == "calql"
+    assert named("mujoco/hopper/medium-v0") == named(HOPPER, steps=3) == named(HOPPER, average=0.5) == "bc"
     assert named(HOPPER, algorithm="iql") == "iql"
 
 
@@ -112,7 +112,7 @@ def test_results_without_a_bundled_teacher_keep_their_names() -> None:
     def deciding(source: str, algorithm: str) -> dict:
         return Recipe(source, teacher=TeacherRecipe(algorithm)).deciding()
 
-    assert deciding("lab/x-v0", "auto") == deciding("lab/x-v0", "calql")
+    assert deciding("lab/x-v0", "auto") == deciding("lab/x-v0", "bc")
     assert "sha256" not in deciding("lab/x-v0", "auto")["teacher"]
     assert deciding(HOPPER, "auto") == deciding(HOPPER, "bundled") != deciding(HOPPER, "calql")
     keys = [Cell(Recipe(HOPPER, teacher=TeacherRecipe(name)), "teacher").key("0", "1") for name in ("auto", "bundled")]

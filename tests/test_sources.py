@@ -240,8 +240,8 @@ def test_the_best_episodes_are_as_few_as_hold_their_share() -> None:
     lengths = [4, 1, 7, 2]
     data = load_offline_data(make_arrays(lengths) | {"rewards": np.repeat([1.0, 9.0, 0.0, 2.0], lengths)})
     np.testing.assert_array_equal(data.episode_returns, [4.0, 9.0, 0.0, 4.0])
-    # One step of 14 is less than a fifth; of the two equal returns the earlier episode comes first.
-    for share, kept in ((0.01, [1]), (0.2, [0, 1]), (0.36, [0, 1, 3]), (0.51, [0, 1, 2, 3]), (1.0, [0, 1, 2, 3])):
+    # One step of 14 is less than a fifth, and the two episodes of equal returns are kept or left out together.
+    for share, kept in ((0.01, [1]), (0.07, [1]), (0.2, [0, 1, 3]), (0.5, [0, 1, 3]), (0.51, [0, 1, 2, 3])):
         found = data.best_episodes(share)
         rows = np.concatenate([data.episode_starts[i] + np.arange(lengths[i]) for i in kept])
         np.testing.assert_array_equal(found.observations, data.observations[rows])
@@ -249,6 +249,7 @@ def test_the_best_episodes_are_as_few_as_hold_their_share() -> None:
         np.testing.assert_array_equal(found.episode_returns, data.episode_returns[kept])
         np.testing.assert_array_equal(found.final_observations, data.final_observations[kept])
         assert found.best_share == share
+    assert data.best_episodes(1.0) is data
     assert data.best_episodes(0.5).best_episodes(0.5).best_share == 0.25
     for share in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(SettingError, match="above 0 and at most 1"):

@@ -37,7 +37,7 @@ from minari_obd.teachers.training import TeacherRun, train_teacher
 RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]
 PRECISIONS = ["float32", "bfloat16"]
-ALGORITHMS = ["td3_bc", "rebrac", "iql", "cql", "calql"]
+ALGORITHMS = ["bc", "td3_bc", "rebrac", "iql", "cql", "calql"]
 
 
 def test_transitions_stay_aligned_over_unequal_episodes() -> None:
@@ -97,7 +97,9 @@ def test_every_algorithm_trains_freezes_and_comes_back(algorithm: str, small_dat
     np.testing.assert_array_equal(again.value(small_data.observations, actions), values)
     assert again.sha256 == teacher.sha256
     assert again.details["algorithm"] == algorithm
-    assert again.details["data_sha256"] == small_data.content_sha256
+    share = again.details.get("best_episodes", 1.0)
+    assert (share < 1.0) == (algorithm == "bc")
+    assert again.details["data_sha256"] == small_data.best_episodes(share).content_sha256
 
 
 def test_training_is_cached_by_data_and_settings(small_data: OfflineData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,17 +117,43 @@ def test_training_is_cached_by_data_and_settings(small_data: OfflineData, monkey
     assert train_teacher(small_data, "td3_bc", steps=3, progress=False).sha256 == first.sha256
 
 
-def test_a_recipe_trains_on_the_best_episodes_and_keeps_the_names_of_those_that_do_not(small_data: OfflineData) -> None:
-    recipe = Recipe("lab/arrays-v0", teacher=TeacherRecipe("td3_bc", steps=3, best_episodes=0.5))
-    planned = plan_teacher(recipe, small_data)
-    assert isinstance(planned, TeacherRun)
-    best = small_data.best_episodes(0.5)
+def planned(data: OfflineData, algorithm: str, **settings) -> TeacherRun:
+    found = plan_teacher(Recipe("lab/arrays-v0", teacher=TeacherRecipe(algorithm, steps=3, **settings)), data)
+    assert isinstance(found, TeacherRun)
+    return found
+
+
+def test_a_teacher_of_the_best_episodes_says_so_and_has_a_name_of_its_own(small_data: OfflineData) -> None:
+    run, best = planned(small_data, "td3_bc", best_episodes=0.5), small_data.best_episodes(0.5)
     assert len(best) == 300
-    assert planned.data.content_sha256 == best.content_sha256
-    assert planned.train(progress=False).details["best_episodes"] == 0.5
-    assert train_teacher(best, "td3_bc", steps=3, progress=False).sha256 == planned.train(progress=False).sha256
+    assert run.data.content_sha256 == best.content_sha256
+    made = run.train(progress=False)
+    assert made.details["best_episodes"] == 0.5
+    given = (best, None), (small_data, 0.5)
+    for data, share in given:
+        again = train_teacher(data, "td3_bc", steps=3, best_episodes=share, progress=False)
+        assert again.sha256 == made.sha256
+    for data in (small_data, best):
+        assert planned(data, "td3_bc").data is data  # all of them
+
+
+def test_by_default_the_best_quarter_is_cloned_and_critics_say_what_the_clone_is_worth(small_data: OfflineData) -> None:
+    run, best = planned(small_data, "auto"), small_data.best_episodes(0.25)
+    assert run.algorithm.options["alpha"] == 0.0
+    assert run.data.content_sha256 == best.content_sha256
+    assert planned(best, "auto").data is best  # not a quarter of the quarter
+    assert planned(small_data, "auto", best_episodes=1.0).data is small_data
+    teacher = train_teacher(small_data, steps=300, progress=False)
+    actions = teacher.action_scale.scale(teacher.act(best.observations))
+    assert np.square(actions - best.scaled_actions()).mean() < 0.5 * np.square(best.scaled_actions()).mean()
+    assert np.ptp(teacher.value(best.observations, best.actions)) > 0.0
+
+
+def test_names_of_results_by_all_episodes_stay(small_data: OfflineData) -> None:
+    recipe = Recipe("lab/arrays-v0", teacher=TeacherRecipe("td3_bc", best_episodes=0.5))
     assert recipe.deciding()["teacher"]["best_episodes"] == 0.5
     assert "best_episodes" not in Recipe("lab/arrays-v0").deciding()["teacher"]
+    assert "best_episodes" not in TeacherRun.of(small_data, "td3_bc", 3, 0, torch.device("cpu"))._details()
     with pytest.raises(SettingError, match=r"best_episodes is 0; it must be above 0"):
         TeacherRecipe(best_episodes=0)
 

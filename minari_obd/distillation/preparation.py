@@ -198,7 +198,7 @@ def evaluable(data: OfflineData, recipe: Recipe) -> OfflineData:
 
 def _suited(recipe: Recipe, data: OfflineData, *, is_auto: bool) -> Recipe:
     """Return the recipe with the student, and the teacher that ``auto`` stands for, for the data's kind of actions."""
-    if is_auto and data.is_discrete and recipe.teacher.algorithm == "calql":
+    if is_auto and data.is_discrete and recipe.teacher.algorithm == "bc":
         recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm="discrete_cql"))
     student = recipe.student.suited(is_discrete=data.is_discrete)
     STUDENTS.check(student.network)

@@ -109,7 +109,7 @@ class Recipe:
         teacher = self.teacher
         if teacher.algorithm == "auto":
             is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
-            teacher = replace(teacher, algorithm="bundled" if is_bundled else "calql")
+            teacher = replace(teacher, algorithm="bundled" if is_bundled else "bc")
         return replace(self, teacher=teacher, distillation=distillation)
 
     def deciding(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class TeacherRecipe:
     algorithm: str = "auto"
     """Algorithm to train, `bundled` for the teacher that comes with the package for the source, folder of a saved
     teacher, or Hub repository (`organisation/name` or `...@revision`). `auto` is `bundled` where the source has a
-    bundled teacher and nothing else is set here, and `calql` otherwise."""
+    bundled teacher and nothing else is set here, and `bc` otherwise."""
     steps: int | None = None
     """Gradient steps; the algorithm's own default if not given."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
@@ -33,9 +33,9 @@ class TeacherRecipe:
     average: float = 0.0
     """Share of the updates, counted from the end, over which the actor's weights are averaged. The average is kept if
     it lowers the actor's own loss on the data. 0 keeps the last weights."""
-    best_episodes: float = 1.0
-    """Share of the data's steps that it is trained on, those of the episodes with the highest returns. The pairs are
-    still made for all of the data."""
+    best_episodes: float | None = None
+    """Share of the data's steps that it is trained on, those of the episodes with the highest returns. If not given,
+    the algorithm's own: a quarter for `bc`, all for the others. The pairs are still made for all of the data."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
     large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
@@ -51,7 +51,7 @@ class TeacherRecipe:
         check_positive("teacher", steps=self.steps)
         if not 0.0 <= self.average <= 1.0:
             raise SettingError(f"teacher.average is {self.average}; it must be from 0 to 1.")
-        if not 0.0 < self.best_episodes <= 1.0:
+        if self.best_episodes is not None and not 0.0 < self.best_episodes <= 1.0:
             raise SettingError(f"teacher.best_episodes is {self.best_episodes}; it must be above 0 and at most 1.")
         if self.confidence is not None and not 0.0 < self.confidence < 1.0:
             raise SettingError(f"teacher.confidence is {self.confidence}; it must be above 0 and below 1.")

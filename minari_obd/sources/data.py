@@ -149,7 +149,8 @@ class OfflineData:
     def best_episodes(self, share: float) -> "OfflineData":
         """Return the episodes with the highest returns, in their order: as few as hold this share of the steps.
 
-        Cloning these alone is the baseline %BC (Chen et al. 2021, 2106.01345).
+        Of episodes that are as good as the last of these, none is left out. Cloning these episodes alone is the
+        baseline %BC (Chen et al. 2021, 2106.01345).
 
         Raises:
             SettingError: a share that is not above 0 and at most 1.
@@ -160,7 +161,8 @@ class OfflineData:
             return self
         lengths = np.diff(self.episode_starts, append=len(self))
         order = np.argsort(-self.episode_returns, kind="stable")
-        kept = np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), share * len(self)) + 1])
+        last = order[np.searchsorted(np.cumsum(lengths[order]), share * len(self))]
+        kept = np.flatnonzero(self.episode_returns >= self.episode_returns[last])
         rows = np.isin(np.repeat(np.arange(len(lengths)), lengths), kept)
         return replace(
             self,

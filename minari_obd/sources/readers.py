@@ -148,9 +148,10 @@ def from_minari(dataset: "MinariDataset") -> OfflineData:
         low, high = action_bounds(action_space.low.reshape(-1), action_space.high.reshape(-1), actions)
     changed = _changed_settings(dataset)
     env_id = None if changed or dataset.env_spec is None else dataset.env_spec.id
+    columns: dict[str, Any] = {name: actions if name == "actions" else np.concatenate(rows[name]) for name in ROWS}
     return OfflineData(
         dataset_id=dataset_id,
-        **{name: actions if name == "actions" else np.concatenate(rows[name]) for name in ROWS},
+        **columns,
         final_observations=np.stack(finals),
         action_low=low,
         action_high=high,

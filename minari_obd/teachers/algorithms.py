@@ -6,9 +6,11 @@ from typing import Any
 
 from minari_obd.errors import SettingError, did_you_mean
 from minari_obd.registry import TEACHERS
+from minari_obd.sources.data import OfflineData
 from minari_obd.support.libraries import import_d3rlpy
 
 __all__ = [
+    "BC",
     "CAL_QL",
     "CQL",
     "DISCRETE_BCQ",
@@ -20,6 +22,7 @@ __all__ = [
     "Algorithm",
     "check_kind",
     "check_options",
+    "episodes_for",
     "target_rate",
 ]
 
@@ -47,12 +50,19 @@ class Algorithm:
     discrete actions, ``target_update_interval``, its inverse."""
     steps: int = 20_000
     """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
+    best_episodes: float = 1.0
+    """Share of the data's steps that it is trained on by default, those of the episodes with the highest returns."""
     precision: str = "float32"
     """Of its matrix products by default. ``auto``, where these products are large and most of an update:
     :func:`~minari_obd.support.precision.product_precision` says what it means."""
 
     is_discrete: bool = False
     """Whether it is for discrete actions, and not for continuous ones."""
+
+
+BC = Algorithm("bc", "TD3PlusBCConfig", {"alpha": 0.0}, steps=5_000, best_episodes=0.25)
+"""Cloning of the best episodes (%BC, Chen et al. 2021, arXiv 2106.01345). TD3+BC whose actor does not follow its
+critics, which say what the clone is worth."""
 
 
 TD3_BC = Algorithm("td3_bc", "TD3PlusBCConfig")
@@ -111,6 +121,15 @@ def target_rate(updates: int, gamma: float = GAMMA) -> float:
     """
     slowest, fastest = _TARGET_RATES
     return min(max(round(4.0 / (updates * max(1.0 - gamma, 1e-6)), 6), slowest), fastest)
+
+
+def episodes_for(algorithm: Any, data: OfflineData, share: float | None) -> OfflineData:
+    """Return the episodes that an algorithm is trained on: this share of the best ones, or its own share if None.
+
+    Who already chose among the episodes gets no second choice by the algorithm's own share.
+    """
+    own: float = getattr(algorithm, "best_episodes", 1.0) if data.best_share == 1.0 else 1.0
+    return data.best_episodes(own if share is None else share)
 
 
 def check_kind(

@@ -20,7 +20,7 @@ def find_bundled_teacher(dataset_id: str) -> Path:
     if path is None:
         raise NotFoundError(
             f"There is no bundled teacher for '{dataset_id}', only for {', '.join(bundled_teacher_ids())}; name an "
-            "algorithm to train one, such as teacher.algorithm = 'calql', or where a saved teacher is."
+            "algorithm to train one, such as teacher.algorithm = 'bc', or where a saved teacher is."
         )
     return path
 

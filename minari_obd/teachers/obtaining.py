@@ -9,7 +9,7 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import choose_device
 from minari_obd.support.tracking import Track
-from minari_obd.teachers.algorithms import Algorithm
+from minari_obd.teachers.algorithms import Algorithm, episodes_for
 from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.freezing import CONFIDENCE, at_confidence
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -48,7 +48,8 @@ def plan_teacher(
     """
     settings = recipe.resolved().teacher
     if given is None and settings.algorithm in TEACHERS.names():
-        found, data = TEACHERS.get(settings.algorithm), data.best_episodes(settings.best_episodes)
+        found = TEACHERS.get(settings.algorithm)
+        data = episodes_for(found, data, settings.best_episodes)
         if not isinstance(found, Algorithm):
             _refuse_confidence(settings.confidence)
             return PluginTraining(settings.algorithm, found, data, settings.steps, recipe.seed, settings.options)

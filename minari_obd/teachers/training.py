@@ -28,7 +28,7 @@ from minari_obd.support.precision import matmul_precision, product_precision
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 from minari_obd.support.tracking import Track, TrackerName, tracking
-from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_kind, check_options, target_rate
+from minari_obd.teachers.algorithms import GAMMA, Algorithm, check_kind, check_options, episodes_for, target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.freezing import at_confidence, freeze
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -256,7 +256,7 @@ class TeacherRun:
 
 def train_teacher(
     data: OfflineData,
-    algorithm: str = "calql",
+    algorithm: str = "bc",
     *,
     steps: int | None = None,
     seed: int = 0,
@@ -265,15 +265,16 @@ def train_teacher(
     average: float = 0.0,
     precision: str = "auto",
     confidence: float | None = None,
+    best_episodes: float | None = None,
     progress: bool = True,
     track: TrackerName | Track | None = None,
 ) -> FrozenTeacher:
     """Train an offline-RL teacher, or load it if this very training was done before.
 
     Args:
-        data: the offline dataset, or its :meth:`~minari_obd.OfflineData.best_episodes`.
-        algorithm: ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``; for discrete actions, ``discrete_cql`` or
-            ``discrete_bcq``.
+        data: the offline dataset.
+        algorithm: ``bc``, ``td3_bc``, ``rebrac``, ``iql``, ``cql`` or ``calql``; for discrete actions,
+            ``discrete_cql`` or ``discrete_bcq``.
         steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -282,19 +283,18 @@ def train_teacher(
             weights. The average is kept if it lowers the actor's loss on a draw of the data, as ``details`` records.
         precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that do this
             for float32 matrices; ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` on such CPUs.
-        confidence: of discrete actions: the likeliest one's mean probability, which sets the temperature; 0.9 if not
-            given.
+        confidence: of discrete actions: the likeliest one's mean probability, for the temperature; 0.9 if not given.
+        best_episodes: share of the steps to train on, as for :meth:`OfflineData.best_episodes`; ``bc`` has 0.25.
         progress: show a bar.
         track: who is told losses and the mean value, as for :func:`minari_obd.distill`.
 
     Raises:
-        NotFoundError: an unknown algorithm.
-        MissingExtraError: d3rlpy is not installed.
-        SettingError: an option of another kind; an option or a precision that is not available; an algorithm for
-            the other kind of actions.
+        NotFoundError, MissingExtraError: an unknown algorithm; d3rlpy is not installed.
+        SettingError: a setting of another kind or that is not available; an algorithm for the other kind of actions.
         MinariObdError: the training diverged.
     """
     check_instance("train_teacher", data, OfflineData)
+    data = episodes_for(TEACHERS.get(algorithm), data, best_episodes)
     run = TeacherRun.of(data, algorithm, steps, seed, choose_device(device), options, average, precision, confidence)
     with tracking(track, f"{data.dataset_id}-{algorithm}-seed-{seed}") as told:
         return run.train(progress=progress, track=told)
