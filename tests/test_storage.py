@@ -120,7 +120,7 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: pytest
 
 def test_a_name_that_a_folder_has_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(SettingError, match=r"'.*a' is a folder; name a file to write"):
         write_text(tmp_path / "a", "text")
     assert names(tmp_path) == ["a"]
 

@@ -34,11 +34,11 @@ def compare(
         json: JSON file to write, with the scores of every run in rliable's form.
     """
     from minari_obd.evaluation.comparing import compare as compare_subjects
-    from minari_obd.storage.files import check_writable, write_text
+    from minari_obd.storage.files import check_writable_file, write_text
 
     for path in (figure, json):
         if path is not None:
-            check_writable(path)
+            check_writable_file(path)
     if figure is not None and figure.suffix != ".png":
         raise SettingError(f"'{figure}' does not end in .png; name a figure such as comparison.png.")
     found = compare_subjects(

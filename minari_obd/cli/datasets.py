@@ -1,6 +1,7 @@
 """Commands that make, show, check and publish datasets."""
 
 import sys
+from json import dumps
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -51,12 +52,13 @@ def run(
 
     result = run_recipe(settings, out, overwrite=overwrite, track=track)
     folder = quote(str(result.folder))
+    named = dumps(str(result.folder), ensure_ascii=False)  # in double quotes, as the shell takes single ones
+    code = f"import minari_obd; print(minari_obd.load_dataset({named}).tensors()[0].shape)"
     print(
         f"\nThe distilled dataset is in {result.folder}, every return in {result.folder}.results.json\n"
         f"Next: minari-obd load {folder}\n"
         f"      minari-obd clone {folder} --out policy.safetensors\n"
-        f'      python -c "import minari_obd; '
-        f"print(minari_obd.load_dataset('{result.folder}').tensors()[0].shape)\""
+        f"      python -c {quote(code)}"
     )
 
 
@@ -138,12 +140,13 @@ def push(
     else:
         published = load_subject(ref)
         address = published.push_to_hub(repo_id, **given)
+        branch = "" if revision is None else f" --revision {quote(revision)}"
         next_step = (
-            f"evaluate {repo_id}"
+            f"evaluate {repo_id}{branch}"
             if isinstance(published, Policy)
-            else f"distill SOURCE --teacher.algorithm {repo_id}"
+            else f"distill SOURCE --teacher.algorithm {repo_id if revision is None else quote(f'{repo_id}@{revision}')}"
             if isinstance(published, FrozenTeacher)
-            else f"verify {repo_id}"
+            else f"verify {repo_id}{branch}"
         )
         print(f"Published: {address}\nNext: minari-obd {next_step}")
 

@@ -114,7 +114,7 @@ def evaluate(
     from minari_obd.distilled.folder import check_target
     from minari_obd.evaluation.evaluation import evaluate as evaluate_subject
     from minari_obd.evaluation.loading import load_subject
-    from minari_obd.storage.files import check_writable, write_text
+    from minari_obd.storage.files import check_writable_file, write_text
 
     subject, path = load_subject(ref, revision=revision), Path(ref)
     is_kept = path.is_dir() if isinstance(subject, DistilledDataset) else path.exists() and isinstance(subject, Policy)
@@ -126,7 +126,7 @@ def evaluate(
     if save and path.is_dir():
         (check_target if isinstance(subject, DistilledDataset) else check_policy_target)(path)
     if out is not None:
-        check_writable(out)
+        check_writable_file(out)
     counts = {"students": students, "episodes": episodes}
     report = evaluate_subject(subject, env=env, protocol=protocol, **counts, seed=seed, video=video, progress=True)
     print(report)

@@ -15,10 +15,10 @@ from minari_obd.settings.parsing import validated
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import is_there
+from minari_obd.storage.files import holds_instead, is_there
 from minari_obd.storage.hub import read_fetched
 from minari_obd.storage.repositories import split_repository
-from minari_obd.storage.tensors import read_tensors, reading
+from minari_obd.storage.tensors import has_header, read_tensors, reading
 
 __all__ = ["load_policy"]
 
@@ -81,6 +81,8 @@ def _of_folder(folder: Path, origin: str) -> Policy:
 
 
 def _of_file(path: Path) -> Policy:
+    if path.suffix != ".safetensors" and not has_header(path, KEY):
+        raise FormatError(f"'{path}' is not a policy of this package.{holds_instead(path)}")
     with reading(f"'{path}' is not a policy of this package"):
         header, tensors = read_tensors(path, KEY)
         if header["format"] > FORMAT:

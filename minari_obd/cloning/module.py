@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minari_obd.errors import MinariObdError, SettingError
 from minari_obd.sources.scaling import ActionScale, Normaliser
-from minari_obd.storage.files import check_writable, write_bytes
+from minari_obd.storage.files import check_writable_file, write_bytes
 from minari_obd.students.networks import Student
 from minari_obd.support.libraries import check_installed
 
@@ -75,7 +75,7 @@ def write_onnx(module: PolicyModule, path: Path) -> Path:
         raise SettingError(f"'{path}' does not end in .onnx; name a file such as policy.onnx.")
     for library in ("onnx", "onnxscript"):
         check_installed(library, "onnx")
-    check_writable(path)
+    check_writable_file(path)
     with _quiet_exporter():
         try:
             program = torch.onnx.export(

@@ -1,5 +1,7 @@
 """Distilled pairs as d3rlpy's MDPDataset."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,13 +43,14 @@ def to_d3rlpy(dataset: Contents) -> "MDPDataset":
     timeouts[1::2] = 1.0
     keep = np.ones(len(observations), bool)
     keep[1::2] = terminals[::2] == 0
-    return d3rlpy.dataset.MDPDataset(
-        observations=observations[keep],
-        actions=actions[keep],
-        rewards=rewards[keep],
-        terminals=terminals[keep],
-        timeouts=timeouts[keep],
-        # d3rlpy takes whole-numbered actions for discrete ones otherwise.
-        action_space=d3rlpy.ActionSpace.DISCRETE if dataset.is_discrete else d3rlpy.ActionSpace.CONTINUOUS,
-        action_size=dataset.actions.shape[1],
-    )
+    with redirect_stdout(StringIO()):  # it tells of the signatures that it has found
+        return d3rlpy.dataset.MDPDataset(
+            observations=observations[keep],
+            actions=actions[keep],
+            rewards=rewards[keep],
+            terminals=terminals[keep],
+            timeouts=timeouts[keep],
+            # d3rlpy takes whole-numbered actions for discrete ones otherwise.
+            action_space=d3rlpy.ActionSpace.DISCRETE if dataset.is_discrete else d3rlpy.ActionSpace.CONTINUOUS,
+            action_size=dataset.actions.shape[1],
+        )

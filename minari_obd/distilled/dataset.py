@@ -140,9 +140,12 @@ class DistilledDataset(Contents):
         """
         if count not in self.nested or count >= len(self) or self.transitions is not None:
             before = ", before with_transitions" if self.transitions is not None else ""
+            advice = f"distil with size=[{count}, {len(self)}], or --size {len(self)} --distillation.nested {count}"
+            if not 0 < count < len(self):
+                advice = f"the set has {len(self)} pairs, so give a number from 1 to {len(self) - 1}"
             raise DataError(
                 f"The first {count} pairs make no set of their own here (those that do: "
-                f"{list(self.nested) or 'none'}{before}); distil with size=[{count}, {len(self)}]."
+                f"{list(self.nested) or 'none'}{before}); {advice}."
             )
         pairs = {name: getattr(self, name)[:count] for name in ("observations", "actions")}
         return replace(self, **pairs, evaluation=None)

@@ -7,7 +7,8 @@ from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.minari import from_minari
 from minari_obd.distilled.repository import DISTILLED, pull
 from minari_obd.distilled.shelf import is_of_shelf, load_from_shelf, shelf_folder
-from minari_obd.errors import NotFoundError, SettingError, did_you_mean
+from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.storage.files import holds_instead, is_there
 from minari_obd.storage.hub import HubError, fetch
 from minari_obd.storage.minari_datasets import has_local_dataset
 
@@ -82,8 +83,11 @@ def _check_no_revision(ref: str | Path, revision: str | None) -> None:
 
 
 def _repository(ref: str | Path) -> str:
-    if isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
+    is_file = is_there(ref) and Path(ref).is_file()
+    if not is_file and isinstance(ref, str) and ref.count("/") == 1 and not ref.startswith((".", "/", "~")):
         return ref
+    if is_file:
+        raise FormatError(f"'{ref}' is a file, and a distilled dataset is a folder.{holds_instead(Path(ref))}")
     raise NotFoundError(
         f"There is no distilled dataset '{ref}': it is neither an existing folder, nor 'shelf/NAME' of `minari-obd "
         "list`, nor a Minari dataset that is here, nor of the form 'organisation/name' of a Hugging Face repository."

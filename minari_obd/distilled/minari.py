@@ -184,8 +184,8 @@ def _stored_values(dataset: MinariDataset) -> tuple[str, dict[str, Any]]:
         raise FormatError(f"Minari's own metadata is damaged: {str(error)[:200]}") from error
     if not isinstance(values, dict):
         raise FormatError(
-            f"The Minari dataset '{name}' holds no distilled pairs of this package; "
-            "use load_offline_data for ordinary datasets."
+            f"The Minari dataset '{name}' holds no distilled pairs of this package, so it is offline data; "
+            f"distil it (`minari-obd distill {name}`), or read it with load_offline_data."
         )
     if steps > MOST_PAIRS:
         raise FormatError(f"'{name}' has {steps:,} steps; a distilled dataset has at most {MOST_PAIRS:,}.")

@@ -15,7 +15,7 @@ import numpy as np
 from minari_obd.environments.episodes import BatchPolicy, Step, run_episodes
 from minari_obd.environments.making import make_environment
 from minari_obd.errors import MinariObdError, SettingError
-from minari_obd.storage.files import check_writable, write_bytes
+from minari_obd.storage.files import check_writable_file, write_bytes
 from minari_obd.support.devices import cpu_threads
 from minari_obd.support.libraries import check_installed
 
@@ -38,7 +38,7 @@ def check_video(path: Path, env_id: str) -> None:
     check_installed("imageio", "video")
     if path.suffix.lower() == ".mp4":
         check_installed("imageio_ffmpeg", "video")
-    check_writable(path)
+    check_writable_file(path)
     with _drawing(env_id) as environment:
         environment.reset(seed=0)
         _picture(environment, env_id)

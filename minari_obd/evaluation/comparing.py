@@ -55,6 +55,8 @@ def compare(
             datasets or environments, or of an unknown one.
         MinariObdError: as :func:`evaluate` and the verbs that load.
     """
+    if isinstance(names, str):
+        raise SettingError(f"names is the text '{names}'; give one name for each subject, such as ['first', 'second'].")
     named = [*(names or map(_name, subjects, range(1, len(subjects) + 1)))]
     if len(subjects) < 2 or len(named) != len(subjects) or len(set(named)) != len(named):
         raise SettingError(

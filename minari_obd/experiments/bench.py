@@ -68,8 +68,8 @@ def run_grid(
             failed = _run_here(folder, missing, board, bar)
     if failed:
         raise MinariObdError(
-            f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0]}; run the command again to repeat only "
-            "the failed ones."
+            f"{len(failed)} of {len(missing)} cell(s) failed, first {failed[0].rstrip('.')}; run the command again to "
+            "repeat only the failed ones."
         )
     return [_read(task, folder) for task in tasks]
 

@@ -16,6 +16,7 @@ from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.experiments.grid import Cell
 from minari_obd.scores.references import check_returns
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.parsing import NOT_OURS
 from minari_obd.settings.protocols import evaluation_protocol_by_name
 from minari_obd.settings.recipe import parse_recipe
 from minari_obd.sources.data import OfflineData
@@ -101,7 +102,7 @@ class CellResult:
             report = EvaluationReport.from_json(values["report"])
             check_returns(report.returns, report.reference, "returns")
             return cls(**{**values, "report": report})
-        except (MinariObdError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (MinariObdError, *NOT_OURS) as error:
             raise FormatError(
                 f"'{path}' is not the result of a cell ({error}); run the bench again, which makes it anew."
             ) from error
@@ -123,7 +124,7 @@ def noted_keys(folder: Path) -> list[str] | None:
         return None
     try:
         return list(json.loads(noted.read_text(encoding="utf-8"))["cells"])
-    except (ValueError, KeyError, TypeError) as error:
+    except NOT_OURS as error:
         raise FormatError(f"'{noted}' is damaged ({error}); run the bench again, which writes it anew.") from error
 
 

@@ -25,7 +25,7 @@ from minari_obd.inspection.origins import cached_teacher, if_its_own, load_sourc
 from minari_obd.scores.report import Comparison
 from minari_obd.settings.checks import whole_number
 from minari_obd.settings.recipe import recorded_recipe
-from minari_obd.storage.files import check_writable, write_text
+from minari_obd.storage.files import check_writable_file, write_text
 from minari_obd.support.streams import Stream
 from minari_obd.teachers.bundled import bundled_teacher
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -83,7 +83,7 @@ def write_demo(
     env_id = env or pairs.env_id
     check_environment(env_id, (pairs.observations.shape[1], pairs.actions.shape[1]), "The set of pairs")
     assert env_id is not None
-    check_writable(out)
+    check_writable_file(out)
     with closing(make_environment(env_id)) as environment:
         check_bodies(environment, env_id)
         if teacher is None:

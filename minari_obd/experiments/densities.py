@@ -11,6 +11,7 @@ from minari_obd.experiments.cell import CellResult, load_results
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.density_errors import DECILES, ErrorByDensity, errors_over_sets
 from minari_obd.inspection.diagnosis import error_by_density
+from minari_obd.settings.parsing import NOT_OURS
 from minari_obd.storage.cache import read_kept
 from minari_obd.storage.files import write_text
 from minari_obd.support.progress import progress_bar
@@ -95,7 +96,7 @@ def read_sets(folder: Path, results: Iterable[CellResult]) -> list[SetErrors]:
 def _read(file: Path) -> ErrorByDensity:
     try:
         return ErrorByDensity.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_OURS as error:
         raise FormatError(
             f"'{file}' does not contain errors by density ({error}); make the report with --diagnose, which measures "
             "them again."

@@ -10,6 +10,7 @@ from minari_obd.errors import FormatError
 from minari_obd.experiments.cell import CellResult
 from minari_obd.experiments.kept import kept_teacher
 from minari_obd.inspection.diagnosis import diagnose
+from minari_obd.settings.parsing import NOT_OURS
 from minari_obd.storage.cache import read_kept
 from minari_obd.support.progress import progress_bar
 
@@ -69,7 +70,7 @@ def _fields(file: Path) -> list[str]:
             f"{100 * near['copies']:.0f}%",
             _mean(initial and initial["by_distance"], 2),
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_OURS as error:
         raise FormatError(
             f"'{file}' is not a diagnosis ({error}); make the report with --diagnose, which makes it again."
         ) from error

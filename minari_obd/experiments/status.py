@@ -10,6 +10,7 @@ from typing import Any
 
 from minari_obd.errors import FormatError
 from minari_obd.experiments.cell import Task
+from minari_obd.settings.parsing import NOT_OURS
 from minari_obd.storage.files import write_text
 
 __all__ = ["CellStatus", "StatusBoard", "is_running", "read_status", "running"]
@@ -83,7 +84,7 @@ def read_status(folder: Path) -> dict[str, CellStatus]:
     try:
         cells: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return {key: CellStatus(**values) for key, values in cells.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_OURS as error:
         raise FormatError(f"'{path}' is damaged ({error}); run the bench again, which writes it anew.") from error
 
 

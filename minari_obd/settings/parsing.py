@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, did_you_mean
+from minari_obd.storage.files import is_there
 
 __all__ = [
+    "NOT_OURS",
     "STRICT_JSON",
     "Problem",
     "check_values",
@@ -23,6 +25,9 @@ __all__ = [
 # For pydantic: no unknown keys, no casts, no number that is not finite, no endless text.
 STRICT_JSON: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "str_max_length": 10_000}
 
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What Python raises of JSON that is damaged, endlessly nested, or of another form than was written."""
+
 _MOST_BYTES = 16 * 2**20
 
 
@@ -31,17 +36,19 @@ def read_toml(path: str | Path, kind: str, example: str) -> dict[str, Any]:
 
     Raises:
         NotFoundError: the file does not exist.
-        FormatError: the file is not TOML.
+        FormatError: the file is not TOML, or may not be read.
     """
     path = Path(path)
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise NotFoundError(
             f"There is no {kind} '{path}'; {kind}s are TOML files such as {example} of "
             "https://github.com/minari-obd/minari-obd, which an installed package does not hold."
         )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise FormatError(f"'{path}' cannot be read ({error.strerror}); make sure that you may read it.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"'{path}' is not TOML: {error}.") from error
 
 
@@ -87,7 +94,8 @@ def check_values(kind: type[_T], values: Any, explain: Callable[[list[Problem]],
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         unknown = "unexpected_keyword_argument"
-        problems = [Problem(each["loc"], each["msg"][:200].rstrip("."), each["type"] == unknown) for each in found]
+        said = [each["msg"].removeprefix("Value error, ")[:200].rstrip(".") for each in found]  # of our own checks
+        problems = [Problem(e["loc"], text, e["type"] == unknown) for e, text in zip(found, said, strict=True)]
         raise FormatError(explain(problems)) from error
 
 
@@ -103,7 +111,7 @@ def parse_settings(kind: type[_T], values: Any, origin: str) -> _T:
         if first.is_unknown and len(first.location) == 1 and is_dataclass(kind):
             known = did_you_mean(first.place, [each.name for each in fields(kind)])
             return f"{origin} has a setting '{first.place}' that does not exist; {known}"
-        return f"{origin} is wrong at {first.place or 'its top'}: {first.message}."
+        return f"{origin} is wrong{f' at {first.place}' if first.place else ''}: {first.message}."
 
     return check_values(kind, values, explain, default=str)
 

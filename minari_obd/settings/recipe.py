@@ -156,7 +156,7 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
         if problem.is_unknown:
             known = did_you_mean(str(problem.location[-1]), _keys(problem.location))[:-1]
             return f"there is no setting '{problem.place}' ({known})"
-        return f"{problem.place or 'recipe'}: {problem.message}"
+        return f"{problem.place}: {problem.message}" if problem.place else problem.message
 
     def explain(problems: list[Problem]) -> str:
         return f"{origin}: {'; '.join(map(told, problems[:5]))}."

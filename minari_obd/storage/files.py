@@ -17,6 +17,8 @@ __all__ = [
     "check_not_pointer",
     "check_replaceable",
     "check_writable",
+    "check_writable_file",
+    "held_among",
     "holds_instead",
     "is_there",
     "replacing",
@@ -35,9 +37,29 @@ _MARKERS = {
 }
 
 
-def holds_instead(folder: Path) -> str:
-    """Say, as a sentence after a space, which other thing of this package a folder holds; nothing if it holds none."""
-    found = [what for name, what in _MARKERS.items() if (folder / name).is_file()]
+_OFFLINE_DATA = "offline data, for `minari-obd distill`"
+_SUFFIXES = {
+    ".hdf5": _OFFLINE_DATA,
+    ".h5": _OFFLINE_DATA,
+    ".npz": _OFFLINE_DATA,
+    ".toml": "a recipe or a grid, for `minari-obd run` or `bench`",
+    ".json": "a report, for `minari-obd compare`",
+    ".onnx": "an exported policy, for other programs",
+    ".safetensors": "a policy or a teacher, for load_policy or load_teacher",
+}
+
+
+def holds_instead(path: Path) -> str:
+    """Say, as a sentence after a space, what else a folder or a file holds; nothing if that is not known."""
+    if path.is_file():
+        likely = _SUFFIXES.get(path.suffix.lower())
+        return f" By its name, it is {likely}." if likely else ""
+    return held_among([name for name in _MARKERS if (path / name).is_file()])
+
+
+def held_among(names: Collection[str]) -> str:
+    """Say the same of a folder or a repository that has files of these names."""
+    found = [what for name, what in _MARKERS.items() if name in names]
     return f" It holds {found[0]}." if found else ""
 
 
@@ -67,6 +89,16 @@ def check_writable(
     except OSError as error:
         raise SettingError(f"The {name} '{path}' cannot be written ({error.strerror}); {advice}.") from error
     return path
+
+
+def check_writable_file(path: str | Path) -> Path:
+    """Make sure, before any long work, that a file can be written there later.
+
+    Raises:
+        SettingError: a folder has that name, or as :func:`check_writable`.
+    """
+    _check_no_folder(Path(path))
+    return check_writable(path)
 
 
 def check_replaceable(folder: Path, noun: str, marker: str, names: Collection[str]) -> Path:
@@ -100,7 +132,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder with all that is in it, which then replaces a folder at ``path``. The folder above is made if it is missing.
 
     Raises:
-        SettingError: the folder above cannot be written, or its disk is full.
+        SettingError: the folder above cannot be written, its disk is full, or a folder is where a file is to be.
     """
     temporary = _beside(check_writable(path))
     _sweep(path.parent)
@@ -109,6 +141,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():
             _replace_folder(path, temporary)
         else:
+            _check_no_folder(path)
             temporary.replace(path)
     except Exception as error:  # safetensors, HDF5 and Arrow have errors of their own for a full disk
         is_full = any("No space left on device" in str(each) for each in (error, error.__cause__))
@@ -166,6 +199,11 @@ def check_not_pointer(path: Path) -> None:
             raise FormatError(
                 f"'{path}' is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder."
             )
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise SettingError(f"'{path}' is a folder; name a file to write.")
 
 
 def _replace_folder(path: Path, new: Path) -> None:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError, without_secrets
-from minari_obd.storage.files import write_text
+from minari_obd.storage.files import held_among, write_text
 from minari_obd.storage.tokens import usable_token
 
 __all__ = ["Holding", "HubError", "OtherKindError", "check_repository_id", "fetch", "publish", "read_fetched"]
@@ -130,7 +130,7 @@ def _refuse_foreign(repo_id: str, present: Any, holding: Holding) -> None:
     if holding.marker not in names and set(names) - _FOREIGN_TO_ALL:
         raise SettingError(
             f"The repository '{repo_id}' holds something other than a {holding.noun}, so nothing was uploaded; "
-            "choose another name."
+            f"choose another name.{held_among(names)}"
         )
 
 
@@ -165,8 +165,7 @@ def fetch(
     """
     check_repository_id(repo_id)
     token = usable_token(token)
-    unreachable, listed = None, None
-    api = HfApi(token=token)
+    unreachable, listed, api = None, None, HfApi(token=token)
     try:
         listed = holding.look(api, repo_id, revision=revision, files_metadata=True)
     except GatedRepoError as error:
@@ -264,7 +263,8 @@ def _check_listing(repo_id: str, listed: Any, wanted: list[str], holding: Holdin
                 "was downloaded; do not use it."
             )
     if holding.marker not in sizes:
-        raise OtherKindError(f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}.")
+        said = f"The repository '{repo_id}' is not a {holding.noun}: it has no {holding.marker}."
+        raise OtherKindError(said + held_among(sizes))
     if sum(sizes.get(name, 0) for name in wanted) > _MOST_BYTES:
         raise FormatError(f"The repository '{repo_id}' is larger than {_MOST_BYTES // 2**30} GiB; nothing was fetched.")
 

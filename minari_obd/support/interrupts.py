@@ -13,15 +13,17 @@ __all__ = ["deferred_interrupts", "interrupted_by_termination"]
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Note SIGINT and SIGTERM instead of acting on them; yields a function that tells whether one has come.
 
-    A second Ctrl-C acts at once. Only the main thread may change handlers; in others nothing is deferred.
+    A second Ctrl-C acts at once. A SIGTERM after the first does not: a terminal's Ctrl-C reaches a bench and its
+    children alike, and the bench then ends them by SIGTERM. Only the main thread may change handlers; in others nothing
+    is deferred.
     """
-    asked = False
+    asked = pressed = False
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked, pressed
+        if pressed and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
+        asked, pressed = True, pressed or number == signal.SIGINT
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

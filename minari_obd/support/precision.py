@@ -186,7 +186,7 @@ def _machine() -> dict[str, Any]:
 def _kept(path: Path) -> bool | None:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))["has_fast_bfloat16"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return known if isinstance(known, bool) else None
 
