@@ -258,7 +258,7 @@ def test_bcq_rules_out_what_the_data_does_not_do() -> None:
 def test_teachers_are_for_one_kind_of_actions(data: OfflineData) -> None:
     with pytest.raises(SettingError, match=r"is for continuous actions.*use 'discrete_cql' or 'discrete_bcq'"):
         train_teacher(data, "iql", steps=2, progress=False)
-    with pytest.raises(SettingError, match=r"is for discrete actions.*use 'td3_bc' or"):
+    with pytest.raises(SettingError, match=r"is for discrete actions.*use 'bc' or"):
         train_teacher(replace(data, first_action=None), "discrete_cql", steps=2, progress=False)
     with pytest.raises(SettingError, match="has no actor to average"):
         train_teacher(data, "discrete_cql", steps=2, average=0.5, progress=False)
