@@ -70,9 +70,8 @@ def print_plan(prepared: Prepared) -> None:
         if count := settings.outer_steps(recipe.student):
             how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"
             parts.append(f"at most {count:,} outer steps{how}")
-        console.print(
-            f"  distillation {', then '.join(parts)}: about {_duration(seconds)} on {torch.get_num_threads()} thread(s)"
-        )
+        where = f"on {torch.get_num_threads()} thread(s){'' if prepared.dynamics is None else ', without the rollouts'}"
+        console.print(f"  distillation {', then '.join(parts)}: about {_duration(seconds)} {where}")
         loop = prepared.loop
         if loop.precision == "bfloat16" and loop.device.type == "cpu" and not has_fast_bfloat16():
             slow = "products in bfloat16 are not faster than in float32 here; precision 'auto' takes the faster ones"
