@@ -73,7 +73,7 @@ def test_every_verb_takes_its_name(capsys: pytest.CaptureFixture[str]) -> None:
         main(["evaluate", SET, "--save"])
     assert "is not the folder of a distilled dataset" in capsys.readouterr().err
     main(["list"])
-    assert f"{SET} (256 pairs, score 42.0)" in " ".join(capsys.readouterr().out.split())
+    assert f"{SET} (256 pairs, score 48.6)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_wrong_names_and_revisions_are_said() -> None:
