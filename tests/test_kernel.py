@@ -18,7 +18,7 @@ from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.result import OuterResult
 from minari_obd.errors import SettingError
 from minari_obd.settings.protocols import StudentProtocol
-from minari_obd.settings.recipe import Recipe
+from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.kernel import Kernel, latent, regression, student_kernel
 from minari_obd.targets.targets import ActionCost, Targets
@@ -213,7 +213,21 @@ def test_it_asks_for_what_errors_cost(targets: Targets) -> None:
 
 def test_results_keep_their_names_where_the_kernel_is_not_used() -> None:
     settings = Recipe("x", distillation=DistillationRecipe(initial="kmeans")).deciding()["distillation"]
-    assert "kernel_steps" not in settings
-    assert Recipe("x").deciding()["distillation"]["kernel_steps"] == 300
+    assert not {"kernel_steps", "kernel_batch_size"} & set(settings)
+    settings = Recipe("x").deciding()["distillation"]
+    assert (settings["kernel_steps"], settings["kernel_batch_size"]) == (750, 1024)
     with pytest.raises(SettingError, match="kernel_steps"):
         DistillationRecipe(kernel_steps=0)
+
+
+def test_a_recipe_from_before_kernels_had_batches_of_their_own_keeps_its_batches_and_its_name() -> None:
+    old = Recipe("x", distillation=DistillationRecipe(kernel_steps=300)).resolved().to_json()
+    del old["distillation"]["kernel_batch_size"]
+    recorded = recorded_recipe(old, "test")
+    assert recorded.distillation.kernel_batch == 2560
+    assert "kernel_batch_size" not in recorded.deciding()["distillation"]
+    now = Recipe("x").resolved()
+    assert recorded_recipe(now.to_json(), "test") == now
+    assert DistillationRecipe(batch_size=64).kernel_batch == 64
+    with pytest.raises(SettingError, match="kernel_batch_size"):
+        DistillationRecipe(kernel_batch_size=0)

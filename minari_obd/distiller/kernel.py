@@ -108,7 +108,7 @@ class KernelStart:
         visits: Sequence[Tensor] = (),
     ) -> None:
         """Move the pairs by one step of Adam, at a rate that falls with a cosine."""
-        batch = data.batch(self.settings.batch_size, step, visits, stream=Stream.KERNEL_BATCHES)
+        batch = data.batch(self.settings.kernel_batch, step, visits, stream=Stream.KERNEL_BATCHES)
         student = Kernel.draw(_DEPTH, data.seed, step)
         adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.kernel_steps))
         adam.zero_grad()

@@ -105,7 +105,8 @@ class Recipe:
     def resolved(self) -> "Recipe":
         """Return the recipe with the teacher that ``auto`` stands for, and with the width of cloned students."""
         width, steps = self.cloned_student.width, self.distillation.outer_steps(self.student)
-        distillation = replace(self.distillation, cloned_width=width, steps=steps)
+        batch = self.distillation.kernel_batch
+        distillation = replace(self.distillation, cloned_width=width, steps=steps, kernel_batch_size=batch)
         teacher = self.teacher
         if teacher.algorithm == "auto":
             is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
@@ -133,7 +134,9 @@ class Recipe:
         if settings["distillation"]["cloned_width"] == self.student.width:
             del settings["distillation"]["cloned_width"]
         if self.distillation.initial != "kernel":
-            del settings["distillation"]["kernel_steps"]
+            del settings["distillation"]["kernel_steps"], settings["distillation"]["kernel_batch_size"]
+        elif self.distillation.kernel_batch == self.distillation.batch_size:
+            del settings["distillation"]["kernel_batch_size"]
         if self.distillation.objective == "squared":
             settings["distillation"].pop("gap_share", None)
         if not settings["student_states"]:
@@ -167,15 +170,15 @@ def parse_recipe(values: Any, origin: str) -> Recipe:
 
 
 def recorded_recipe(values: dict[str, Any], origin: str) -> Recipe:
-    """Return the recipe that a provenance holds. One from before there was ``cloned_width`` cloned its own student.
+    """Return the recipe that a provenance holds, with what went without saying before there was a setting for it.
 
     Raises:
         FormatError: as :func:`parse_recipe`.
     """
-    recipe, distillation = parse_recipe(values, origin), values.get("distillation")
-    if isinstance(distillation, dict) and "cloned_width" in distillation:
-        return recipe
-    return replace(recipe, distillation=replace(recipe.distillation, cloned_width=recipe.student.width))
+    recipe, given = parse_recipe(values, origin), values.get("distillation")
+    before = {"cloned_width": recipe.student.width, "kernel_batch_size": recipe.distillation.batch_size}
+    missing = {name: then for name, then in before.items() if not isinstance(given, dict) or name not in given}
+    return replace(recipe, distillation=replace(recipe.distillation, **missing)) if missing else recipe
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -153,8 +153,10 @@ class DistillationRecipe:
     """Where the pairs start. `random` (the papers'): at uniformly drawn states. `kmeans`: at those nearest to the
     centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
     learn most from them. For such students, this is all."""
-    kernel_steps: int = 300
+    kernel_steps: int = 750
     """Steps of `kernel`. At 256 pairs, each is a small part of an outer step."""
+    kernel_batch_size: int | None = None
+    """Offline states per step of `kernel`. If not given, ``batch_size``, and at most 1,024."""
     nested: tuple[int, ...] = ()
     """Sizes below the run's at which the first pairs make sets of their own: with 16 and 64, students are also cloned
     from the first 16 and the first 64 pairs, and all three sets are improved together."""
@@ -212,6 +214,7 @@ class DistillationRecipe:
         check_positive("distillation", clip_to_average=self.clip_to_average)
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
         check_positive("distillation", cloned_width=self.cloned_width, kernel_steps=self.kernel_steps)
+        check_positive("distillation", kernel_batch_size=self.kernel_batch_size)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
         if any(size < 1 for size in self.nested) or list(self.nested) != sorted(set(self.nested)):
@@ -225,6 +228,11 @@ class DistillationRecipe:
             raise SettingError(f"distillation.gap_share is {self.gap_share}; it must be above 0 and at most 1.")
         if not 0.0 <= self.average < 1.0:
             raise SettingError(f"distillation.average is {self.average}; it must be at least 0 and below 1.")
+
+    @property
+    def kernel_batch(self) -> int:
+        """Offline states per step of `kernel`."""
+        return self.kernel_batch_size or min(self.batch_size, 1_024)
 
     def outer_steps(self, student: StudentProtocol) -> int:
         """Return the number of outer steps for such students."""
