@@ -24,7 +24,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.targets.targets import Targets
 
 STUDENT = StudentProtocol(depth=2, width=64, steps=50, optimiser="adam", learning_rate=0.003)
-SETTINGS = DistillationRecipe(steps=8, batch_size=128, evaluate_every=4, kernel_steps=60)
+SETTINGS = DistillationRecipe(steps=8, batch_size=128, evaluate_every=4, kernel_steps=60, precision="float32")
 CPU = torch.device("cpu")
 QUICK = Recipe(
     "replaced",

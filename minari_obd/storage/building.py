@@ -75,7 +75,11 @@ def alone(root: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
             except OSError:  # some network file systems have no locks
                 yield
                 return
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            try:
+                is_there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                is_there = False
+            if not is_there:
                 continue  # the process that was waited for has removed the file
             try:
                 yield
