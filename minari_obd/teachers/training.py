@@ -166,9 +166,9 @@ class TeacherRun:
         with contained(self.seed, self.device):
             algo = self._create()
             modules = dict(algo.impl.modules.create_checkpointer(d3rlpy_device(self.device)).modules)
-            first = self.steps - math.ceil(self.average * self.steps) + 1
-            average = ActorAverage(algo, first) if self.average else None
-            if average is not None:
+            average = None
+            if self.average:
+                average = ActorAverage(algo, self.steps - math.ceil(self.average * self.steps) + 1)
                 modules["average"] = average.module
             kept = read_kept(self.checkpoint, lambda path: read_training(path, modules, self.device))
             record = kept or TrainingRecord()
@@ -196,9 +196,9 @@ class TeacherRun:
         self, algo: Any, modules: Any, record: TrainingRecord, average: ActorAverage | None, progress: bool, track: Any
     ) -> None:
         """Make the updates that are missing, and write checkpoints."""
-        batches = self._batches(algo, rng := generator_of(self.seed, record))
-        some = self.data.observations[:: 1 + len(self.data) // _LOOKED_AT]
-        states = self.data.normaliser.normalise(some)
+        rng = generator_of(self.seed, record)
+        batches = self._batches(algo, rng)
+        states = self.data.normaliser.normalise(self.data.observations[:: 1 + len(self.data) // _LOOKED_AT])
         saved, title = time.monotonic(), f"training {self.algorithm.name}"
         bar = progress_bar(self.steps, title, unit="update", show=progress)
         with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.precision):
