@@ -286,7 +286,8 @@ def test_onnxruntime_gives_a_datasets_actions(tmp_path: Path) -> None:
         for batch in (rows, rows[:1], rows[:7]):
             (actions,) = session.run(["actions"], {"observations": batch})
             assert actions.shape == policy(batch).shape
-            np.testing.assert_allclose(actions, policy(batch), atol=1e-5)
+            # Coefficients of infinitely wide students reach hundreds, so float32 rounds their sums to about 3e-4.
+            np.testing.assert_allclose(actions, policy(batch), atol=1e-3 if name == "halfcheetah" else 1e-5)
         content = path.read_bytes()
         assert not any(place in content for place in (b"minari_obd/", b"site-packages", str(tmp_path).encode()))
     assert sorted(path.name for path in Path("deep").iterdir()) == sorted(f"{name}.onnx" for name in cases)
