@@ -64,5 +64,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown ``name``: the nearest option, then all of them."""
     known = sorted(options)
     near = get_close_matches(name.lower(), (lowered := {each.lower(): each for each in known}), n=1, cutoff=0.6)
-    guess = f"did you mean '{lowered[near[0]]}'? " if near else ""
-    return f"{guess}Known: {', '.join(known)}." if known else "none is known."
+    listed = f"nown: {', '.join(known)}."
+    if near:
+        return f"did you mean '{lowered[near[0]]}'? K{listed}"
+    return f"k{listed}" if known else "none is known."

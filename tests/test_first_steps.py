@@ -3,6 +3,8 @@
 import json
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from minari_obd.cli.application import main
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.experiments.cell import CellResult, noted_keys
 from minari_obd.experiments.grid import load_grid
-from minari_obd.experiments.status import read_status
+from minari_obd.experiments.status import read_status, running
 from minari_obd.settings.recipe import load_recipe
 from minari_obd.sources.collecting import collect
 from minari_obd.storage.hub import OtherKindError
@@ -189,3 +191,50 @@ def test_a_repository_says_what_else_it_holds(hub: HubServer) -> None:
         minari_obd.load_policy("lab/taught")
     with pytest.raises(SettingError, match=r"choose another name\. It holds a teacher, for load_teacher\."):
         minari_obd.clone(make_pairs()).push_to_hub("lab/taught")
+
+
+def test_a_recipe_and_a_grid_are_told_apart() -> None:
+    Path("recipe.toml").write_text('source = "a-v0"\nmethod = "dbc"')
+    Path("grid.toml").write_text('datasets = ["a-v0"]\nmethods = ["dbc"]')
+    with pytest.raises(FormatError, match=r"'recipe\.toml' is a recipe, of one run; run it by `minari-obd run`"):
+        load_grid("recipe.toml")
+    with pytest.raises(FormatError, match=r"'grid\.toml' is a grid, of many runs; run it by `minari-obd bench`"):
+        load_recipe("grid.toml")
+
+
+def test_evaluate_replaces_reports_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    make_pairs(shape=(4, 1)).save("made")
+    Path("notes.json").write_text('{"mine": 1}')
+    command = ["evaluate", "made", "--env", "InvertedPendulum-v5", "--students", "1", "--episodes", "1", "--out"]
+    assert "'notes.json' is there already, and no report" in said([*command, "notes.json"], capsys)
+    assert Path("notes.json").read_text() == '{"mine": 1}'
+    for _ in range(2):
+        main([*command, "report.json"])
+    minari_obd.clone(minari_obd.load_dataset("made"), students=1).save("policy.safetensors")
+    told = said(["evaluate", "policy.safetensors", "--students", "2"], capsys)
+    assert "'policy.safetensors' is no set of pairs to clone students from; leave out --students." in told
+
+
+def test_a_token_of_the_environment_with_accents_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_caf\u00e9")
+    with HubServer() as server, pytest.raises(SettingError, match=r"^The token of HF_TOKEN or `hf auth login` has"):
+        minari_obd.load_dataset("lab/set")
+    assert not server.requests
+
+
+def test_a_second_bench_in_a_folder_is_told(tmp_path: Path) -> None:
+    """A lock is a process's, so the first bench is another process."""
+    hold = (
+        "import sys; from pathlib import Path; from minari_obd.experiments.status import running\n"
+        "with running(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    with pytest.warns(UserWarning, match="Another bench runs in"), running(tmp_path):
+        pass
+    first.communicate("")
+    with running(tmp_path):
+        pass

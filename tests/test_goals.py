@@ -25,6 +25,7 @@ from minari_obd.sources.benchmark import BENCHMARK
 from minari_obd.sources.mazes import CONTROLLERS
 from minari_obd.storage.minari_datasets import episode_buffer
 from minari_obd.support import libraries
+from minari_obd.teachers.algorithms import BC, episodes_for
 
 
 class Reach(gym.Env):
@@ -130,6 +131,15 @@ def test_pairs_of_a_goal_task_are_distilled_judged_published_and_verified(
     assert not verify(folder).passed
     with pytest.raises(FormatError, match="successes of a report have shape"):
         parse_evaluation({**values, "successes": [[True]]}, "x")
+
+
+def test_a_teacher_of_data_with_goals_learns_from_all_episodes(data: minari_obd.OfflineData) -> None:
+    """Their returns say how near the goal was, and not how well it was reached."""
+    assert data.has_goals
+    assert episodes_for(BC, data, None) is data
+    assert len(episodes_for(BC, data, 0.25)) < len(data)
+    plain = replace(data, observation_fields=())
+    assert len(episodes_for(BC, plain, None)) == len(data.best_episodes(0.25)) < len(data)
 
 
 def test_reports_without_success_are_as_before() -> None:

@@ -6,7 +6,7 @@ from shlex import quote
 from typing import Any
 
 from minari_obd.cli.arguments import File, FinetuningSettings, Name
-from minari_obd.errors import SettingError
+from minari_obd.errors import FormatError, SettingError
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.support.tracking import TrackerName
 
@@ -125,8 +125,12 @@ def evaluate(
         )
     if save and path.is_dir():
         (check_target if isinstance(subject, DistilledDataset) else check_policy_target)(path)
+    if students is not None and not isinstance(subject, DistilledDataset):
+        raise SettingError(f"'{ref}' is no set of pairs to clone students from; leave out --students.")
     if out is not None:
         check_writable_file(out)
+        if out.exists() and not _is_report(out):
+            raise SettingError(f"'{out}' is there already, and no report of an evaluation; name another file.")
     counts = {"students": students, "episodes": episodes}
     report = evaluate_subject(subject, env=env, protocol=protocol, **counts, seed=seed, video=video, progress=True)
     print(report)
@@ -140,6 +144,16 @@ def evaluate(
         print(f"Written: {out}")
     if video is not None:
         print(f"Filmed: {video}")
+
+
+def _is_report(path: Path) -> bool:
+    from minari_obd.evaluation.loading import load_report
+
+    try:
+        load_report(path)
+    except FormatError:
+        return False
+    return True
 
 
 def finetune(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from minari_obd.errors import SettingError
+from minari_obd.errors import FormatError, SettingError
 from minari_obd.registry import OBJECTIVES
 from minari_obd.settings.checks import STRICT
 from minari_obd.settings.parsing import parse_settings, read_toml
@@ -204,6 +204,9 @@ def load_grid(path: str | Path) -> Grid:
         NotFoundError: the file does not exist, or a method is unknown.
         FormatError: the file is not TOML, or not a grid. The first wrong key is named.
     """
-    grid = parse_settings(Grid, read_toml(path, "grid", "recipes/bench/quick.toml"), f"'{path}'")
+    values = read_toml(path, "grid", "recipes/bench/quick.toml")
+    if "source" in values and "datasets" not in values:
+        raise FormatError(f"'{path}' is a recipe, of one run; run it by `minari-obd run`, or name a grid.")
+    grid = parse_settings(Grid, values, f"'{path}'")
     grid.cells()
     return grid

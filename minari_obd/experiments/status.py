@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -92,11 +93,17 @@ def read_status(folder: Path) -> dict[str, CellStatus]:
 def running(folder: Path) -> Iterator[None]:
     """Hold a lock within, by which :func:`is_running` knows. The system lets go of it, however the process ends."""
     with (folder / _LOCK_FILE).open("w") as file:
-        for _ in range(_TRIES):  # and none if another bench has it: a status is no reason to stop
+        for _ in range(_TRIES):
             with suppress(OSError):
                 _lock(file, shared=False)
                 break
             time.sleep(_PAUSE)
+        else:  # grids may share a folder
+            warnings.warn(
+                f"Another bench runs in '{folder}'; cells that both of them have are made twice. End one of them if "
+                "both are of one grid.",
+                stacklevel=4,
+            )
         yield
 
 

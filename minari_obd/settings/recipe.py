@@ -195,7 +195,10 @@ def load_recipe(path: str | Path) -> Recipe:
         NotFoundError: the file does not exist.
         FormatError: the file is not TOML, or not a recipe. Every wrong key is named.
     """
-    return parse_recipe(read_toml(path, "recipe", "recipes/quickstart.toml"), str(path))
+    values = read_toml(path, "recipe", "recipes/quickstart.toml")
+    if "datasets" in values and "source" not in values:
+        raise FormatError(f"'{path}' is a grid, of many runs; run it by `minari-obd bench`, or name a recipe.")
+    return parse_recipe(values, str(path))
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -180,6 +180,11 @@ class OfflineData:
         """Whether actions are probabilities of discrete ones."""
         return self.first_action is not None
 
+    @property
+    def has_goals(self) -> bool:
+        """Whether observations hold the goal of their episode, as Gymnasium-Robotics names it."""
+        return any(each.name.split("/")[-1] == "desired_goal" for each in self.observation_fields)
+
     @cached_property
     def normaliser(self) -> Normaliser:
         """Normaliser fitted to these observations."""

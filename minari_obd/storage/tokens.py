@@ -2,6 +2,8 @@
 
 import re
 
+from huggingface_hub import get_token
+
 from minari_obd.errors import SettingError
 
 __all__ = ["usable_token"]
@@ -10,15 +12,18 @@ __all__ = ["usable_token"]
 def usable_token(token: str | None) -> str | None:
     """Return a token without the white space around it, such as the end of the line of the file that it was in.
 
+    None stays None: huggingface_hub then takes that of ``HF_TOKEN`` or of ``hf auth login``, which is checked too.
+
     Raises:
         SettingError: it has characters that a request's header cannot hold. The token is not quoted.
     """
-    if not isinstance(token, str):
+    if token is not None and not isinstance(token, str):
         return token
-    token = token.strip()
-    if not re.fullmatch(r"[!-~]*", token):
+    found = (get_token() or "" if token is None else token).strip()
+    if not re.fullmatch(r"[!-~]*", found):
+        whose = "token" if token is not None else "token of HF_TOKEN or `hf auth login`"
         raise SettingError(
-            "The token has white space, control characters or letters with accents inside; copy it once more from "
+            f"The {whose} has white space, control characters or letters with accents inside; copy it once more from "
             "your settings on the Hub."
         )
-    return token
+    return None if token is None else found

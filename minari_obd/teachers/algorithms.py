@@ -51,7 +51,8 @@ class Algorithm:
     steps: int = 20_000
     """Gradient steps by default: what is worth waiting for on two CPU cores, far below the papers' 10^6."""
     best_episodes: float = 1.0
-    """Share of the data's steps that it is trained on by default, those of the episodes with the highest returns."""
+    """Share of the data's steps that it is trained on by default, those of the episodes with the highest returns; all
+    of data with goals."""
     precision: str = "float32"
     """Of its matrix products by default. ``auto``, where these products are large and most of an update:
     :func:`~minari_obd.support.precision.product_precision` says what it means."""
@@ -126,9 +127,11 @@ def target_rate(updates: int, gamma: float = GAMMA) -> float:
 def episodes_for(algorithm: Any, data: OfflineData, share: float | None) -> OfflineData:
     """Return the episodes that an algorithm is trained on: this share of the best ones, or its own share if None.
 
-    Who already chose among the episodes gets no second choice by the algorithm's own share.
+    Who already chose among the episodes gets no second choice by the algorithm's own share. Nor does data with goals,
+    whose returns say how far the goal was: the best episodes would be those of near goals.
     """
-    own: float = getattr(algorithm, "best_episodes", 1.0) if data.best_share == 1.0 else 1.0
+    is_choosing = data.best_share == 1.0 and not data.has_goals
+    own: float = getattr(algorithm, "best_episodes", 1.0) if is_choosing else 1.0
     return data.best_episodes(own if share is None else share)
 
 
