@@ -6,7 +6,8 @@
 
 A line of the file is one evaluation: a set's students by one protocol, students of the whole data, or the teacher. What
 is there is not made again. At the end the file's table is printed; ``--table`` prints it and makes nothing. Scores are
-shares of the way from random actions to the expert; the interval is over seeds (of the teacher: over episodes).
+shares of the way from random actions to the expert; the interval is over seeds (of the teacher: over episodes). Where
+there are no reference scores, rates of success are compared with the teacher's.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.training import train_teacher
 
 KEY: tuple[str, ...] = ("source", "method", "size", "seed", "protocol", "settings")
-HEAD = ["source", "students of", "by", "seeds", "return", "score", "success, %", "of the teacher's score", "seconds"]
+HEAD = ["source", "students of", "by", "seeds", "return", "score", "success, %", "of the teacher's", "seconds"]
 
 
 def told(report: EvaluationReport) -> dict[str, Any]:
@@ -96,13 +97,16 @@ def table(lines: list[dict[str, Any]]) -> str:
         found = estimate_mean(rows)
         return "{} ({} to {})".format(*(form.format(value) for value in (found.mean, found.low, found.high)))
 
-    best = {line["source"]: float(np.mean(line["scores"])) for line in lines if line["method"] == "teacher"}
+    def quality(line: dict[str, Any]) -> float:
+        return float(np.mean(line["scores"] if "scores" in line else line["successes"]))
+
+    best = {line["source"]: quality(line) for line in lines if line["method"] == "teacher"}
     rows = []
     for group in groups.values():
         first = group[0]
         of = first["method"] if first["size"] is None else f"{first['size']} pairs by `{first['method']}`"
         by = first["protocol"] + (f" {json.dumps(first['settings'])}" if first["settings"] else "")
-        score = float(np.mean([np.mean(line["scores"]) for line in group]))
+        score = float(np.mean([quality(line) for line in group]))
         share = f"{100 * score / best[first['source']]:.0f}%" if first["source"] in best else ""
         told = [estimate(group, name) for name in ("students", "scores", "successes")]
         seconds = f"{np.mean([line['seconds'] for line in group]):.0f}"

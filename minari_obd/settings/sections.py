@@ -35,8 +35,8 @@ class TeacherRecipe:
     it lowers the actor's own loss on the data. 0 keeps the last weights."""
     best_episodes: float | None = None
     """Share of the data's steps that it is trained on, those of the episodes with the highest returns. If not given,
-    the algorithm's own: a quarter for `bc` (all of data with goals), all for the others. The pairs are still made for
-    all of the data."""
+    the algorithm's own: a quarter for `bc`, half for `discrete_cql` (all of data with goals), all for the others. The
+    pairs are still made for all of the data."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
     large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
