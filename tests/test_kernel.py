@@ -4,6 +4,8 @@ import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from minari_obd.distiller.kernel import KernelStart
 from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.result import OuterResult
 from minari_obd.errors import SettingError
-from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, StudentProtocol
 from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.settings.sections import DistillationRecipe
 from minari_obd.students.kernel import Kernel, latent, regression, student_kernel
@@ -218,6 +220,26 @@ def test_results_keep_their_names_where_the_kernel_is_not_used() -> None:
     assert (settings["kernel_steps"], settings["kernel_batch_size"]) == (750, 1024)
     with pytest.raises(SettingError, match="kernel_steps"):
         DistillationRecipe(kernel_steps=0)
+
+
+def test_fewer_pairs_get_more_steps_where_students_are_infinitely_wide() -> None:
+    for size, count in ((1, 3_000), (16, 3_000), (64, 3_000), (128, 1_500), (256, 750), (257, 750), (1_000, 750)):
+        recipe = Recipe("x", size=size)
+        assert recipe.resolved().distillation.kernel_steps == count
+        assert replace(recipe, student=ADAM_STUDENT).resolved().distillation.kernel_steps == 750
+        given = replace(recipe, distillation=DistillationRecipe(kernel_steps=5))
+        assert given.resolved().distillation.kernel_steps == 5
+    rates = []
+
+    class Watched(KernelStart):
+        def _step(self, pairs: Any, adam: torch.optim.Optimizer, *_: Any) -> None:
+            rates.append(adam.param_groups[0]["lr"])
+
+    shown = Watched(KERNEL_STUDENT, DistillationRecipe()).candidates(
+        torch.zeros(128, 2), torch.zeros(128, 1), cast("OuterData", SimpleNamespace(visited=None)), 0.0, progress=False
+    )
+    assert [step for step, _ in shown] == list(range(50, 1_501, 50))
+    np.testing.assert_allclose(rates, 0.005 * (1.0 + np.cos(np.pi * np.arange(1_500) / 1_500)))
 
 
 def test_a_recipe_from_before_kernels_had_batches_of_their_own_keeps_its_batches_and_its_name() -> None:

@@ -66,7 +66,8 @@ def print_plan(prepared: Prepared) -> None:
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
         seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
-        parts = [f"{settings.kernel_steps:,} steps through kernels"] if settings.initial == "kernel" else []
+        count = settings.steps_through_kernels(recipe.size, recipe.student)
+        parts = [f"{count:,} steps through kernels"] if settings.initial == "kernel" else []
         if count := settings.outer_steps(recipe.student):
             how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"
             parts.append(f"at most {count:,} outer steps{how}")

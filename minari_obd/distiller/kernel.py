@@ -61,11 +61,13 @@ class KernelStart:
             Every fiftieth step, and the last, with the states and actions after it.
         """
         pairs = self._begin(states, actions)
-        adam, last, visits = torch.optim.Adam(pairs, _RATE), self.settings.kernel_steps, []
+        last = self.settings.steps_through_kernels(len(states), self.protocol)
+        adam, visits = torch.optim.Adam(pairs, _RATE), []
         with progress_bar(last, "kernel start", show=progress) as bar:
             for step in range(last):
                 if data.visited is not None and step % max(1, last // _ROLLOUTS) == 0:
                     visits = self._follow(pairs, data, step, visits)
+                adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / last))
                 self._step(pairs, adam, data, scale, step, visits)
                 bar.update()
                 if not (step + 1) % _SHOWN_EVERY or step + 1 == last:
@@ -107,10 +109,9 @@ class KernelStart:
         step: int,
         visits: Sequence[Tensor] = (),
     ) -> None:
-        """Move the pairs by one step of Adam, at a rate that falls with a cosine."""
+        """Move the pairs by one step of Adam."""
         batch = data.batch(self.settings.kernel_batch, step, visits, stream=Stream.KERNEL_BATCHES)
         student = Kernel.draw(_DEPTH, data.seed, step)
-        adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.kernel_steps))
         adam.zero_grad()
         self._loss(pairs, data, batch, scale, student).backward()
         adam.step()

@@ -195,7 +195,8 @@ class OuterLoop:
         if self.settings.initial == "kernel":
             kernel = KernelStart(self.protocol, self.settings)
             states, actions = tensors.pairs
-            seconds += self.settings.kernel_steps * kernel.seconds_per_step(states[0], actions[0], work[0])
+            count = self.settings.steps_through_kernels(size, self.protocol)
+            seconds += count * kernel.seconds_per_step(states[0], actions[0], work[0])
         return seconds
 
     def _seconds_per_step(self, state: OuterState, work: Sequence[OuterData]) -> float:
@@ -268,10 +269,11 @@ class OuterLoop:
             raise DivergedError(str(state.records[0].reason), self._results(state))
 
     def _results(self, state: OuterState) -> list[OuterResult]:
+        states, actions = (p.cpu().numpy() for p in state.best)
         made = f"All {self._steps} outer steps were made."
         if not self._steps:
-            made = f"All {self.settings.kernel_steps} steps of the kernel start were made."
-        states, actions = (p.cpu().numpy() for p in state.best)
+            count = self.settings.steps_through_kernels(len(states[0]), self.protocol)
+            made = f"All {count} steps of the kernel start were made."
         return [
             OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
             for s, a, r in zip(states, actions, state.records, strict=True)

@@ -105,8 +105,11 @@ class Recipe:
     def resolved(self) -> "Recipe":
         """Return the recipe with the teacher that ``auto`` stands for, and with the width of cloned students."""
         width, steps = self.cloned_student.width, self.distillation.outer_steps(self.student)
-        batch = self.distillation.kernel_batch
-        distillation = replace(self.distillation, cloned_width=width, steps=steps, kernel_batch_size=batch)
+        kernel = {
+            "kernel_steps": self.distillation.steps_through_kernels(self.size, self.student),
+            "kernel_batch_size": self.distillation.kernel_batch,
+        }
+        distillation = replace(self.distillation, cloned_width=width, steps=steps, **kernel)
         teacher = self.teacher
         if teacher.algorithm == "auto":
             is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None

@@ -154,8 +154,9 @@ class DistillationRecipe:
     """Where the pairs start. `random` (the papers'): at uniformly drawn states. `kmeans`: at those nearest to the
     centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
     learn most from them. For such students, this is all."""
-    kernel_steps: int = 750
-    """Steps of `kernel`. At 256 pairs, each is a small part of an outer step."""
+    kernel_steps: int | None = None
+    """Steps of `kernel`. If not given: 750, and for infinitely wide students from fewer than 256 pairs, which take
+    longer to settle, in inverse proportion more, up to 3,000 from 64 pairs."""
     kernel_batch_size: int | None = None
     """Offline states per step of `kernel`. If not given, ``batch_size``, and at most 1,024."""
     nested: tuple[int, ...] = ()
@@ -234,6 +235,12 @@ class DistillationRecipe:
     def kernel_batch(self) -> int:
         """Offline states per step of `kernel`."""
         return self.kernel_batch_size or min(self.batch_size, 1_024)
+
+    def steps_through_kernels(self, size: int, student: StudentProtocol) -> int:
+        """Return the number of steps of `kernel` for so many pairs and such students."""
+        if self.kernel_steps is not None:
+            return self.kernel_steps
+        return min(max(750, 750 * 256 // size), 3_000) if student.is_solved else 750
 
     def outer_steps(self, student: StudentProtocol) -> int:
         """Return the number of outer steps for such students."""
