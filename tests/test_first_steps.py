@@ -5,8 +5,11 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import make_pairs
 from hub_server import HubServer
@@ -156,6 +159,43 @@ def test_first_advises_what_can_be_done() -> None:
 def test_names_are_not_letters() -> None:
     with pytest.raises(SettingError, match="names is the text 'ab'; give one name for each"):
         minari_obd.compare("one", "two", names="ab")
+
+
+def test_what_is_loaded_already_is_no_name() -> None:
+    pairs = make_pairs()
+    for verb in ("load_dataset", "load_policy", "load_teacher", "load_recipe", "verify"):
+        with pytest.raises(SettingError, match=rf"^{verb} takes a name or a path, .* is loaded already"):
+            getattr(minari_obd, verb)(pairs)
+        with pytest.raises(SettingError, match=r"takes a name or a path, and what was given is a NoneType\.$"):
+            getattr(minari_obd, verb)(None)
+    with pytest.raises(SettingError, match="from_minari takes str or MinariDataset, and what was given is a int"):
+        minari_obd.DistilledDataset.from_minari(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_arguments_of_another_kind_are_told_before_any_work() -> None:
+    pairs: Any = make_pairs()
+    wrong_kind: Any = "p"
+    numbers: Any = [1, 2]
+    policy: Any = minari_obd.clone(pairs)
+    report = minari_obd.EvaluationReport(np.ones((1, 2)), "Hopper-v5", 0)
+    wrong: list[tuple[str, Callable[[], Any]]] = [
+        (
+            "start takes Policy, and 'p' is a str; load it first",
+            lambda: minari_obd.clone(pairs, start=wrong_kind),
+        ),
+        ("settings takes FinetuningRecipe, and", lambda: minari_obd.finetune(pairs, steps=9, settings=wrong_kind)),
+        ("tasks is one distilled dataset; give a list", lambda: minari_obd.learn_continually(pairs)),
+        ("memory is one distilled", lambda: minari_obd.learn_continually([pairs, pairs], memory=pairs)),
+        ("with_evaluation takes EvaluationReport", lambda: pairs.with_evaluation(report).with_evaluation(3)),
+        ("with_evaluation takes EvaluationReport", lambda: policy.with_evaluation("report.json")),
+        ("probability_of_improvement takes Eval", lambda: report.probability_of_improvement(wrong_kind)),
+        ("count is '4'; expected a whole number", lambda: pairs.first("4")),
+        ("count is 4.0; expected a whole number", lambda: pairs.first(4.0)),
+        ("names are .* expected text", lambda: minari_obd.compare(pairs, pairs, names=numbers)),
+    ]
+    for message, call in wrong:
+        with pytest.raises(SettingError, match=message):
+            call()
 
 
 def test_d3rlpy_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

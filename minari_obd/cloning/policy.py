@@ -18,6 +18,7 @@ from minari_obd.cloning.module import PolicyModule, write_onnx
 from minari_obd.errors import DataError, SettingError, printable
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
@@ -162,7 +163,12 @@ class Policy:
         return write_onnx(self._new_module(), Path(path))
 
     def with_evaluation(self, report: EvaluationReport) -> "Policy":
-        """Return the policy with a report for its card."""
+        """Return the policy with a report for its card.
+
+        Raises:
+            SettingError: something else than a report.
+        """
+        check_instance("with_evaluation", report, EvaluationReport)
         return replace(self, evaluation=report)
 
     @torch.no_grad()

@@ -58,6 +58,8 @@ def compare(
     if isinstance(names, str):
         raise SettingError(f"names is the text '{names}'; give one name for each subject, such as ['first', 'second'].")
     named = [*(names or map(_name, subjects, range(1, len(subjects) + 1)))]
+    if not all(isinstance(name, str) for name in named):
+        raise SettingError(f"names are {named}; expected text, such as ['first', 'second'].")
     if len(subjects) < 2 or len(named) != len(subjects) or len(set(named)) != len(named):
         raise SettingError(
             f"Got {len(subjects)} subjects named {', '.join(named) or 'nothing'}; a comparison takes at least two, "
