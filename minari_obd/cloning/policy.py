@@ -99,14 +99,18 @@ class Policy:
     def _mean(self, observations: Any) -> tuple[np.ndarray, bool]:
         """Mean of the students' actions, or probabilities, (B, A), and whether one observation was given."""
         fields = self.observation_fields
-        if fields and isinstance(observations, Mapping | tuple):
-            observations = flatten_observation(fields, observations)
-        observations = self._array(observations)
+        observations = self._array(self._flat(observations))
         are_numbers = observations.dtype.kind in "iu" and observations.ndim <= 1
         if are_numbers and fields and not fields[0].name and fields[0].one_hot:  # of states: the space is a Discrete
             observations = flatten_observation(fields, observations)
         single = observations.ndim == 1
         return self.act_each(observations[None] if single else observations).mean(axis=0), single
+
+    def _flat(self, observations: Any) -> Any:
+        """Columns beside each other, where the data's observations were dicts or tuples."""
+        if self.observation_fields and isinstance(observations, Mapping | tuple):
+            return flatten_observation(self.observation_fields, observations)
+        return observations
 
     def _array(self, observations: Any) -> np.ndarray:
         size = self.normaliser.mean.size
@@ -173,8 +177,14 @@ class Policy:
 
     @torch.no_grad()
     def act_each(self, observations: np.ndarray) -> np.ndarray:
-        """Raw actions, or probabilities, of every student, (E, B, A), for raw observations (B, S) or (E, B, S)."""
+        """Raw actions, or probabilities, of every student, (E, B, A), for raw observations (B, S) or (E, B, S).
+
+        Raises:
+            DataError: observations of another size, or without a part that the data had.
+        """
         size = self.normaliser.mean.size
+        if not isinstance(observations, np.ndarray):
+            observations = self._array(self._flat(observations))
         if observations.ndim not in (2, 3) or observations.shape[-1] != size:
             raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
         states = torch.from_numpy(self.normaliser.normalise(observations))
