@@ -142,6 +142,19 @@ def test_a_policys_file_is_told_from_a_set(capsys: pytest.CaptureFixture[str]) -
     assert minari_obd.load_policy("p.json").students == 1
 
 
+def test_a_policy_replaces_policies_alone() -> None:
+    policy = minari_obd.clone(make_pairs())
+    Path("data.hdf5").write_text("years of work")
+    with pytest.raises(
+        SettingError, match=r"'data\.hdf5' is there already, and is no policy, so it is not overwritten"
+    ):
+        policy.save("data.hdf5")
+    assert Path("data.hdf5").read_text() == "years of work"
+    Path("empty").touch()  # as of tempfile
+    for _ in range(2):
+        policy.save("empty")
+
+
 def test_offline_data_is_to_be_distilled() -> None:
     collect("lab/pendulum-v0", "Pendulum-v1", "random", steps=20, progress=False)
     with pytest.raises(FormatError, match=r"so it is offline data; distil it \(`minari-obd distill lab/pendulum-v0`\)"):

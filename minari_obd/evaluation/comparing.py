@@ -83,7 +83,8 @@ def _name(subject: Any, number: int) -> str:
     if isinstance(subject, str | Path):
         return str(subject)
     kinds = {DistilledDataset: "pairs", Policy: "policy", EvaluationReport: "report"}
-    kind = next((word for each, word in kinds.items() if isinstance(subject, each)), "teacher")
+    other = "teacher" if hasattr(subject, "act") else "model" if hasattr(subject, "predict") else "function"
+    kind = next((word for each, word in kinds.items() if isinstance(subject, each)), other)
     return f"{kind} {number}"
 
 

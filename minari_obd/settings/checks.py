@@ -44,13 +44,18 @@ def check_types(section: str, settings: Any) -> None:
         if value is not given:
             object.__setattr__(settings, name, value)
         if not _fits(value, kind):
-            example = (
-                f", such as {getattr(kind, '__name__', kind)}({value!r})"
-                if is_dataclass(kind) and isinstance(value, str)
-                else ""
-            )
             place = f"{section}.{name}" if section else name
-            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{example}.")
+            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{_advice(value, kind)}.")
+
+
+def _advice(value: Any, kind: Any) -> str:
+    """What to do with a text in the place of settings: the first of a section's is a name, a student's is not."""
+    name = getattr(kind, "__name__", "")
+    if not (is_dataclass(kind) and isinstance(value, str)):
+        return ""
+    if name == "StudentProtocol":
+        return f"; those with names are in minari_obd.settings.protocols: protocol_by_name({value!r})"
+    return f", such as {name}({value!r})"
 
 
 def _plain(value: Any) -> Any:

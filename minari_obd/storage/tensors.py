@@ -10,10 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minari_obd.errors import FormatError, MinariObdError
+from minari_obd.errors import FormatError, MinariObdError, SettingError
 from minari_obd.storage.files import replacing
 
 __all__ = [
+    "check_replaceable",
     "has_header",
     "read_header",
     "read_plain_tensors",
@@ -65,6 +66,21 @@ def has_header(path: Path, key: str) -> bool:
             return key in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
+
+
+def check_replaceable(path: Path, key: str, what: str) -> None:
+    """Make sure that a file, if there is one, may be replaced: it is empty, or :func:`write_tensors` wrote it.
+
+    Args:
+        path: of the file.
+        key: what it was written with.
+        what: what such a file is, for the error.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    if path.is_file() and path.stat().st_size and not has_header(path, key):
+        raise SettingError(f"'{path}' is there already, and is no {what}, so it is not overwritten; name another file.")
 
 
 def write_plain_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
