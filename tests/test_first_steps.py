@@ -5,11 +5,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from conftest import make_pairs
 from hub_server import HubServer
@@ -142,6 +139,21 @@ def test_a_policys_file_is_told_from_a_set(capsys: pytest.CaptureFixture[str]) -
     assert minari_obd.load_policy("p.json").students == 1
 
 
+def test_what_another_verb_loads_is_told() -> None:
+    pairs = make_pairs()
+    pairs.save("made")
+    minari_obd.clone(pairs).save("p.safetensors")
+    for load in (minari_obd.load_policy, minari_obd.load_teacher, minari_obd.load_offline_data):
+        with pytest.raises(NotFoundError, match="On the shelf there are distilled datasets, for load_dataset"):
+            load("shelf/hopper-medium-16")
+    with pytest.raises(NotFoundError, match=r"'made' is there, but .* It holds a distilled dataset, for load_dataset"):
+        minari_obd.load_offline_data("made")
+    with pytest.raises(DataError, match=r"from DistilledDataset; .* clone them"):
+        minari_obd.distill(pairs)
+    with pytest.raises(FormatError, match=r"'p\.safetensors' is not a teacher .*: it is a policy"):
+        minari_obd.load_teacher("p.safetensors")
+
+
 def test_a_policy_replaces_policies_alone() -> None:
     policy = minari_obd.clone(make_pairs())
     Path("data.hdf5").write_text("years of work")
@@ -183,32 +195,6 @@ def test_what_is_loaded_already_is_no_name() -> None:
             getattr(minari_obd, verb)(None)
     with pytest.raises(SettingError, match="from_minari takes str or MinariDataset, and what was given is a int"):
         minari_obd.DistilledDataset.from_minari(3)  # pyright: ignore[reportArgumentType]
-
-
-def test_arguments_of_another_kind_are_told_before_any_work() -> None:
-    pairs: Any = make_pairs()
-    wrong_kind: Any = "p"
-    numbers: Any = [1, 2]
-    policy: Any = minari_obd.clone(pairs)
-    report = minari_obd.EvaluationReport(np.ones((1, 2)), "Hopper-v5", 0)
-    wrong: list[tuple[str, Callable[[], Any]]] = [
-        (
-            "start takes Policy, and 'p' is a str; load it first",
-            lambda: minari_obd.clone(pairs, start=wrong_kind),
-        ),
-        ("settings takes FinetuningRecipe, and", lambda: minari_obd.finetune(pairs, steps=9, settings=wrong_kind)),
-        ("tasks is one distilled dataset; give a list", lambda: minari_obd.learn_continually(pairs)),
-        ("memory is one distilled", lambda: minari_obd.learn_continually([pairs, pairs], memory=pairs)),
-        ("with_evaluation takes EvaluationReport", lambda: pairs.with_evaluation(report).with_evaluation(3)),
-        ("with_evaluation takes EvaluationReport", lambda: policy.with_evaluation("report.json")),
-        ("probability_of_improvement takes Eval", lambda: report.probability_of_improvement(wrong_kind)),
-        ("count is '4'; expected a whole number", lambda: pairs.first("4")),
-        ("count is 4.0; expected a whole number", lambda: pairs.first(4.0)),
-        ("names are .* expected text", lambda: minari_obd.compare(pairs, pairs, names=numbers)),
-    ]
-    for message, call in wrong:
-        with pytest.raises(SettingError, match=message):
-            call()
 
 
 def test_d3rlpy_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import RuleTeacher, make_arrays
+from conftest import RuleTeacher, make_arrays, make_pairs
 
 import minari_obd
 from minari_obd.cli.application import main
@@ -245,3 +245,30 @@ def test_a_teacher_of_ones_own_is_asked_before_the_first_episode(monkeypatch: py
         minari_obd.evaluate(Mine, env="Pendulum-v1", episodes=1)
     with pytest.raises(SettingError, match=r"a OfflineData, cannot be evaluated; .*clone it first"):
         minari_obd.evaluate(minari_obd.load_offline_data(make_arrays([9])), env="Pendulum-v1", episodes=1)
+
+
+def test_arguments_of_another_kind_are_told_before_any_work() -> None:
+    pairs: Any = make_pairs()
+    wrong_kind: Any = "p"
+    numbers: Any = [1, 2]
+    policy: Any = minari_obd.clone(pairs)
+    report = minari_obd.EvaluationReport(np.ones((1, 2)), "Hopper-v5", 0)
+    wrong: list[tuple[str, Any]] = [
+        (
+            "start takes Policy, and 'p' is a str; load it first",
+            lambda: minari_obd.clone(pairs, start=wrong_kind),
+        ),
+        ("settings takes FinetuningRecipe, and", lambda: minari_obd.finetune(pairs, steps=9, settings=wrong_kind)),
+        ("tasks is one distilled dataset; give a list", lambda: minari_obd.learn_continually(pairs)),
+        ("memory is one distilled", lambda: minari_obd.learn_continually([pairs, pairs], memory=pairs)),
+        ("with_evaluation takes EvaluationReport", lambda: pairs.with_evaluation(report).with_evaluation(3)),
+        ("with_evaluation takes EvaluationReport", lambda: policy.with_evaluation("report.json")),
+        ("probability_of_improvement takes Eval", lambda: report.probability_of_improvement(wrong_kind)),
+        ("count is '4'; expected a whole number", lambda: pairs.first("4")),
+        ("count is 4.0; expected a whole number", lambda: pairs.first(4.0)),
+        ("draw_reports takes FinetuneReport", lambda: minari_obd.draw_reports([wrong_kind])),
+        ("names are .* expected text", lambda: minari_obd.compare(pairs, pairs, names=numbers)),
+    ]
+    for message, call in wrong:
+        with pytest.raises(SettingError, match=message):
+            call()

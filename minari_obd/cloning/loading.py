@@ -49,6 +49,7 @@ def load_policy(ref: str | Path, *, revision: str | None = None, token: str | No
     if named is None:
         raise NotFoundError(
             f"There is no policy '{ref}'; `minari-obd clone` writes one. On the Hub, its name is 'organisation/name'."
+            f"{holds_instead(path)}"
         )
     repo_id, of_ref = named
     if revision is not None and of_ref is not None:
