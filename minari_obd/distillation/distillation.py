@@ -70,7 +70,8 @@ def distill(
             first 16 and first 64 pairs make sets of their own (:meth:`DistilledDataset.first`).
         teacher: an algorithm to train, ``bundled`` for the one that comes with the package, what :func:`load_teacher`
             takes (a folder, a file, or a Hugging Face repository ``organisation/name``), or any object with ``act`` and
-            ``value`` in raw units. By default, the bundled one if the source has one, and ``bc`` otherwise.
+            ``value`` in raw units, which is tried on eight states before long work. By default, the bundled one if the
+            source has one, and ``bc`` otherwise, or ``discrete_cql`` for discrete actions.
         seed: seed of every random number; 0 by default.
         device: ``cpu``, ``cuda`` or ``auto`` (the default).
         out: a folder to save the result in. It is checked before any long work.
