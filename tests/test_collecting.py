@@ -110,6 +110,15 @@ def test_what_collecting_cannot_take_is_told_before_the_first_step(given: dict, 
     assert not has_local_dataset("lab/x-v0")
 
 
+def test_an_actor_of_one_observation_is_told_of_batches() -> None:
+    class One:
+        def act(self, observation: np.ndarray) -> int:
+            return 1
+
+    with pytest.raises(SettingError, match=r"'One' gave shape \(\) for 1 observations; its act takes a"):
+        collect("lab/x-v0", "CartPole-v1", One(), steps=20, progress=False)
+
+
 def test_a_teacher_collects() -> None:
     teacher = make_teacher(states=2, action_low=np.zeros(2), action_high=np.full(2, 5.0))
     collect("lab/x-v0", "Endless-v0", teacher, steps=20, progress=False)
