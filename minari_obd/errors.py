@@ -55,8 +55,9 @@ def printable(text: str) -> str:
 
 def without_secrets(text: str, *known: str | None) -> str:
     """Replace these secrets, and whatever looks like a token or a password, with stars."""
-    for secret in filter(None, known):
-        text = text.replace(secret, "***")
+    for secret in known:
+        if secret and isinstance(secret, str):  # huggingface_hub also takes True and False for a token
+            text = text.replace(secret, "***")
     return _SECRETS.sub("***", text)
 
 

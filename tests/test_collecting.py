@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from conftest import RuleTeacher, make_teacher
 
 import minari_obd
 from minari_obd.cloning.cloning import clone
@@ -92,6 +93,58 @@ def test_a_policy_that_does_not_fit_stores_nothing(policy: Callable, kind: type[
     with pytest.raises(kind, match=message):
         collect("lab/x-v0", "Pendulum-v1", policy, steps=20, progress=False)
     assert not has_local_dataset("lab/x-v0")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"author": 3}, "author is 3; expected text"),
+        ({"description": b"x"}, "description is b'x'; expected text"),
+        ({"policy": RuleTeacher}, "The policy is the class RuleTeacher; give an object of it"),
+        ({"policy": type("Model", (), {"predict": print})()}, "is a Model; .* save the model, and give the zip's path"),
+    ],
+)
+def test_what_collecting_cannot_take_is_told_before_the_first_step(given: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        collect("lab/x-v0", "Pendulum-v1", **{"policy": "random", "steps": 20, "progress": False, **given})
+    assert not has_local_dataset("lab/x-v0")
+
+
+def test_an_actor_of_one_observation_is_told_of_batches() -> None:
+    class One:
+        def act(self, observation: np.ndarray) -> int:
+            return 1
+
+    with pytest.raises(SettingError, match=r"'One' gave shape \(\) for 1 observations; its act takes a"):
+        collect("lab/x-v0", "CartPole-v1", One(), steps=20, progress=False)
+
+
+def test_a_teacher_collects() -> None:
+    teacher = make_teacher(states=2, action_low=np.zeros(2), action_high=np.full(2, 5.0))
+    collect("lab/x-v0", "Endless-v0", teacher, steps=20, progress=False)
+    data = load_offline_data("lab/x-v0")
+    np.testing.assert_allclose(data.actions, teacher.act(data.observations), rtol=1e-5)
+
+    class Rule:
+        """Probabilities of two actions."""
+
+        def act(self, observations: np.ndarray) -> np.ndarray:
+            return np.eye(2)[(observations[:, 2] > 0).astype(int)]
+
+    collect("lab/y-v0", "CartPole-v1", Rule(), steps=20, progress=False)
+    data = load_offline_data("lab/y-v0")
+    np.testing.assert_array_equal(data.actions[:, 1], data.observations[:, 2] > 0)
+
+
+def test_observations_without_a_fixed_size_are_refused() -> None:
+    space = gym.spaces.Dict({"all": gym.spaces.Sequence(gym.spaces.Discrete(2))})
+    made = type("Growing", (Endless,), {"observation_space": space})
+    gym.register("Growing-v0", made, disable_env_checker=True)
+    try:
+        with pytest.raises(DataError, match=r"'Growing-v0' has .*Sequence.* no fixed number of columns; use an env"):
+            make_environment("Growing-v0")
+    finally:
+        del gym.registry["Growing-v0"]
 
 
 def test_actions_outside_the_bounds_are_counted() -> None:

@@ -86,7 +86,7 @@ def test_what_would_fail_after_an_evaluation_is_found_before_it(monkeypatch: pyt
         minari_obd.compare(fitting, other)
     with pytest.raises(SettingError, match="'teacher 2': The teacher is for 3 observations and 2 actions"):
         minari_obd.compare(fitting, make_teacher())
-    with pytest.raises(SettingError, match="'teacher 2': The function returned an action of shape"):
+    with pytest.raises(SettingError, match="'function 2': The function returned an action of shape"):
         minari_obd.compare(fitting, lambda _: np.zeros(2))
     with pytest.raises(DataError, match=r"the reference scores differ: 'report 1' 0 to 50, 'pairs 2' 0 to 100"):
         minari_obd.compare(report(1.0, reference=ReferenceScores(0.0, 50.0, "x")), fitting)

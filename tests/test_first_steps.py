@@ -139,6 +139,34 @@ def test_a_policys_file_is_told_from_a_set(capsys: pytest.CaptureFixture[str]) -
     assert minari_obd.load_policy("p.json").students == 1
 
 
+def test_what_another_verb_loads_is_told() -> None:
+    pairs = make_pairs()
+    pairs.save("made")
+    minari_obd.clone(pairs).save("p.safetensors")
+    for load in (minari_obd.load_policy, minari_obd.load_teacher, minari_obd.load_offline_data):
+        with pytest.raises(NotFoundError, match="On the shelf there are distilled datasets, for load_dataset"):
+            load("shelf/hopper-medium-16")
+    with pytest.raises(NotFoundError, match=r"'made' is there, but .* It holds a distilled dataset, for load_dataset"):
+        minari_obd.load_offline_data("made")
+    with pytest.raises(DataError, match=r"from DistilledDataset; .* clone them"):
+        minari_obd.distill(pairs)
+    with pytest.raises(FormatError, match=r"'p\.safetensors' is not a teacher .*: it is a policy"):
+        minari_obd.load_teacher("p.safetensors")
+
+
+def test_a_policy_replaces_policies_alone() -> None:
+    policy = minari_obd.clone(make_pairs())
+    Path("data.hdf5").write_text("years of work")
+    with pytest.raises(
+        SettingError, match=r"'data\.hdf5' is there already, and is no policy, so it is not overwritten"
+    ):
+        policy.save("data.hdf5")
+    assert Path("data.hdf5").read_text() == "years of work"
+    Path("empty").touch()  # as of tempfile
+    for _ in range(2):
+        policy.save("empty")
+
+
 def test_offline_data_is_to_be_distilled() -> None:
     collect("lab/pendulum-v0", "Pendulum-v1", "random", steps=20, progress=False)
     with pytest.raises(FormatError, match=r"so it is offline data; distil it \(`minari-obd distill lab/pendulum-v0`\)"):
@@ -156,6 +184,17 @@ def test_first_advises_what_can_be_done() -> None:
 def test_names_are_not_letters() -> None:
     with pytest.raises(SettingError, match="names is the text 'ab'; give one name for each"):
         minari_obd.compare("one", "two", names="ab")
+
+
+def test_what_is_loaded_already_is_no_name() -> None:
+    pairs = make_pairs()
+    for verb in ("load_dataset", "load_policy", "load_teacher", "load_recipe", "verify"):
+        with pytest.raises(SettingError, match=rf"^{verb} takes a name or a path, .* is loaded already"):
+            getattr(minari_obd, verb)(pairs)
+        with pytest.raises(SettingError, match=r"takes a name or a path, and what was given is a NoneType\.$"):
+            getattr(minari_obd, verb)(None)
+    with pytest.raises(SettingError, match="from_minari takes str or MinariDataset, and what was given is a int"):
+        minari_obd.DistilledDataset.from_minari(3)  # pyright: ignore[reportArgumentType]
 
 
 def test_d3rlpy_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

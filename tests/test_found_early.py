@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
-from conftest import make_arrays
+import torch
+from conftest import RuleTeacher, make_arrays, make_pairs
 
 import minari_obd
 from minari_obd.cli.application import main
@@ -34,6 +37,17 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(TeacherRun, "train", fail)
     monkeypatch.setattr(DynamicsRun, "fit", fail)
+
+
+@pytest.fixture
+def no_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no density be fitted, and nothing distilled."""
+
+    def forbid(*_: object, **__: object) -> None:
+        raise AssertionError("long work had begun")
+
+    monkeypatch.setattr("minari_obd.distillation.distillation.fit_density", forbid)
+    monkeypatch.setattr("minari_obd.distillation.distillation._distil", forbid)
 
 
 def pendulum(**changes: object) -> Recipe:
@@ -157,3 +171,104 @@ def test_an_ensemble_of_too_few_steps_is_found_before_the_teacher(no_training: N
     data = replace(minari_obd.load_offline_data(make_arrays([30], action_size=1)), env_id="Pendulum-v1")
     with pytest.raises(DataError, match=r"has 2\d steps with a known next state, and an ensemble needs at least 40"):
         minari_obd.distill(data, recipe=recipe, progress=False)
+
+
+def fail(*_: object) -> Any:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "function", "message"),
+    [
+        ("sdw", "act", lambda s: torch.tensor(s[:, :2], requires_grad=True), "actions that NumPy cannot read: .*grad"),
+        ("sdw", "act", lambda s: [["left"] * 2] * len(s), r"returned .*left.* for actions; expected an array of num"),
+        ("sdw", "act", lambda s: s[:, 0], r"shape \(8,\) for 8 states; expected \(8, 2\)\. Its act takes a batch"),
+        ("sdw", "act", lambda s: s[:, :2] * np.nan, "actions that are not finite"),
+        ("sdw", "value", lambda s, a: s[:, :1], r"values of shape \(8, 1\) for 8 states; expected one each"),
+        ("av_pbc", "value", lambda s, a: None, "returned 'None' for values; expected an array of numbers"),
+    ],
+)
+def test_a_teacher_of_ones_own_is_tried_before_long_work(
+    method: str, name: str, function: Any, message: str, no_fitting: None
+) -> None:
+    teacher = RuleTeacher()
+    setattr(teacher, name, function)
+    with pytest.raises(DataError, match=message):
+        minari_obd.distill(make_arrays([30, 30]), method, size=8, teacher=teacher, progress=False)
+    setattr(teacher, name, fail)
+    with pytest.raises(ZeroDivisionError) as told:
+        minari_obd.distill(make_arrays([30, 30]), method, size=8, teacher=teacher, progress=False)
+    assert f"{name} was given" in told.value.__notes__[0]
+    assert "(8, 3)" in told.value.__notes__[0]
+
+
+def test_probabilities_are_looked_at_before_long_work(no_fitting: None) -> None:
+    arrays = make_arrays([30, 30])
+    arrays |= {"actions": np.arange(60) % 2, "action_count": 2}
+    teacher: Any = RuleTeacher()
+    teacher.act = lambda observations: np.ones((len(observations), 2))
+    with pytest.raises(DataError, match=r"The teacher's actions are discrete, .* do not sum to 1"):
+        minari_obd.distill(arrays, "pbc", size=8, teacher=teacher, progress=False)
+
+
+def test_values_that_nobody_needs_are_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever brings a policy without critics gets the squared error, and the plan says so."""
+    teacher: Any = RuleTeacher()
+    teacher.value = fail
+    recipe = parse_recipe({"source": "arrays", **QUICK, "student_states": {"share": 0.0}}, "test")
+    pairs = minari_obd.distill(make_arrays([30, 30]), "vgd", teacher=teacher, recipe=recipe)
+    assert "value_calibration" not in pairs.provenance.targets
+    assert "value gap    left out, since a RuleTeacher has no critics that are networks" in capsys.readouterr().err
+
+
+def test_a_teacher_of_ones_own_is_asked_before_the_first_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minari_obd.evaluation.evaluation.roll_out", None)
+
+    class Mine:
+        def __init__(self, answer: object) -> None:
+            self.answer = answer
+
+        def act(self, states: np.ndarray) -> object:
+            return self.answer
+
+    for answer, message in (
+        (np.zeros(1), r"returned an action of shape \(\); the environment has \(1,\)"),
+        (np.zeros((1, 2)), r"returned an action of shape \(2,\); the environment has \(1,\)"),
+        (np.zeros((3, 1)), r"shape \(3, 1\) for a batch of one observation, \(1, 3\); its act must return one"),
+        ("left", "returned 'left' for actions; expected an array of numbers"),
+    ):
+        with pytest.raises(MinariObdError, match=message):
+            minari_obd.evaluate(Mine(answer), env="Pendulum-v1", episodes=1)
+    with pytest.raises(SettingError, match=r"The teacher returned the action \[7\]; the environment has Discrete\(2\)"):
+        minari_obd.evaluate(Mine(np.array([[7]])), env="CartPole-v1", episodes=1)
+    with pytest.raises(SettingError, match="The class Mine cannot be evaluated; give an object of it"):
+        minari_obd.evaluate(Mine, env="Pendulum-v1", episodes=1)
+    with pytest.raises(SettingError, match=r"a OfflineData, cannot be evaluated; .*clone it first"):
+        minari_obd.evaluate(minari_obd.load_offline_data(make_arrays([9])), env="Pendulum-v1", episodes=1)
+
+
+def test_arguments_of_another_kind_are_told_before_any_work() -> None:
+    pairs: Any = make_pairs()
+    wrong_kind: Any = "p"
+    numbers: Any = [1, 2]
+    policy: Any = minari_obd.clone(pairs)
+    report = minari_obd.EvaluationReport(np.ones((1, 2)), "Hopper-v5", 0)
+    wrong: list[tuple[str, Any]] = [
+        (
+            "start takes Policy, and 'p' is a str; load it first",
+            lambda: minari_obd.clone(pairs, start=wrong_kind),
+        ),
+        ("settings takes FinetuningRecipe, and", lambda: minari_obd.finetune(pairs, steps=9, settings=wrong_kind)),
+        ("tasks is one distilled dataset; give a list", lambda: minari_obd.learn_continually(pairs)),
+        ("memory is one distilled", lambda: minari_obd.learn_continually([pairs, pairs], memory=pairs)),
+        ("with_evaluation takes EvaluationReport", lambda: pairs.with_evaluation(report).with_evaluation(3)),
+        ("with_evaluation takes EvaluationReport", lambda: policy.with_evaluation("report.json")),
+        ("probability_of_improvement takes Eval", lambda: report.probability_of_improvement(wrong_kind)),
+        ("count is '4'; expected a whole number", lambda: pairs.first("4")),
+        ("count is 4.0; expected a whole number", lambda: pairs.first(4.0)),
+        ("draw_reports takes FinetuneReport", lambda: minari_obd.draw_reports([wrong_kind])),
+        ("names are .* expected text", lambda: minari_obd.compare(pairs, pairs, names=numbers)),
+    ]
+    for message, call in wrong:
+        with pytest.raises(SettingError, match=message):
+            call()

@@ -15,7 +15,7 @@ import minari_obd
 from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.environments.making import make_environment
 from minari_obd.environments.rollouts import visit
-from minari_obd.errors import DataError, FormatError, MissingExtraError
+from minari_obd.errors import DataError, FormatError, MissingExtraError, SettingError
 from minari_obd.inspection.verification import verify
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.protocols import StudentProtocol
@@ -93,6 +93,36 @@ def test_success_is_at_any_step_and_stands_beside_the_return() -> None:
     np.testing.assert_array_equal(fled.successes[0], fled.returns[0] > 0)
     assert 0 < fled.successes.mean() < 0.3
     assert minari_obd.evaluate(lambda _: np.zeros(1), env="Pendulum-v1", episodes=2).successes is None
+
+
+def test_a_model_of_stable_baselines3_is_given_the_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        """As its models with a MultiInputPolicy."""
+
+        observation_space = Reach.observation_space
+
+        def predict(self, observation: dict, deterministic: bool) -> tuple[np.ndarray, None]:
+            return np.clip(5 * (observation["desired_goal"] - observation["achieved_goal"]), -1, 1), None
+
+    found, wanted = (minari_obd.evaluate(each, env="Reach-v0", episodes=3) for each in (Model(), go))
+    np.testing.assert_allclose(found.returns, wanted.returns)
+    monkeypatch.setattr(Model, "observation_space", gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}))
+    with pytest.raises(SettingError, match="The model takes 2 observations, but the environment has 6"):
+        minari_obd.evaluate(Model(), env="Reach-v0", episodes=3)
+
+
+def test_a_function_of_dicts_is_told_what_it_was_given() -> None:
+    def act(observation: Any) -> Any:
+        return observation["desired_goal"]
+
+    for use in (
+        lambda: minari_obd.evaluate(act, env="Reach-v0", episodes=1),
+        lambda: minari_obd.collect("lab/x-v0", "Reach-v0", act, steps=9, progress=False),
+    ):
+        with pytest.raises(IndexError) as told:
+            use()
+        (note,) = told.value.__notes__
+        assert "array of shape (6,). Observations that are dicts" in note
 
 
 def test_goals_belong_to_the_seed_and_all_students_face_the_same() -> None:

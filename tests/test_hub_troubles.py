@@ -39,6 +39,15 @@ def test_a_token_that_no_request_can_carry_is_refused_and_not_quoted(token: str,
     assert not hub.requests
 
 
+def test_a_token_is_text(hub: HubServer) -> None:
+    """Or True or False, which are words of huggingface_hub's."""
+    for wrong in (3, b"hf_x"):
+        with pytest.raises(SettingError, match=r"The token is a (int|bytes); expected text"):
+            make_pairs().push_to_hub(REPO, token=wrong)  # pyright: ignore[reportArgumentType]
+    assert not hub.requests
+    assert without_secrets("True", True) == "True"  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -93,6 +93,11 @@ def test_from_the_data_to_the_set_its_card_and_its_policy() -> None:
     flat = np.asarray(gym.spaces.flatten(Hand.observation_space, seen))
     np.testing.assert_array_equal(policy(seen), policy(flat))
     np.testing.assert_array_equal(policy.predict(stacked([seen, seen]))[0], policy(np.stack([flat, flat])))
+    both: Any = stacked([seen, seen])
+    np.testing.assert_array_equal(policy.act_each(both), policy.act_each(np.stack([flat, flat])))
+    for one in (seen, flat.tolist()):
+        with pytest.raises(DataError, match=r"takes observations \(B, 3\); got \(3,\)"):
+            policy.act_each(cast(Any, one))
     assert minari_obd.evaluate(policy, episodes=2).returns.tolist() == [[5.0, 5.0]]
 
 

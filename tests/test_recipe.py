@@ -133,6 +133,7 @@ def test_protocols_have_names() -> None:
             {"teacher": "td3_bc"},
             "teacher is 'td3_bc'; expected a TeacherRecipe, such as Te",
         ),
+        (Recipe, {"student": "paper"}, r"expected a StudentProtocol; those with names .* protocol_by_name\('paper'\)"),
         (Recipe, {"size": "64"}, "size is '64'; expected a whole number"),
         (Recipe, {"threads": 1.5}, "threads is 1.5; expected a whole number or None"),
         (StudentDraws, {"depths": [2, "3"]}, r"depths is \(2, '3'\); expected a tuple, each a whole number"),

@@ -254,3 +254,37 @@ def test_the_best_episodes_are_as_few_as_hold_their_share() -> None:
     for share in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(SettingError, match="above 0 and at most 1"):
             data.best_episodes(share)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"ref_min_score": 3.0, "ref_max_score": 1.0}, "ref_min_score 3.0 and ref_max_score 1.0; expected both"),
+        ({"ref_min_score": 3.0}, "has ref_min_score 3.0; expected both"),
+        ({"ref_min_score": "0", "ref_max_score": "1"}, "as two numbers"),
+    ],
+)
+def test_reference_scores_that_are_none_are_not_passed_over(scores: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_offline_data({**make_arrays([9]), **scores})
+
+
+def test_reference_scores_of_numpy_are_numbers() -> None:
+    scores = {"ref_min_score": np.float32(1), "ref_max_score": np.int64(3)}
+    reference = load_offline_data({**make_arrays([9]), **scores}).reference
+    assert reference is not None
+    assert (reference.random, reference.expert) == (1.0, 3.0)
+    assert type(reference.random) is type(reference.expert) is float
+
+
+@pytest.mark.parametrize(
+    ("actions", "count", "message"),
+    [
+        (np.zeros(9), 2, r"expected one whole number a step\. Give them as integers, as actions\.astype\(int\) does"),
+        (np.zeros((9, 2), int), 2, r"MultiDiscrete\) are not supported; .* as actions\.argmax\(axis=1\) does"),
+        (np.zeros(9, int), 10**9, "has 1,000,000,000 discrete actions, .* at most 10,000 are supported"),
+    ],
+)
+def test_discrete_actions_of_another_form_are_told_what_to_do(actions: np.ndarray, count: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_offline_data({**make_arrays([9]), "actions": actions, "action_count": count})

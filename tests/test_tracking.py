@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from minari_obd.settings.sections import DistillationRecipe, TeacherRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.storage.files import write_text
 from minari_obd.support import libraries
-from minari_obd.support.tracking import named, tracking
+from minari_obd.support.tracking import check_track, named, tracking
 from minari_obd.targets.targets import Targets
 from minari_obd.teachers import training
 
@@ -160,6 +160,10 @@ def test_what_cannot_be_told_is_said_before_any_work(
 ) -> None:
     with pytest.raises(SettingError, match="There is no tracker 'tensorbord'; did you mean 'tensorboard'"):
         minari_obd.distill("no/such/data-v0", track="tensorbord")  # pyright: ignore[reportArgumentType]
+    for wrong in (lambda step: None, lambda: None):
+        with pytest.raises(SettingError, match=r"track is called with \(step, values\), and this cannot be: too many"):
+            check_track(cast(Any, wrong))
+    check_track(print)
     with pytest.raises(SettingError, match="track is a int; give a function"):
         minari_obd.finetune(small_data, "Hopper-v5", steps=1, track=3)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)

@@ -63,6 +63,8 @@ def clone(
         raise DataError("Cloning needs at least one dataset.")
     for each in sets:
         check_instance("clone", each, DistilledDataset, OfflineData)
+    if start is not None:
+        check_instance("The argument start", start, Policy)
     seed, students = whole_number("seed", seed, 0), None if students is None else whole_number("students", students, 1)
     check_joinable(sets)
     first = sets[0]

@@ -11,6 +11,7 @@ from minari_obd.distilled.metadata import parse_evaluation
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.registry import STUDENTS
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.checks import check_reference
 from minari_obd.settings.parsing import validated
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
@@ -35,9 +36,10 @@ def load_policy(ref: str | Path, *, revision: str | None = None, token: str | No
     Raises:
         NotFoundError: nothing there, or the student network is of a package that is not installed.
         FormatError: not a policy, damaged, or of a newer format.
-        SettingError: a revision of something that has none.
+        SettingError: a revision of something that has none, or no name and no path.
         HubError: the Hub cannot be reached, and the repository was not loaded before.
     """
+    check_reference("load_policy", ref)
     path = Path(ref)
     if is_there(path):
         if revision is not None:
@@ -47,6 +49,7 @@ def load_policy(ref: str | Path, *, revision: str | None = None, token: str | No
     if named is None:
         raise NotFoundError(
             f"There is no policy '{ref}'; `minari-obd clone` writes one. On the Hub, its name is 'organisation/name'."
+            f"{holds_instead(path)}"
         )
     repo_id, of_ref = named
     if revision is not None and of_ref is not None:

@@ -18,11 +18,12 @@ from minari_obd.cloning.module import PolicyModule, write_onnx
 from minari_obd.errors import DataError, SettingError, printable
 from minari_obd.scores.references import ReferenceScores
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.storage.hub import check_repository_id, publish
-from minari_obd.storage.tensors import write_tensors
+from minari_obd.storage.tensors import check_replaceable, write_tensors
 from minari_obd.students.networks import Student, make_student
 from minari_obd.support.discrete import chosen
 from minari_obd.support.licences import check_known_license
@@ -98,14 +99,18 @@ class Policy:
     def _mean(self, observations: Any) -> tuple[np.ndarray, bool]:
         """Mean of the students' actions, or probabilities, (B, A), and whether one observation was given."""
         fields = self.observation_fields
-        if fields and isinstance(observations, Mapping | tuple):
-            observations = flatten_observation(fields, observations)
-        observations = self._array(observations)
+        observations = self._array(self._flat(observations))
         are_numbers = observations.dtype.kind in "iu" and observations.ndim <= 1
         if are_numbers and fields and not fields[0].name and fields[0].one_hot:  # of states: the space is a Discrete
             observations = flatten_observation(fields, observations)
         single = observations.ndim == 1
         return self.act_each(observations[None] if single else observations).mean(axis=0), single
+
+    def _flat(self, observations: Any) -> Any:
+        """Columns beside each other, where the data's observations were dicts or tuples."""
+        if self.observation_fields and isinstance(observations, Mapping | tuple):
+            return flatten_observation(self.observation_fields, observations)
+        return observations
 
     def _array(self, observations: Any) -> np.ndarray:
         size = self.normaliser.mean.size
@@ -162,13 +167,24 @@ class Policy:
         return write_onnx(self._new_module(), Path(path))
 
     def with_evaluation(self, report: EvaluationReport) -> "Policy":
-        """Return the policy with a report for its card."""
+        """Return the policy with a report for its card.
+
+        Raises:
+            SettingError: something else than a report.
+        """
+        check_instance("with_evaluation", report, EvaluationReport)
         return replace(self, evaluation=report)
 
     @torch.no_grad()
     def act_each(self, observations: np.ndarray) -> np.ndarray:
-        """Raw actions, or probabilities, of every student, (E, B, A), for raw observations (B, S) or (E, B, S)."""
+        """Raw actions, or probabilities, of every student, (E, B, A), for raw observations (B, S) or (E, B, S).
+
+        Raises:
+            DataError: observations of another size, or without a part that the data had.
+        """
         size = self.normaliser.mean.size
+        if not isinstance(observations, np.ndarray):
+            observations = self._array(self._flat(observations))
         if observations.ndim not in (2, 3) or observations.shape[-1] != size:
             raise DataError(f"The policy takes observations (B, {size}); got {observations.shape}.")
         states = torch.from_numpy(self.normaliser.normalise(observations))
@@ -180,8 +196,13 @@ class Policy:
         return make_student(self.protocol)
 
     def save(self, path: str | Path) -> Path:
-        """Write the policy to one safetensors file and return its path. See also :meth:`save_pretrained`."""
+        """Write the policy to one safetensors file and return its path. See also :meth:`save_pretrained`.
+
+        Raises:
+            SettingError: a folder, or a file that is no policy, is there; or it cannot be written.
+        """
         path = Path(path)
+        check_replaceable(path, KEY, "policy")
         if path.is_dir():
             raise SettingError(
                 f"'{path}' is a folder; give the name of a file, such as policy.safetensors, or use save_pretrained."

@@ -12,7 +12,7 @@ from minari_obd.continual.report import ContinualReport, ContinualTask
 from minari_obd.continual.sequence import NormaliserChoice, Strategy, TaskSequence
 from minari_obd.continual.stages import Stage, read_stage, write_stage
 from minari_obd.distilled.dataset import DistilledDataset
-from minari_obd.errors import DataError
+from minari_obd.errors import DataError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.evaluation.subjects import known_reference
 from minari_obd.settings.checks import check_instance
@@ -71,6 +71,9 @@ def learn_continually(
     """
     if not tasks:
         raise DataError("There is no task to learn; give two distilled datasets or more.")
+    for name, given in (("tasks", tasks), ("memory", memory)):
+        if isinstance(given, DistilledDataset):
+            raise SettingError(f"{name} is one distilled dataset; give a list of them.")
     for each in (*tasks, *(memory or ())):
         check_instance("learn_continually", each, DistilledDataset)
     sequence = TaskSequence(

@@ -70,7 +70,8 @@ def distill(
             first 16 and first 64 pairs make sets of their own (:meth:`DistilledDataset.first`).
         teacher: an algorithm to train, ``bundled`` for the one that comes with the package, what :func:`load_teacher`
             takes (a folder, a file, or a Hugging Face repository ``organisation/name``), or any object with ``act`` and
-            ``value`` in raw units. By default, the bundled one if the source has one, and ``bc`` otherwise.
+            ``value`` in raw units, which is tried on eight states before long work. By default, the bundled one if the
+            source has one, and ``bc`` otherwise, or ``discrete_cql`` for discrete actions.
         seed: seed of every random number; 0 by default.
         device: ``cpu``, ``cuda`` or ``auto`` (the default).
         out: a folder to save the result in. It is checked before any long work.
@@ -138,18 +139,23 @@ def build_targets(prepared: Prepared, teacher: Teacher | None, density: Density 
         print_weights(targets.details)
     objective = prepared.recipe.distillation.objective
     asks = objective == "value_gap" or (objective == "auto" and method.is_by_value)
+    is_own = teacher is not None and not isinstance(teacher, FrozenTeacher)
+    if asks and is_own and objective == "auto":  # its values would be asked for nothing, and it may have none
+        asks = False
+        if prepared.progress:
+            print_gap_fault(f"a {type(teacher).__name__} has no critics that are networks")
     if teacher is None or not (asks or "mean_value" in targets.details):
         return targets
     calibration = calibrate(teacher, data)
     details = {**targets.details, "value_calibration": calibration.to_json()}
     if prepared.progress:
         print_values(calibration)
-    if asks and (objective == "value_gap" or isinstance(teacher, FrozenTeacher)):
+    if asks:
         fault = None if objective == "value_gap" else find_fault(check_critics(teacher), data, calibration)
         cost = None if fault else ValueGap.of(teacher, data)
         targets, details = replace(targets, cost=cost), {**details, "gap_fault": fault}
         if fault and prepared.progress:
-            print_gap_fault(fault)
+            print_gap_fault(f"the critics are not to be trusted: {fault}")
     return replace(targets, details=details)
 
 

@@ -114,9 +114,9 @@ def print_weights(details: Mapping[str, Any]) -> None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="yellow", markup=False)
 
 
-def print_gap_fault(fault: str) -> None:
+def print_gap_fault(cause: str) -> None:
     """Print why the squared error is used in place of the value gap."""
-    text = f"  value gap    left out, since the critics are not to be trusted: {fault}"
+    text = f"  value gap    left out, since {cause}"
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
 
 

@@ -28,10 +28,10 @@ from minari_obd.targets.targets import Objective, Selection
 from minari_obd.targets.value_gap import check_critics
 from minari_obd.teachers.algorithms import Algorithm
 from minari_obd.teachers.bundled import find_bundled_teacher
-from minari_obd.teachers.frozen import describe_teacher
+from minari_obd.teachers.frozen import FrozenTeacher, describe_teacher
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.plugins import PluginTraining
-from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.protocol import Teacher, check_teacher
 from minari_obd.teachers.training import TeacherRun
 
 __all__ = ["Prepared", "evaluable", "prepare", "recipe_of", "student_share"]
@@ -100,7 +100,11 @@ def recipe_of(
     elif isinstance(teacher, Teacher):
         name = getattr(teacher, "origin", None) or describe_teacher(teacher)["algorithm"]
     else:
-        raise SettingError(f"A teacher has methods act and value; {type(teacher).__name__} lacks one of them.")
+        lacking = " and ".join(each for each in ("act", "value") if not hasattr(teacher, each))
+        raise SettingError(
+            f"A teacher has methods act and value; what was given, a {type(teacher).__name__}, lacks {lacking}. Write "
+            "a class that has both; of Stable-Baselines3, give the path of a saved model's zip."
+        )
     return replace(recipe, teacher=replace(recipe.teacher, algorithm=name))
 
 
@@ -162,6 +166,8 @@ def prepare(
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     if isinstance(method, Objective) and isinstance(planned, TeacherRun):
         method.check(data)
+    elif isinstance(method, Objective) and teacher is not None and not isinstance(teacher, FrozenTeacher):
+        check_teacher(teacher, data, values=method.weighs_by_value)
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
         check_critics(planned)

@@ -14,6 +14,7 @@ from minari_obd.distilled.repository import push
 from minari_obd.distilled.transitions import with_transitions
 from minari_obd.errors import DataError
 from minari_obd.scores.report import EvaluationReport
+from minari_obd.settings.checks import check_instance, whole_number
 from minari_obd.support.licences import check_known_license
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class DistilledDataset(Contents):
 
         Raises:
             DataError: they were not; ``distillation.nested`` of its recipe has no such size.
+            SettingError: the count is no whole number.
         """
+        count = whole_number("count", count)
         if count not in self.nested or count >= len(self) or self.transitions is not None:
             before = ", before with_transitions" if self.transitions is not None else ""
             advice = f"distil with size=[{count}, {len(self)}], or --size {len(self)} --distillation.nested {count}"
@@ -154,7 +157,11 @@ class DistilledDataset(Contents):
         """Return the dataset with a report to publish.
 
         If it has no comparisons, those of the last report stay, where that was of the same environment.
+
+        Raises:
+            SettingError: something else than a report.
         """
+        check_instance("with_evaluation", report, EvaluationReport)
         last = self.evaluation
         if last is not None and last.env_id == report.env_id and not report.comparisons:
             report = replace(report, comparisons=last.comparisons)

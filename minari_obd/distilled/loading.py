@@ -8,6 +8,7 @@ from minari_obd.distilled.minari import from_minari
 from minari_obd.distilled.repository import DISTILLED, pull
 from minari_obd.distilled.shelf import is_of_shelf, load_from_shelf, shelf_folder
 from minari_obd.errors import FormatError, NotFoundError, SettingError, did_you_mean
+from minari_obd.settings.checks import check_reference
 from minari_obd.storage.files import holds_instead, is_there
 from minari_obd.storage.hub import HubError, fetch
 from minari_obd.storage.minari_datasets import has_local_dataset
@@ -26,10 +27,11 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
 
     Raises:
         NotFoundError: none of these exists.
-        SettingError: a revision of something that has none.
+        SettingError: a revision of something that has none, or no name and no path.
         FormatError: what is there is damaged, of a newer format, or something else.
         HubError: the Hub cannot be reached, and the repository was not loaded before.
     """
+    check_reference("load_dataset", ref)
     if _is_folder(ref):
         _check_no_revision(ref, revision)
         return DistilledDataset.of(load_folder(Path(ref)))
@@ -54,8 +56,9 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     """Return the whole folder of a distilled dataset, downloaded if need be; None for a Minari id, which has none.
 
     Raises:
-        NotFoundError, HubError: as :func:`load_dataset`.
+        NotFoundError, HubError, SettingError: as :func:`load_dataset`.
     """
+    check_reference("verify", ref)  # which alone asks for folders
     if is_of_shelf(ref) and not _is_folder(ref):
         _check_no_revision(ref, revision)
         return shelf_folder(str(ref))

@@ -29,6 +29,7 @@ from minari_obd.distilled.metadata import (
 )
 from minari_obd.environments.making import check_environment_id
 from minari_obd.errors import FormatError, NotFoundError
+from minari_obd.settings.checks import check_instance
 from minari_obd.storage.minari_datasets import episode_buffer, open_files, open_local_dataset, write_dataset
 from minari_obd.support.discrete import chosen
 
@@ -135,9 +136,11 @@ def from_minari(dataset: MinariDataset | str) -> Contents:
     Raises:
         NotFoundError: an id that is not in the user's Minari folder.
         FormatError: a Minari dataset that holds no distilled pairs of this package, or damaged ones.
+        SettingError: neither an id nor a dataset.
     """
     if isinstance(dataset, str):
         dataset = open_local_dataset(dataset)
+    check_instance("from_minari", dataset, str, MinariDataset)
     name, values = _stored_values(dataset)
     evaluation = values.pop("evaluation", None)
     metadata = parse_metadata(values, name)

@@ -8,23 +8,22 @@ from minari_obd.distilled.folder import load_folder
 from minari_obd.distilled.repository import push
 from minari_obd.errors import NotFoundError, did_you_mean
 from minari_obd.storage.hub import check_repository_id
+from minari_obd.storage.repositories import SHELF_PREFIX
 
 __all__ = ["SHELF", "is_of_shelf", "load_from_shelf", "push_shelf", "shelf_folder", "shelf_refs"]
 
 SHELF = Path(__file__).parent / "shelf"
 """Holds a folder for each set: metadata, pairs, evaluation and card, without picture and Minari rendering."""
 
-_PREFIX = "shelf/"
-
 
 def shelf_refs() -> list[str]:
     """Return what the sets on the shelf are called, ``shelf/NAME``."""
-    return [f"{_PREFIX}{folder.name}" for folder in sorted(SHELF.iterdir()) if folder.is_dir()]
+    return [f"{SHELF_PREFIX}{folder.name}" for folder in sorted(SHELF.iterdir()) if folder.is_dir()]
 
 
 def is_of_shelf(ref: str | Path) -> bool:
     """Return whether a reference has the form ``shelf/NAME``, whether or not there is such a set."""
-    return isinstance(ref, str) and ref.startswith(_PREFIX) and ref.count("/") == 1
+    return isinstance(ref, str) and ref.startswith(SHELF_PREFIX) and ref.count("/") == 1
 
 
 def shelf_folder(ref: str) -> Path:
@@ -35,7 +34,7 @@ def shelf_folder(ref: str) -> Path:
     """
     if ref not in shelf_refs():
         raise NotFoundError(f"There is no distilled dataset '{ref}' in this package; {did_you_mean(ref, shelf_refs())}")
-    return SHELF / ref.removeprefix(_PREFIX)
+    return SHELF / ref.removeprefix(SHELF_PREFIX)
 
 
 def load_from_shelf(ref: str) -> Contents:
@@ -70,7 +69,7 @@ def push_shelf(
         SettingError: ``organisation`` is malformed, or a repository holds something else.
         HubError: the server refused, or cannot be reached.
     """
-    repositories = {ref: f"{organisation}/obd-{ref.removeprefix(_PREFIX)}" for ref in shelf_refs()}
+    repositories = {ref: f"{organisation}/obd-{ref.removeprefix(SHELF_PREFIX)}" for ref in shelf_refs()}
     for repo_id in repositories.values():
         check_repository_id(repo_id)
     addresses = []

@@ -77,7 +77,8 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
         NotFoundError: the id is malformed or not registered.
         MissingExtraError: it needs Gymnasium-Robotics or Box2D, which is not installed.
         MinariObdError: its constructor fails.
-        DataError: its actions are neither continuous vectors nor single discrete ones, or its observations images.
+        DataError: its actions are neither continuous vectors nor single discrete ones, or its observations are images
+            or of no fixed size.
     """
     check_environment_id(env_id)
     if env_id.startswith(_BOX2D):
@@ -91,6 +92,11 @@ def make_environment(env_id: str, *, picture_size: int | None = None, renders: b
     except Exception as error:  # a constructor may raise anything, most often ImportError for a missing simulator
         raise MinariObdError(f"The environment '{env_id}' cannot be made: {error}") from error
     check_no_images(environment.observation_space, env_id)
+    if not environment.observation_space.is_np_flattenable:
+        raise DataError(
+            f"'{env_id}' has {environment.observation_space} for observations, which have no fixed number of columns; "
+            "use an environment, or a wrapper, whose observations are arrays, or dicts or tuples of them."
+        )
     space = environment.action_space
     is_vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and np.dtype(space.dtype).kind == "f"
     if not (is_vector or isinstance(space, gym.spaces.Discrete)):

@@ -58,6 +58,8 @@ def compare(
     if isinstance(names, str):
         raise SettingError(f"names is the text '{names}'; give one name for each subject, such as ['first', 'second'].")
     named = [*(names or map(_name, subjects, range(1, len(subjects) + 1)))]
+    if not all(isinstance(name, str) for name in named):
+        raise SettingError(f"names are {named}; expected text, such as ['first', 'second'].")
     if len(subjects) < 2 or len(named) != len(subjects) or len(set(named)) != len(named):
         raise SettingError(
             f"Got {len(subjects)} subjects named {', '.join(named) or 'nothing'}; a comparison takes at least two, "
@@ -81,7 +83,8 @@ def _name(subject: Any, number: int) -> str:
     if isinstance(subject, str | Path):
         return str(subject)
     kinds = {DistilledDataset: "pairs", Policy: "policy", EvaluationReport: "report"}
-    kind = next((word for each, word in kinds.items() if isinstance(subject, each)), "teacher")
+    other = "teacher" if hasattr(subject, "act") else "model" if hasattr(subject, "predict") else "function"
+    kind = next((word for each, word in kinds.items() if isinstance(subject, each)), other)
     return f"{kind} {number}"
 
 

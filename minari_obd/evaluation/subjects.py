@@ -10,12 +10,14 @@ import numpy as np
 from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.episodes import BatchPolicy
-from minari_obd.environments.making import check_sizes
+from minari_obd.environments.making import check_sizes, is_flat
 from minari_obd.errors import DataError, SettingError
 from minari_obd.scores.references import ReferenceScores, reference_of
 from minari_obd.settings.protocols import StudentProtocol
+from minari_obd.sources.behaviours import call
+from minari_obd.sources.data import OfflineData
 from minari_obd.teachers.frozen import FrozenTeacher
-from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.protocol import Teacher, acted
 
 __all__ = ["Function", "LoneTeacher", "Students", "as_actor", "check_fit", "check_subject", "known_reference"]
 
@@ -92,7 +94,7 @@ class Function:
         Raises:
             DataError: what the function returns is no action.
         """
-        actions = [_numbers(self.function(state)) for state in states]
+        actions = [_numbers(call(self.function, state)) for state in states]
         if actions[0].ndim != 1 - self.is_discrete or any(action.shape != actions[0].shape for action in actions):
             raise DataError(
                 f"The function returned an array of shape {actions[0].shape} for one observation of shape "
@@ -120,16 +122,37 @@ def as_actor(subject: Any, *, is_discrete: bool = False) -> Teacher | Function:
     Raises:
         SettingError: it does not act.
     """
+    if isinstance(subject, type):
+        raise SettingError(f"The class {subject.__name__} cannot be evaluated; give an object of it.")
     if hasattr(subject, "act"):
         return subject
     if callable(getattr(subject, "predict", None)):
-        return Function(lambda observation: subject.predict(observation, deterministic=True)[0], is_discrete)
+        return Function(_predicting(subject), is_discrete)
     if callable(subject):
         return Function(subject, is_discrete)
+    hint = "; clone it first, with minari_obd.clone" if isinstance(subject, OfflineData) else ""
     raise SettingError(
-        f"A {type(subject).__name__} cannot be evaluated; give a distilled dataset, a policy, a teacher, or a function "
-        "of one observation."
+        f"What was given, a {type(subject).__name__}, cannot be evaluated; give a distilled dataset, a policy, a "
+        f"teacher, or a function of one observation{hint}."
     )
+
+
+def _predicting(model: Any) -> Callable[[np.ndarray], Any]:
+    """What a model of Stable-Baselines3 does in one flat observation: it takes the dicts that it was trained on."""
+    space = getattr(model, "observation_space", None)
+    is_whole = not isinstance(space, gym.Space) or is_flat(space) or not space.is_np_flattenable
+
+    def act(observation: np.ndarray) -> Any:
+        if isinstance(space, gym.Space) and not is_whole:
+            if gym.spaces.flatdim(space) != observation.size:
+                raise SettingError(
+                    f"The model takes {gym.spaces.flatdim(space)} observations, but the environment has "
+                    f"{observation.size}; name the environment that it was trained in."
+                )
+            return model.predict(gym.spaces.unflatten(space, observation), deterministic=True)[0]
+        return model.predict(observation, deterministic=True)[0]
+
+    return act
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,7 @@ class LoneTeacher:
         return isinstance(self.teacher, FrozenTeacher)
 
     def check(self, environment: gym.Env) -> None:
-        """Make sure that a function's actions have the environment's size, and a teacher's are of its kind.
+        """Make sure that actions have the environment's size, and are of its kind.
 
         Raises:
             SettingError: they have not.
@@ -162,18 +185,30 @@ class LoneTeacher:
                 f"The teacher's actions are {'discrete' if self.teacher.is_discrete else 'continuous'}, and the "
                 f"environment's are {environment.action_space}; name the environment that it was trained for."
             )
-        if isinstance(self.teacher, Function):
-            observation, _ = environment.reset(seed=0)
-            flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))
-            action, space = self.teacher.act(flat[None])[0], environment.action_space
-            found = action.shape
-            if isinstance(space, gym.spaces.Discrete) and not (action.is_integer() and space.contains(int(action))):
-                raise SettingError(f"The function returned the action {action}; the environment has {space}.")
-            if found != space.shape:
-                raise SettingError(
-                    f"The function returned an action of shape {found}; the environment has "
-                    f"{environment.action_space.shape}."
-                )
+        if not isinstance(self.teacher, FrozenTeacher):
+            self._check_action(environment)
+
+    def _check_action(self, environment: gym.Env) -> None:
+        """Ask for one action, in a state that the environment starts in."""
+        observation, _ = environment.reset(seed=0)
+        flat = np.asarray(gym.spaces.flatten(environment.observation_space, observation))
+        space, found = environment.action_space, acted(self.teacher, flat[None])
+        whose = "The function" if isinstance(self.teacher, Function) else "The teacher"
+        if found.shape[:1] != (1,):
+            raise SettingError(
+                f"{whose} returned an array of shape {found.shape} for a batch of one observation, {flat[None].shape}; "
+                "its act must return one action for each."
+            )
+        action = found[0]
+        if isinstance(space, gym.spaces.Discrete):
+            if action.shape == (space.n,) and whose == "The teacher":  # probabilities
+                return
+            if action.size != 1 or not (float(action.item()).is_integer() and space.contains(int(action.item()))):
+                raise SettingError(f"{whose} returned the action {action}; the environment has {space}.")
+        elif action.shape != space.shape:
+            raise SettingError(
+                f"{whose} returned an action of shape {action.shape}; the environment has {space.shape}."
+            )
 
     def reference(self, env_id: str) -> ReferenceScores | None:
         """Return the reference scores of an environment, if there are any."""
@@ -181,7 +216,7 @@ class LoneTeacher:
 
     def batch_policy(self, students: slice, episodes: slice) -> BatchPolicy:
         """Return a policy that gives the teacher's actions for the running rows."""
-        return lambda observations, _: np.asarray(self.teacher.act(observations))
+        return lambda observations, _: acted(self.teacher, observations)
 
 
 def known_reference(env_id: str, policy: Policy | DistilledDataset | None = None) -> ReferenceScores | None:

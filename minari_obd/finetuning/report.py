@@ -14,6 +14,7 @@ from minari_obd.cloning.policy import Policy
 from minari_obd.errors import DataError, NotFoundError
 from minari_obd.scores.estimates import Estimate, estimate_mean
 from minari_obd.scores.references import ReferenceScores, check_returns
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.finetuning import FinetuningRecipe
 from minari_obd.settings.parsing import STRICT_JSON, read_result
 from minari_obd.storage.files import check_new, write_text
@@ -232,7 +233,11 @@ def draw_reports(reports: Sequence[FinetuneReport], *, target: float | None = No
 
     Raises:
         DataError: as :func:`mean_curve`; reports of several environments.
+        SettingError: something else than reports of fine-tuning.
     """
+    reports = [reports] if isinstance(reports, FinetuneReport) else list(reports)
+    for report in reports:
+        check_instance("draw_reports", report, FinetuneReport)
     groups: dict[str, list[FinetuneReport]] = {}
     for report in reports:
         groups.setdefault(report.label, []).append(report)

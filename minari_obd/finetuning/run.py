@@ -66,11 +66,13 @@ def finetune(
     check_track(track)
     check_instance("finetune", ds, DistilledDataset, OfflineData)
     settings, folder = settings or FinetuningRecipe(), None if out is None else Path(out)
+    check_instance("The argument settings", settings, FinetuningRecipe)
     if folder is not None:
         check_new(folder / "report.json")
     if bc_data is not None:
         check_reminder_data(settings)
     reminder = ds if bc_data is None else load_offline_data(bc_data) if isinstance(bc_data, str) else bc_data
+    check_instance("The argument bc_data", reminder, DistilledDataset, OfflineData)
     steps, seed = whole_number("steps", steps, 1), whole_number("seed", seed, 0)
     arguments = Arguments(ds, env_id or ds.env_id, steps, seed, settings, reminder)
     arguments.check()

@@ -99,7 +99,7 @@ def verify(
         progress: show a bar while evaluating.
 
     Raises:
-        NotFoundError: nothing there.
+        NotFoundError, SettingError: nothing there; neither a name nor a path.
         HubError: the Hub cannot be reached.
     """
     folder = find_folder(ref, revision=revision, token=token)

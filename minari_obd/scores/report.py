@@ -11,6 +11,7 @@ from pydantic import Field
 from minari_obd.errors import DataError
 from minari_obd.scores.estimates import Estimate, estimate_interquartile_mean, estimate_mean, probability_of_improvement
 from minari_obd.scores.references import ReferenceScores
+from minari_obd.settings.checks import check_instance
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.support.tables import markdown_table
 
@@ -122,7 +123,9 @@ class EvaluationReport:
 
         Raises:
             DataError: the reports are from different environments.
+            SettingError: the other is no report.
         """
+        check_instance("probability_of_improvement", other, EvaluationReport)
         if self.env_id != other.env_id:
             raise DataError(
                 f"Returns in '{self.env_id}' and '{other.env_id}' cannot be compared; use two reports from the same "

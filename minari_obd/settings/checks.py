@@ -1,5 +1,6 @@
 """Checks shared by the settings of every section."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -8,7 +9,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from minari_obd.errors import SettingError
 
-__all__ = ["STRICT", "check_fraction", "check_instance", "check_positive", "check_types", "whole_number"]
+__all__ = [
+    "STRICT",
+    "check_fraction",
+    "check_instance",
+    "check_positive",
+    "check_reference",
+    "check_types",
+    "number",
+    "whole_number",
+]
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # for pydantic: no unknown keys, no silent casts
 
@@ -34,13 +44,18 @@ def check_types(section: str, settings: Any) -> None:
         if value is not given:
             object.__setattr__(settings, name, value)
         if not _fits(value, kind):
-            example = (
-                f", such as {getattr(kind, '__name__', kind)}({value!r})"
-                if is_dataclass(kind) and isinstance(value, str)
-                else ""
-            )
             place = f"{section}.{name}" if section else name
-            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{example}.")
+            raise SettingError(f"{place} is {value!r}; expected {_said(kind)}{_advice(value, kind)}.")
+
+
+def _advice(value: Any, kind: Any) -> str:
+    """What to do with a text in the place of settings: the first of a section's is a name, a student's is not."""
+    name = getattr(kind, "__name__", "")
+    if not (is_dataclass(kind) and isinstance(value, str)):
+        return ""
+    if name == "StudentProtocol":
+        return f"; those with names are in minari_obd.settings.protocols: protocol_by_name({value!r})"
+    return f", such as {name}({value!r})"
 
 
 def _plain(value: Any) -> Any:
@@ -79,7 +94,8 @@ def check_instance(verb: str, value: Any, *kinds: type) -> None:
     """
     if isinstance(value, kinds):
         return
-    loaders = {"DistilledDataset": "load_dataset", "OfflineData": "load_offline_data", "Recipe": "load_recipe"}
+    loaders = {"DistilledDataset": "load_dataset", "OfflineData": "load_offline_data", "Policy": "load_policy"}
+    loaders["Recipe"] = "load_recipe"
     hint = " or ".join(f"minari_obd.{loaders[kind.__name__]}" for kind in kinds if kind.__name__ in loaders)
     hint = f"; load it first, with {hint}" if hint and isinstance(value, str | Path | Mapping) else ""
     wanted, given = (
@@ -89,7 +105,33 @@ def check_instance(verb: str, value: Any, *kinds: type) -> None:
     raise SettingError(f"{verb} takes {wanted}, and {given[:60]} is a {type(value).__name__}{hint}.")
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def check_reference(verb: str, ref: Any) -> None:
+    """Refuse what is neither a name nor a path, where a verb takes one; of our own objects, say that they are loaded.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    if isinstance(ref, str | os.PathLike):
+        return
+    kind = type(ref).__name__
+    hint = f"; a {kind} is loaded already" if type(ref).__module__.startswith("minari_obd.") else ""
+    hint += ", so save it, and give its folder" if hint and verb == "verify" else ""
+    raise SettingError(f"{verb} takes a name or a path, and what was given is a {kind}{hint}.")
+
+
+def number(name: str, value: Any) -> float:
+    """Return a number that a caller gave, as Python's; NumPy's are taken as well, and arrays of one.
+
+    Raises:
+        SettingError: it is none.
+    """
+    value = _plain(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise SettingError(f"{name} is {value!r}; expected a number.")
+    return value
+
+
+def whole_number(name: str, value: Any, least: int | None = None) -> int:
     """Return a whole number that a caller gave, as Python's; NumPy's are taken as well, and arrays of one.
 
     Raises:
@@ -98,7 +140,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     value = _plain(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise SettingError(f"{name} is {value!r}; expected a whole number.")
-    if value < least:
+    if least is not None and value < least:
         raise SettingError(f"{name} is {value}; it must be at least {least}.")
     return value
 

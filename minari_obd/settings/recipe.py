@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from minari_obd.errors import FormatError, SettingError, did_you_mean
-from minari_obd.settings.checks import STRICT, check_positive, check_types
+from minari_obd.settings.checks import STRICT, check_positive, check_reference, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
 from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, SOFTMAX, WIDE, StudentProtocol
 from minari_obd.settings.sections import (
@@ -197,7 +197,9 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         NotFoundError: the file does not exist.
         FormatError: the file is not TOML, or not a recipe. Every wrong key is named.
+        SettingError: what was given is no path.
     """
+    check_reference("load_recipe", path)
     values = read_toml(path, "recipe", "recipes/quickstart.toml")
     if "datasets" in values and "source" not in values:
         raise FormatError(f"'{path}' is a grid, of many runs; run it by `minari-obd bench`, or name a recipe.")

@@ -28,6 +28,8 @@ ROWS = ("observations", "actions", "rewards", "terminations", "truncations")
 """The arrays that have one entry per step."""
 
 _D4RL = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+_NUMBER = int | float | np.integer | np.floating
+_SCORES = ("ref_min_score", "ref_max_score")
 _NO_BOUND = float(np.finfo(np.float32).max) / 4
 """Bounds from here on are none: some spaces have the greatest float where they mean infinity."""
 
@@ -57,8 +59,8 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
     """Return the reference scores of the dataset itself, or those in the table of its environment."""
     table = reference_of(env_id)
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or not -np.inf < low < high < np.inf:
+    low, high = (metadata.get(name) for name in _SCORES)
+    if not (isinstance(low, _NUMBER) and isinstance(high, _NUMBER) and -np.inf < low < high < np.inf):
         return table
     if table is not None and (low, high) == (table.random, table.expert):
         return table  # which says where the numbers come from
@@ -165,6 +167,10 @@ def from_arrays(arrays: Mapping[str, Any]) -> OfflineData:
     env_id = arrays.get("env_id")
     if env_id is not None and not isinstance(env_id, str):
         raise DataError(f"env_id is {env_id!r}; expected a Gymnasium id such as 'Hopper-v5'.")
+    scores = {name: arrays[name] for name in _SCORES if arrays.get(name) is not None}
+    if scores and find_reference(None, scores) is None:
+        said = " and ".join(f"{key} {value!r}" for key, value in scores.items())
+        raise DataError(f"'{name}' has {said}; expected both, as two numbers, the first below the second.")
     bounds = np.asarray(arrays.get("action_low", low)), np.asarray(arrays.get("action_high", high))
     data = OfflineData(
         dataset_id=name,

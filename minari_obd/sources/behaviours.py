@@ -1,5 +1,6 @@
 """Behaviour policies: bundled checkpoints, uniform random actions, Stable-Baselines3 weights, any callable."""
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from safetensors.numpy import load as load_safetensors
 
 from minari_obd.errors import NotFoundError, SettingError, did_you_mean
 from minari_obd.sources.scaling import ActionScale
+from minari_obd.support.discrete import chosen
 from minari_obd.support.modules import import_from_path
 
 __all__ = [
     "ACTIVATIONS",
+    "ActorBehaviour",
     "Behaviour",
     "CallableBehaviour",
     "CategoricalMLP",
@@ -25,8 +28,10 @@ __all__ = [
     "RandomBehaviour",
     "bundled_experts",
     "bundled_names",
+    "call",
     "import_policy",
     "load_bundled",
+    "takes_generators",
 ]
 
 _BUNDLED = ("acrobot", "cartpole", "halfcheetah", "hopper", "lunarlander", "walker2d")
@@ -62,7 +67,46 @@ class CallableBehaviour:
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Return actions, shape (B, A)."""
-        return np.stack([np.asarray(self.function(row), dtype=np.float32) for row in observations])
+        return np.stack([np.asarray(call(self.function, row), dtype=np.float32) for row in observations])
+
+
+def call(function: Callable[[np.ndarray], Any], observation: np.ndarray) -> Any:
+    """Call a user's function of one observation; what it raises gets a note that says what it was given."""
+    try:
+        return function(observation)
+    except Exception as error:
+        size = observation.shape
+        error.add_note(
+            f"The function was given one raw observation, a NumPy array of shape {size}. Observations that are dicts "
+            "or tuples are flattened as by gymnasium.spaces.flatten."
+        )
+        raise
+
+
+@dataclass(frozen=True)
+class ActorBehaviour:
+    """A teacher, or another object whose ``act`` takes a batch of observations and needs no generators."""
+
+    actor: Any
+    action_space: gym.spaces.Box | gym.spaces.Discrete
+
+    def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Return actions, shape (B, A), or numbers of discrete ones, (B,): of probabilities, the likeliest."""
+        actions, space = np.asarray(self.actor.act(observations)), self.action_space
+        if isinstance(space, gym.spaces.Discrete) and actions.shape == (len(observations), space.n):
+            return chosen(actions, int(space.start))
+        return actions
+
+
+def takes_generators(behaviour: Any) -> bool:
+    """Whether an ``act`` takes generators beside observations, as a behaviour's does; a teacher's does not."""
+    try:
+        inspect.signature(behaviour.act).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it is built in, and has no signature
+        return True
+    return True
 
 
 @dataclass(frozen=True)

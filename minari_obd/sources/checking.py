@@ -45,6 +45,11 @@ class CheckedBehaviour:
             DataError: one is not finite.
         """
         actions, space = np.asarray(self.behaviour.act(observations, generators)), self.space
+        if actions.shape[:1] != (len(observations),):
+            raise SettingError(
+                f"The policy '{self.name}' gave shape {actions.shape} for {len(observations)} observations; its act "
+                "takes a batch of them and returns one action for each."
+            )
         if actions.shape != (len(observations), *(space.shape or ())):
             raise SettingError(
                 f"The policy '{self.name}' gave actions of shape {actions.shape[1:]}, but the environment takes "

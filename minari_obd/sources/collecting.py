@@ -17,11 +17,13 @@ from minari_obd.errors import DataError, NotFoundError, SettingError, did_you_me
 from minari_obd.scores.references import reference_of
 from minari_obd.settings.checks import whole_number
 from minari_obd.sources.behaviours import (
+    ActorBehaviour,
     Behaviour,
     CallableBehaviour,
     RandomBehaviour,
     bundled_names,
     load_bundled,
+    takes_generators,
 )
 from minari_obd.sources.checking import CheckedBehaviour, check_behaviour
 from minari_obd.sources.fields import fields_of_space
@@ -71,12 +73,14 @@ class _Episode:
 
 
 def resolve_behaviour(policy: object, action_space: gym.Space) -> Behaviour:
-    """Make a behaviour from a bundled name, ``random``, a controller's name, a zip's path, a callable or a Behaviour.
+    """Make a behaviour of a bundled name, ``random``, a controller's name, a zip's path, a callable or an actor.
 
     Raises:
         NotFoundError: the name is neither bundled nor a file.
         SettingError: ``policy`` is none of these.
     """
+    if isinstance(policy, type):
+        raise SettingError(f"The policy is the class {policy.__name__}; give an object of it.")
     if policy == "random":
         assert isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete)
         return RandomBehaviour(action_space)
@@ -91,11 +95,18 @@ def resolve_behaviour(policy: object, action_space: gym.Space) -> Behaviour:
             f"There is no policy '{policy}', as a file or as a bundled name; "
             + did_you_mean(str(policy), [*bundled_names(), *CONTROLLERS, "random"])
         )
+    if hasattr(policy, "act") and not takes_generators(policy):
+        assert isinstance(action_space, gym.spaces.Box | gym.spaces.Discrete)
+        return ActorBehaviour(policy, action_space)
     if hasattr(policy, "act"):
         return policy  # pyright: ignore[reportReturnType]  # structural: Behaviour is a protocol
     if callable(policy):
         return CallableBehaviour(cast(Any, policy))
-    raise SettingError(f"The policy is a {type(policy)}; give a bundled name, a Stable-Baselines3 zip or a callable.")
+    hint = "; save the model, and give the zip's path" if hasattr(policy, "predict") else ""
+    raise SettingError(
+        f"The policy is a {type(policy).__name__}; give a bundled name, the path of a Stable-Baselines3 zip, a "
+        f"function of one observation, or an object with act{hint}."
+    )
 
 
 def collect(
@@ -117,7 +128,7 @@ def collect(
         dataset_id: a new id, ``(namespace/)name-vN``.
         env_id: a plain registered Gymnasium id, with continuous actions or discrete ones.
         policy: a bundled name (``minari-obd list``), ``"random"``, the path of a Stable-Baselines3 zip, a callable
-            from one raw observation to one action (the number of a discrete one), or a
+            from one raw observation to one action (the number of a discrete one), a teacher, or a
             :class:`~minari_obd.sources.behaviours.Behaviour`.
         steps: number of environment steps; the last episode is truncated there.
         seed: seed of environments and actions. The same seed on the same machine gives the same bytes.
@@ -157,6 +168,9 @@ def collect_chain(
     """Roll out several policies in turn, each for an equal share of the steps, as :func:`collect` does for one."""
     check_dataset_id(dataset_id)
     check_known_license(license)
+    for what, text in (("description", description), ("author", author), ("author_email", author_email)):
+        if not isinstance(text, str | None):  # Minari meets it after the last step
+            raise SettingError(f"{what} is {text!r}; expected text.")
     if has_local_dataset(dataset_id):
         raise DataError(
             f"The Minari dataset '{dataset_id}' already exists; remove it with `minari delete {dataset_id}` "

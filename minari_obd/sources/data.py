@@ -9,6 +9,7 @@ import numpy as np
 
 from minari_obd.errors import DataError, SettingError
 from minari_obd.scores.references import ReferenceScores, reference_of
+from minari_obd.settings.checks import number
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.support.discrete import check_probabilities
@@ -155,6 +156,7 @@ class OfflineData:
         Raises:
             SettingError: a share that is not above 0 and at most 1.
         """
+        share = number("The share of the best episodes", share)
         if not 0.0 < share <= 1.0:
             raise SettingError(f"The share of the best episodes is {share}; it must be above 0 and at most 1.")
         if share == 1.0:

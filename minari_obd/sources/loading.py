@@ -44,7 +44,9 @@ def load_offline_data(source: Any, *, download: bool = True, progress: bool = Tr
         return from_minari(open_dataset(source, download=download, progress=progress))
     if hasattr(source, "iterate_episodes"):
         return from_minari(source)
+    is_distilled = type(source).__name__ == "DistilledDataset"  # whose class is above this one
+    hint = " Its pairs are what distilling gives; clone them." if is_distilled else ""
     raise DataError(
         f"Cannot read offline data from {type(source).__name__}; give a Minari id or dataset, the path of an HDF5 or "
-        "npz file, or arrays."
+        f"npz file, or arrays.{hint}"
     )

@@ -5,6 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -18,7 +19,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.sources.fields import ObservationField, fields_of_space
 from minari_obd.storage.building import alone
 from minari_obd.storage.downloads import download as download_dataset
-from minari_obd.storage.files import is_there
+from minari_obd.storage.files import holds_instead, is_there
 from minari_obd.storage.minari_datasets import (
     has_local_dataset,
     is_dataset_id,
@@ -55,11 +56,12 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
     if is_there(dataset_id):
         raise NotFoundError(
             f"'{dataset_id}' is there, but not of a kind that is read; give an HDF5 file in D4RL's form, whose name "
-            "ends in .hdf5 or .h5, or a Minari id."
+            f"ends in .hdf5 or .h5, or a Minari id.{holds_instead(Path(dataset_id))}"
         )
     known = {*local_dataset_ids(), *BENCHMARK}
     if not is_dataset_id(dataset_id) or dataset_id.startswith("obd-bench/") or not download:
-        raise NotFoundError(f"There is no dataset '{dataset_id}'; {did_you_mean(dataset_id, known)}")
+        instead = holds_instead(Path(dataset_id)) or f" {did_you_mean(dataset_id, known)}"
+        raise NotFoundError(f"There is no dataset '{dataset_id}';{instead}")
     try:
         download_dataset(dataset_id)
     except Exception as error:  # anything that the network, the remote or Minari may raise

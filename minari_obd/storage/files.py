@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from minari_obd.errors import FormatError, SettingError
+from minari_obd.storage.repositories import SHELF_PREFIX
 
 __all__ = [
     "check_new",
@@ -50,7 +51,10 @@ _SUFFIXES = {
 
 
 def holds_instead(path: Path) -> str:
-    """Say, as a sentence after a space, what else a folder or a file holds; nothing if that is not known."""
+    """Say, as a sentence after a space, what else a folder, a file or a name stands for; nothing if it is not known."""
+    if not is_there(path):
+        is_shelf = path.as_posix().startswith(SHELF_PREFIX)
+        return " On the shelf there are distilled datasets, for load_dataset." if is_shelf else ""
     if path.is_file():
         likely = _SUFFIXES.get(path.suffix.lower())
         return f" By its name, it is {likely}." if likely else ""

@@ -10,10 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minari_obd.errors import FormatError, MinariObdError
+from minari_obd.errors import FormatError, MinariObdError, SettingError
 from minari_obd.storage.files import replacing
 
+_OURS = "minari_obd_"
 __all__ = [
+    "check_replaceable",
     "has_header",
     "read_header",
     "read_plain_tensors",
@@ -47,7 +49,7 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor
     Call it within :func:`reading`, which names the file and turns what may be raised into a sentence.
     """
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {})[key]
+        text = _said(file, key)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
     return json.loads(text), tensors
 
@@ -55,7 +57,16 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor
 def read_header(path: Path, key: str) -> dict[str, Any]:
     """Return the header alone, without reading a tensor; call it as :func:`read_tensors`."""
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})[key])
+        return json.loads(_said(file, key))
+
+
+def _said(file: Any, key: str) -> str:
+    """The header of an open file; of another kind of ours, the error says which."""
+    metadata = file.metadata() or {}
+    if key not in metadata:
+        others = [name.removeprefix(_OURS) for name in metadata if name.startswith(_OURS)]
+        raise ValueError(f"it is a {others[0]}" if others else f"its metadata has no {key!r}")
+    return metadata[key]
 
 
 def has_header(path: Path, key: str) -> bool:
@@ -65,6 +76,21 @@ def has_header(path: Path, key: str) -> bool:
             return key in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
+
+
+def check_replaceable(path: Path, key: str, what: str) -> None:
+    """Make sure that a file, if there is one, may be replaced: it is empty, or :func:`write_tensors` wrote it.
+
+    Args:
+        path: of the file.
+        key: what it was written with.
+        what: what such a file is, for the error.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    if path.is_file() and path.stat().st_size and not has_header(path, key):
+        raise SettingError(f"'{path}' is there already, and is no {what}, so it is not overwritten; name another file.")
 
 
 def write_plain_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

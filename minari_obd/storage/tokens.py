@@ -15,10 +15,12 @@ def usable_token(token: str | None) -> str | None:
     None stays None: huggingface_hub then takes that of ``HF_TOKEN`` or of ``hf auth login``, which is checked too.
 
     Raises:
-        SettingError: it has characters that a request's header cannot hold. The token is not quoted.
+        SettingError: it is no text, or has characters that a request's header cannot hold. The token is not quoted.
     """
-    if token is not None and not isinstance(token, str):
+    if isinstance(token, bool):  # huggingface_hub's own: the kept one, or none
         return token
+    if token is not None and not isinstance(token, str):
+        raise SettingError(f"The token is a {type(token).__name__}; expected text, such as 'hf_...'.")
     found = (get_token() or "" if token is None else token).strip()
     if not re.fullmatch(r"[!-~]*", found):
         whose = "token" if token is not None else "token of HF_TOKEN or `hf auth login`"

@@ -8,6 +8,7 @@ __all__ = ["check_probabilities", "chosen", "one_hot"]
 
 _MOST_NUMBER = 2**31
 _MOST_OFF = 1e-3
+_MOST_ACTIONS = 10_000
 
 
 def one_hot(actions: np.ndarray, count: int, first: int, name: str) -> np.ndarray:
@@ -23,12 +24,22 @@ def one_hot(actions: np.ndarray, count: int, first: int, name: str) -> np.ndarra
         Shape (N, n), float32: 1 in the action's column, 0 elsewhere.
 
     Raises:
-        DataError: several numbers a step, or one that is no action.
+        DataError: several numbers a step, or one that is no action; or too many actions.
     """
-    if actions.ndim not in (1, 2) or actions.shape[1:] not in ((), (1,)) or actions.dtype.kind not in "iu":
+    if count > _MOST_ACTIONS:
+        raise DataError(
+            f"'{name}' has {count:,} discrete actions, and pairs hold a probability for each; at most "
+            f"{_MOST_ACTIONS:,} are supported, so group them."
+        )
+    is_one = actions.ndim == 1 or actions.shape[1:] == (1,)
+    if not is_one or actions.dtype.kind not in "iu":
+        advice = "Give them as integers, as actions.astype(int) does"
+        if not is_one:
+            advice = "Several at once (MultiDiscrete) are not supported; number their combinations. Of one-hot rows or "
+            advice += "probabilities, give the numbers, as actions.argmax(axis=1) does"
         raise DataError(
             f"'{name}' has {actions.dtype} of shape {actions.shape} for discrete actions; expected one whole number a "
-            "step. Several at once (MultiDiscrete) are not supported; number their combinations."
+            f"step. {advice}."
         )
     columns = actions.reshape(-1).astype(np.int64) - first
     bad = np.flatnonzero((columns < 0) | (columns >= count))

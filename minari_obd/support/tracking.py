@@ -3,6 +3,7 @@
 Nothing is drawn, counted or kept for it, so a run gives the same bits with it as without.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def check_track(track: "TrackerName | str | Track | None") -> None:
     """Make sure, before any long work, that a run can be tracked.
 
     Raises:
-        SettingError: an unknown name, or something that cannot be called.
+        SettingError: an unknown name, or something that cannot be called with a step and values.
         MissingExtraError: the library is not installed.
     """
     if isinstance(track, str):
@@ -38,6 +39,13 @@ def check_track(track: "TrackerName | str | Track | None") -> None:
             f"track is a {type(track).__name__}; give a function of (step, values), or one of "
             f"{', '.join(get_args(TrackerName))}."
         )
+    elif track is not None:
+        try:
+            inspect.signature(track).bind(0, {})
+        except TypeError as error:  # it is called for the first time after minutes
+            raise SettingError(f"track is called with (step, values), and this cannot be: {error}.") from None
+        except ValueError:  # it is built in, and has no signature
+            return
 
 
 @contextmanager

@@ -62,6 +62,11 @@ class ActionValuePolicyBehaviouralCloning(Objective):
         """Make it with the recipe's ``values``."""
         return cls(recipe.values)
 
+    @property
+    def weighs_by_value(self) -> bool:
+        """They do."""
+        return True
+
     def check(self, data: OfflineData) -> None:
         """Refuse rewards that give values no weight."""
         _check_rewards(data, self.values)
@@ -91,6 +96,11 @@ class StateDensityWeighting(Objective):
     def of(cls, recipe: Recipe) -> Self:
         """Make it with the recipe's ``density`` and ``values``."""
         return cls(recipe.density.effective_fraction, recipe.density.with_values, recipe.values)
+
+    @property
+    def weighs_by_value(self) -> bool:
+        """Whether values count beside the density."""
+        return self.with_values
 
     def check(self, data: OfflineData) -> None:
         """Refuse rewards that give values no weight, if values count."""

@@ -14,7 +14,7 @@ from minari_obd.errors import DataError, SettingError
 from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import StudentStatesRecipe
 from minari_obd.sources.data import OfflineData
-from minari_obd.teachers.protocol import Teacher, bounded_actions
+from minari_obd.teachers.protocol import Teacher, bounded_actions, valued
 
 __all__ = ["ActionCost", "Objective", "Policies", "Selection", "TargetInputs", "Targets", "VisitedStates"]
 
@@ -145,14 +145,9 @@ class TargetInputs:
         """The teacher's values of its own actions, shape (N,), float64.
 
         Raises:
-            DataError: the teacher returned another shape.
+            DataError: the teacher returned something else.
         """
-        values = np.asarray(self.teacher.value(self.data.observations, self.teacher_actions), dtype=np.float64)
-        if values.shape != (len(self.data),):
-            raise DataError(
-                f"The teacher returned values of shape {values.shape} for {len(self.data)} states; expected one each."
-            )
-        return values
+        return valued(self.teacher, self.data.observations, self.teacher_actions)
 
 
 class Objective:
@@ -172,6 +167,11 @@ class Objective:
     def of(cls, recipe: Recipe) -> Self:
         """Make the objective from the settings that it reads from a recipe; by default none."""
         return cls()
+
+    @property
+    def weighs_by_value(self) -> bool:
+        """Whether the teacher's values make the weights; by default they do not."""
+        return False
 
     def check(self, data: OfflineData) -> None:
         """Refuse data whose teacher could not serve this method, before one is trained. By default, none is.

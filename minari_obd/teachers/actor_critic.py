@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from minari_obd.errors import DataError, SettingError
+from minari_obd.errors import DataError, SettingError, printable
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.teachers.choice import Choice
 from minari_obd.teachers.networks import ACTIVATIONS, Layers, apply_layers, check_layers
@@ -20,7 +20,7 @@ _MOST_DETAILS = 64 * 2**10
 _ROWS_AT_ONCE = 16_384
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ActorCritic:
     """A trained policy with values: pi(s) = tanh(actor(s)) and q(s, a), the mean or the least of its critics.
 
@@ -70,6 +70,11 @@ class ActorCritic:
         for critic in self.critics:
             check_layers("critic", critic, *((states + actions, 1) if self.choice is None else (states, actions)))
 
+    def __repr__(self) -> str:
+        kind = "discrete actions" if self.is_discrete else "actions"
+        sizes = f"{self.normaliser.mean.size} observations to {self.action_low.size} {kind}"
+        return printable(f"{type(self).__name__}({self.details.get('algorithm', 'unknown')}, {sizes})")
+
     def act(self, states: np.ndarray) -> np.ndarray:
         """Greedy actions (B, A), or probabilities of discrete ones, for raw observations (B, S)."""
         if (choice := self.choice) is not None:
@@ -78,11 +83,18 @@ class ActorCritic:
         return self.action_scale.unscale(scaled)
 
     def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Values (B,) of raw actions (B, A) in raw observations (B, S)."""
+        """Values (B,) of raw actions (B, A) in raw observations (B, S).
+
+        Raises:
+            DataError: observations or actions of another shape.
+        """
+        states, actions = np.asarray(states), np.asarray(actions)
+        if actions.shape != (expected := (*states.shape[:1], self.action_low.size)):
+            raise DataError(f"The teacher takes an action for each observation, {expected}; got {actions.shape}.")
         if self.choice is not None:
             values = self._batched(self._values, self._inputs(states))
-            return (values * np.asarray(actions)).sum(axis=1, dtype=np.float32)
-        scaled = self.action_scale.scale(np.asarray(actions)).astype(np.float32)
+            return (values * actions).sum(axis=1, dtype=np.float32)
+        scaled = self.action_scale.scale(actions).astype(np.float32)
         inputs = np.concatenate([self._inputs(states), scaled], axis=1)
         return self._batched(lambda rows: self._values(rows)[:, 0], inputs)
 

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.transitions import discounted_returns
-from minari_obd.teachers.protocol import Teacher
+from minari_obd.teachers.protocol import Teacher, valued
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -87,7 +87,7 @@ def calibrate(teacher: Teacher, data: OfflineData, *, gamma: float = 0.99) -> Ca
     known = known[:: 1 + len(known) // _MOST]
     if len(known) < 2:
         return Calibration(0, *(math.nan,) * 5)
-    values = np.asarray(teacher.value(data.observations[known], data.actions[known]), dtype=np.float64)
+    values = valued(teacher, data.observations[known], data.actions[known])
     wanted = returns[known]
     is_flat = np.ptp(values) == 0 or np.ptp(wanted) == 0 or not np.isfinite(values).all()
     correlation = 0.0 if is_flat else float(np.asarray(spearmanr(values, wanted))[0])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
+from minari_obd.settings.checks import check_reference
 from minari_obd.sources.scaling import Normaliser
 from minari_obd.storage.files import holds_instead
 from minari_obd.storage.hub import read_fetched
@@ -49,9 +50,10 @@ def load_teacher(
     Raises:
         NotFoundError: nothing there.
         FormatError: damaged, of a newer format, something else, or a file that names more than tensors.
-        SettingError: an argument that is missing, wrong, or has no meaning for what is there.
+        SettingError: no name and no path, or an argument that is missing, wrong, or has no meaning for what is there.
         HubError: the Hub cannot be reached, and the repository was not loaded before.
     """
+    check_reference("load_teacher", ref)
     settings = ForeignSettings(normaliser, action_bounds, activation)
     path = _local(ref)
     if path is not None and revision is not None:
