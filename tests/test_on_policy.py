@@ -92,6 +92,41 @@ def test_a_chain_is_weighted_like_its_importance_ratio() -> None:
         assert np.corrcoef(*ranks)[0, 1] > (0.99 if t == 1 else 0.9)
 
 
+class Sure:
+    """Takes the first of three actions, with a probability of 0.9."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return np.tile([0.9, 0.05, 0.05], (len(observations), 1))
+
+    def value(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        return np.zeros(len(observations))
+
+
+def test_discrete_actions_of_a_stochastic_policy_leave_weight_beyond_the_first_steps() -> None:
+    """Two actions that differ are far apart, so 0.05 would leave it all to the first steps, which have no past."""
+    rng, lengths = np.random.default_rng(2), [200] * 40
+    taken = np.where(rng.random(8_000) < np.repeat([0.7, 0.3], 4_000), 0, rng.integers(1, 3, 8_000))
+    ends = np.isin(np.arange(8_000), np.cumsum(lengths) - 1)
+    arrays = {"observations": rng.normal(0, 1, (8_000, 2)).astype(np.float32), "actions": taken, "action_count": 3}
+    data = load_offline_data(
+        {**arrays, "rewards": np.zeros(8_000, np.float32), "terminations": ends & False, "truncations": ends}
+    )
+    assert data.is_discrete
+    is_first = np.arange(8_000) % 200 < 10
+
+    def share(temperature: float | None, rows: np.ndarray) -> float:
+        made = OnPolicyWeighting(OnPolicyRecipe(temperature=temperature)).targets(TargetInputs(data, Sure()))
+        assert made.details["temperature"] == (temperature or 0.5)
+        return made.weights[rows].sum() / made.weights.sum()
+
+    assert share(0.05, is_first) > 0.8
+    assert share(None, is_first) < 0.2
+    assert share(None, np.arange(8_000) < 4_000) > 0.6
+    recipe = Recipe("arrays", method="opw", size=8)
+    assert prepare(recipe, data, Sure(), progress=False).recipe.on_policy.temperature == 0.5
+    assert recipe.resolved().on_policy.temperature == 0.05
+
+
 def test_data_of_the_teacher_alone_is_weighted_evenly(small_data: OfflineData) -> None:
     teacher = RuleTeacher()
     low, high = small_data.action_low, small_data.action_high

@@ -137,7 +137,7 @@ def prepare(
     check_track(track)
     OBJECTIVES.check(recipe.method)
     STUDENTS.check(recipe.student.network)
-    is_auto, recipe = recipe.teacher.algorithm == "auto", recipe.resolved()
+    given, recipe = recipe, recipe.resolved()
     DENSITIES.check(recipe.density.estimator)
     loop = OuterLoop(recipe.student, recipe.distillation, choose_device(recipe.device))
     if out is not None:
@@ -161,7 +161,8 @@ def prepare(
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     if evaluates or recipe.evaluation.env is not None:
         data = evaluable(data, recipe)
-    recipe = _suited(recipe, data, is_auto=is_auto)
+    recipe = _suited(recipe, data, given)
+    method = OBJECTIVES.get(recipe.method).of(recipe)
     loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     if isinstance(method, Objective) and isinstance(planned, TeacherRun):
@@ -202,10 +203,12 @@ def evaluable(data: OfflineData, recipe: Recipe) -> OfflineData:
     return data
 
 
-def _suited(recipe: Recipe, data: OfflineData, *, is_auto: bool) -> Recipe:
-    """Return the recipe with the student, and the teacher that ``auto`` stands for, for the data's kind of actions."""
-    if is_auto and data.is_discrete and recipe.teacher.algorithm == "bc":
+def _suited(recipe: Recipe, data: OfflineData, given: Recipe) -> Recipe:
+    """Return the recipe with the student for the data's kind of actions, and with what ``given`` leaves to the data."""
+    if given.teacher.algorithm == "auto" and data.is_discrete and recipe.teacher.algorithm == "bc":
         recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm="discrete_cql"))
+    temperature = given.on_policy.temperature_for(is_discrete=data.is_discrete)
+    recipe = replace(recipe, on_policy=replace(given.on_policy, temperature=temperature))
     student = recipe.student.suited(is_discrete=data.is_discrete)
     STUDENTS.check(student.network)
     return recipe if student is recipe.student else replace(recipe, student=student)

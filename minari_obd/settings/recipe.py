@@ -103,7 +103,7 @@ class Recipe:
         return json.loads(json.dumps(asdict(self)))
 
     def resolved(self) -> "Recipe":
-        """Return the recipe with the teacher that ``auto`` stands for, and with the width of cloned students."""
+        """Return the recipe with the teacher that ``auto`` stands for, and what else depends on other settings."""
         width, steps = self.cloned_student.width, self.distillation.outer_steps(self.student)
         kernel = {
             "kernel_steps": self.distillation.steps_through_kernels(self.size, self.student),
@@ -114,7 +114,8 @@ class Recipe:
         if teacher.algorithm == "auto":
             is_bundled = teacher == TeacherRecipe() and bundled_teacher_file(self.source) is not None
             teacher = replace(teacher, algorithm="bundled" if is_bundled else "bc")
-        return replace(self, teacher=teacher, distillation=distillation)
+        on_policy = replace(self.on_policy, temperature=self.on_policy.temperature_for(is_discrete=False))
+        return replace(self, teacher=teacher, distillation=distillation, on_policy=on_policy)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that name a result: without those that came later and are not used here.

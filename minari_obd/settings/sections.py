@@ -103,8 +103,9 @@ class OnPolicyRecipe:
 
     decay: float = 0.9
     """Factor by which a past action's weight falls per step: a past spans about 1 / (1 - ``decay``) actions."""
-    temperature: float = 0.05
-    """Mean squared distance of a state's past actions from the teacher's, on [-1, 1], that gives a weight of 1 / e."""
+    temperature: float | None = None
+    """Mean squared distance of a state's past actions from the teacher's, on [-1, 1], that gives a weight of 1 / e. If
+    not given, 0.05; of discrete actions, which are far from each other wherever they differ, 0.5."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -112,6 +113,10 @@ class OnPolicyRecipe:
         check_types("on_policy", self)
         check_fraction("on_policy", decay=self.decay)
         check_positive("on_policy", temperature=self.temperature)
+
+    def temperature_for(self, *, is_discrete: bool) -> float:
+        """Return the temperature for these actions."""
+        return self.temperature or (0.5 if is_discrete else 0.05)
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,13 @@ class OnPolicyWeighting(Objective):
     def targets(self, given: TargetInputs) -> Targets:
         """Take the teacher's actions, weighted by how the data reached their states."""
         actions = given.scaled_teacher_actions
+        temperature = self.on_policy.temperature_for(is_discrete=given.data.is_discrete)
         past = past_disagreement(given.data, actions, self.on_policy.decay)
         # Relative to the minimum, so that data far from the teacher everywhere cannot underflow.
-        weights = np.exp((past.min() - past) / self.on_policy.temperature)
+        weights = np.exp((past.min() - past) / temperature)
         details = {
             "decay": self.on_policy.decay,
-            "temperature": self.on_policy.temperature,
+            "temperature": temperature,
             "mean_disagreement": float(past.mean()),
             "effective_fraction": effective_sample_fraction(weights),
         }
