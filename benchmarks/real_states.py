@@ -55,8 +55,8 @@ class Simulator:
             found.append(self._step(observation, action))
         following, rewards, ends = (np.array(part, np.float32) for part in zip(*found, strict=True))
         normal = torch.from_numpy(self.data.normaliser.normalise(following))
-        rest = [torch.from_numpy(each)[None] for each in (rewards, ends)]
-        return Prediction(normal[None], *rest, torch.zeros(1, len(found)))
+        earned, over = (torch.from_numpy(each)[None] for each in (rewards, ends))
+        return Prediction(normal[None], earned, over, torch.zeros(1, len(found)))
 
     def _step(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         env: Any = self.environment

@@ -95,11 +95,11 @@ def test_a_chain_is_weighted_like_its_importance_ratio() -> None:
 class Sure:
     """Takes the first of three actions, with a probability of 0.9."""
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        return np.tile([0.9, 0.05, 0.05], (len(observations), 1))
+    def act(self, states: np.ndarray) -> np.ndarray:
+        return np.tile([0.9, 0.05, 0.05], (len(states), 1))
 
-    def value(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        return np.zeros(len(observations))
+    def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        return np.zeros(len(states))
 
 
 def test_discrete_actions_of_a_stochastic_policy_leave_weight_beyond_the_first_steps() -> None:
