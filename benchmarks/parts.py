@@ -61,10 +61,11 @@ def main() -> None:
     shown = [part[None] for part in pairs]
     scale = cost_scale(shown, [costly], protocol, settings)
     start = KernelStart(protocol, settings)
-    begin = start._begin(*pairs)
+    begin = start._begin(pairs[0], pairs[1])
     rows = [
-        (name, min(start.seconds_per_step(*pairs, data) for _ in range(3)))
+        (name, min(start.seconds_per_step(pairs[0], pairs[1], data) for _ in range(3)))
         for name, data in (("a step, squared errors", plain), ("a step, with the value gap", costly))
+        if data is plain or full.cost is not None
     ]
     if costly.visited is not None:
         rows.append(("following students once in the ensemble", least(lambda: start._follow(begin, costly, 0, []))))

@@ -95,8 +95,11 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    there = [[line[name] for name in ("source", "size", "seed", "settings")] for line in lines]
     for source in given.sources:
         for seed in given.seeds:
+            if [source, given.size, seed, given.settings] in there:
+                continue
             line = make(source, given.size, seed, given.settings)
             lines.append(line)
             with given.out.open("a", encoding="utf-8") as file:

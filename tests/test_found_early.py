@@ -13,11 +13,14 @@ from conftest import RuleTeacher, make_arrays, make_pairs
 import minari_obd
 from minari_obd.cli.application import main
 from minari_obd.distillation.pipeline import run_recipe
+from minari_obd.distillation.preparation import prepare
 from minari_obd.dynamics.fitting import DynamicsRun
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.settings.sections import EvaluationRecipe, ValueRecipe
+from minari_obd.sources.behaviours import takes_generators
 from minari_obd.sources.collecting import collect
+from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import cache_root
 from minari_obd.teachers.training import TeacherRun
 
@@ -219,6 +222,33 @@ def test_values_that_nobody_needs_are_not_asked_for(capsys: pytest.CaptureFixtur
     pairs = minari_obd.distill(make_arrays([30, 30]), "vgd", teacher=teacher, recipe=recipe)
     assert "value_calibration" not in pairs.provenance.targets
     assert "value gap    left out, since a RuleTeacher has no critics that are networks" in capsys.readouterr().err
+
+
+def test_a_method_without_a_teacher_asks_none(small_data: OfflineData) -> None:
+    class Refuses:
+        def act(self, states: np.ndarray) -> np.ndarray:
+            raise AssertionError("nobody needs actions")
+
+        def value(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            raise AssertionError("nobody needs values")
+
+    prepare(Recipe("arrays", "dbc", 8), small_data, Refuses(), progress=False)
+
+
+def test_an_act_with_something_optional_is_a_teachers() -> None:
+    class Teaches:
+        def act(self, states: np.ndarray, deterministic: bool = True) -> np.ndarray:
+            return states
+
+    class Behaves:
+        def act(self, states: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
+            return states
+
+    class Either:
+        def act(self, states: np.ndarray, generators: list[np.random.Generator] | None = None) -> np.ndarray:
+            return states
+
+    assert [takes_generators(each()) for each in (Teaches, Behaves, Either)] == [False, True, True]
 
 
 def test_a_teacher_of_ones_own_is_asked_before_the_first_episode(monkeypatch: pytest.MonkeyPatch) -> None:

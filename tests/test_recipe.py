@@ -10,7 +10,13 @@ import pytest
 from minari_obd.errors import FormatError, NotFoundError, SettingError
 from minari_obd.settings.protocols import ADAM_STUDENT, StudentDraws, StudentProtocol, protocol_by_name
 from minari_obd.settings.recipe import Recipe, load_recipe, parse_recipe, recorded_recipe
-from minari_obd.settings.sections import DistillationRecipe, EvaluationRecipe, StudentStatesRecipe, TeacherRecipe
+from minari_obd.settings.sections import (
+    DistillationRecipe,
+    EvaluationRecipe,
+    OnPolicyRecipe,
+    StudentStatesRecipe,
+    TeacherRecipe,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,3 +159,23 @@ def test_numbers_of_numpy_and_lists_are_taken() -> None:
     recipe = Recipe("x", size=cast(int, np.int64(8)), distillation=DistillationRecipe(draws=StudentDraws(**draws)))
     assert recipe.to_json()["size"] == 8
     assert recipe.distillation.draws.depths == (1, 2)
+
+
+def test_what_the_kind_of_data_decides_is_in_the_name() -> None:
+    recipe = Recipe("lab/x-v0", "opw")
+    plain = recipe.suited(is_discrete=False, has_goals=False)
+    assert plain == recipe
+    assert plain.deciding() == replace(recipe, on_policy=OnPolicyRecipe(temperature=0.05)).deciding()
+    discrete = recipe.suited(is_discrete=True, has_goals=False)
+    assert (discrete.teacher.algorithm, discrete.teacher.best_episodes) == ("discrete_cql", 0.5)
+    assert (discrete.on_policy.temperature, discrete.student.network) == (0.5, "softmax_kernel")
+    former = replace(recipe, on_policy=OnPolicyRecipe(temperature=0.05)).suited(is_discrete=True, has_goals=False)
+    assert former.deciding() != discrete.deciding()
+    assert discrete.suited(is_discrete=True, has_goals=False) == discrete
+    goals = recipe.suited(is_discrete=False, has_goals=True)
+    assert (goals.teacher.algorithm, goals.teacher.best_episodes) == ("bc", 1.0)
+    assert goals.deciding() != recipe.deciding()
+    given = replace(recipe, teacher=TeacherRecipe("discrete_bcq", best_episodes=0.3))
+    assert given.suited(is_discrete=True, has_goals=False).teacher.best_episodes == 0.3
+    bundled = Recipe("obd-bench/hopper/medium-v0")
+    assert bundled.suited(is_discrete=False, has_goals=True).teacher == bundled.teacher

@@ -129,7 +129,7 @@ def evaluate(
         raise SettingError(f"'{ref}' is no set of pairs to clone students from; leave out --students.")
     if out is not None:
         check_writable_file(out)
-        if out.exists() and not _is_report(out):
+        if out.is_file() and out.stat().st_size and not _is_report(out):
             raise SettingError(f"'{out}' is there already, and no report of an evaluation; name another file.")
     counts = {"students": students, "episodes": episodes}
     report = evaluate_subject(subject, env=env, protocol=protocol, **counts, seed=seed, video=video, progress=True)

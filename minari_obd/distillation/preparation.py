@@ -161,13 +161,20 @@ def prepare(
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     if evaluates or recipe.evaluation.env is not None:
         data = evaluable(data, recipe)
-    recipe = _suited(recipe, data, given)
+    suited = given.suited(is_discrete=data.is_discrete, has_goals=data.has_goals).resolved()
+    recipe = suited if teacher is None else replace(suited, teacher=recipe.teacher)
+    STUDENTS.check(recipe.student.network)
     method = OBJECTIVES.get(recipe.method).of(recipe)
     loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     if isinstance(method, Objective) and isinstance(planned, TeacherRun):
         method.check(data)
-    elif isinstance(method, Objective) and teacher is not None and not isinstance(teacher, FrozenTeacher):
+    elif (
+        method.needs_teacher
+        and isinstance(method, Objective)
+        and teacher is not None
+        and not isinstance(teacher, FrozenTeacher)
+    ):
         check_teacher(teacher, data, values=method.weighs_by_value)
     by_gap = isinstance(method, Objective) and recipe.distillation.objective == "value_gap"
     if by_gap and not isinstance(planned, TeacherRun | PluginTraining):
@@ -201,17 +208,6 @@ def evaluable(data: OfflineData, recipe: Recipe) -> OfflineData:
     data = data.in_environment(recipe.evaluation.env)
     check_environment(data.env_id, (data.observations.shape[1], data.actions.shape[1]), f"'{data.dataset_id}'")
     return data
-
-
-def _suited(recipe: Recipe, data: OfflineData, given: Recipe) -> Recipe:
-    """Return the recipe with the student for the data's kind of actions, and with what ``given`` leaves to the data."""
-    if given.teacher.algorithm == "auto" and data.is_discrete and recipe.teacher.algorithm == "bc":
-        recipe = replace(recipe, teacher=replace(recipe.teacher, algorithm="discrete_cql"))
-    temperature = given.on_policy.temperature_for(is_discrete=data.is_discrete)
-    recipe = replace(recipe, on_policy=replace(given.on_policy, temperature=temperature))
-    student = recipe.student.suited(is_discrete=data.is_discrete)
-    STUDENTS.check(student.network)
-    return recipe if student is recipe.student else replace(recipe, student=student)
 
 
 def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, loop: OuterLoop) -> DynamicsRun | None:

@@ -1,7 +1,7 @@
 """Bench: runs the cells of a grid that have no result yet, in this process, in others, or on a Ray cluster."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +54,7 @@ def run_grid(
     # Load each source once here: datasets are then built before processes need them, and their content names results.
     cells = grid.cells()
     sources = {name: _check(name, cells, folder, progress) for name in grid.datasets}
-    tasks = [_task(cell, sources[cell.recipe.source]) for cell in cells]
+    tasks = [_task(cell, *sources[cell.recipe.source]) for cell in cells]
     note_tasks(tasks, folder)
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
     board = StatusBoard(folder, {task.key: task for task in tasks}, missing)
@@ -84,17 +84,24 @@ def _read(task: Task, folder: Path) -> CellResult:
     return result
 
 
-def _check(source: str, cells: Iterable[Cell], folder: Path, progress: bool) -> str:
-    """Check the cells of a source that have no result yet, each for one seed, and return the hash of its content."""
+def _check(source: str, cells: Iterable[Cell], folder: Path, progress: bool) -> tuple[str, dict[str, bool]]:
+    """Check the cells of a source that have no result yet, each for one seed.
+
+    Returns:
+        The hash of its content, and what kind of data it is, on which names of results depend.
+    """
     data = load_offline_data(source, progress=progress)
-    tasks = [_task(cell, data.content_sha256) for cell in cells if cell.recipe.source == source]
+    kind = {"is_discrete": data.is_discrete, "has_goals": data.has_goals}
+    tasks = [_task(cell, data.content_sha256, kind) for cell in cells if cell.recipe.source == source]
     missing = [task.cell for task in tasks if read_kept(task.result_file(folder), CellResult.read) is None]
     for cell in {json.dumps(asdict(replace(c, recipe=replace(c.recipe, seed=0)))): c for c in missing}.values():
         check_cell(cell, data)
-    return data.content_sha256
+    return data.content_sha256, kind
 
 
-def _task(cell: Cell, source_sha256: str) -> Task:
+def _task(cell: Cell, source_sha256: str, kind: Mapping[str, bool]) -> Task:
+    cell = replace(cell, recipe=cell.recipe.suited(**kind))
+
     def key(each: Cell) -> str:
         return each.key(source_sha256, __version__)
 

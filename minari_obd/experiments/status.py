@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,18 @@ def running(folder: Path) -> Iterator[None]:
     """Hold a lock within, by which :func:`is_running` knows. The system lets go of it, however the process ends."""
     with (folder / _LOCK_FILE).open("w") as file:
         for _ in range(_TRIES):
-            with suppress(OSError):
+            try:
                 _lock(file, shared=False)
-                break
-            time.sleep(_PAUSE)
+            except (BlockingIOError, PermissionError):
+                time.sleep(_PAUSE)
+                continue
+            except OSError:  # a file system without locks
+                pass
+            break
         else:  # grids may share a folder
             warnings.warn(
-                f"Another bench runs in '{folder}'; cells that both of them have are made twice. End one of them if "
-                "both are of one grid.",
+                f"Another bench runs in '{folder}'; cells that both of them have are made twice, and `watch` shows "
+                "this one alone. End one of them if both are of one grid.",
                 stacklevel=4,
             )
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from minari_obd.errors import FormatError, SettingError, did_you_mean
+from minari_obd.registry import TEACHERS
 from minari_obd.settings.checks import STRICT, check_positive, check_reference, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
 from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, SOFTMAX, WIDE, StudentProtocol
@@ -116,6 +117,20 @@ class Recipe:
             teacher = replace(teacher, algorithm="bundled" if is_bundled else "bc")
         on_policy = replace(self.on_policy, temperature=self.on_policy.temperature_for(is_discrete=False))
         return replace(self, teacher=teacher, distillation=distillation, on_policy=on_policy)
+
+    def suited(self, *, is_discrete: bool, has_goals: bool) -> "Recipe":
+        """Return the recipe with what it leaves to the kind of data: student, teacher and its episodes, temperature."""
+        teacher, on_policy, algorithm = self.teacher, self.on_policy, self.resolved().teacher.algorithm
+        if is_discrete and teacher.algorithm == "auto" and algorithm == "bc":
+            algorithm = "discrete_cql"
+        if (is_discrete or has_goals) and algorithm in TEACHERS.names():
+            share = 1.0 if has_goals else getattr(TEACHERS.get(algorithm), "best_episodes", 1.0)
+            share = share if teacher.best_episodes is None else teacher.best_episodes
+            teacher = replace(teacher, algorithm=algorithm, best_episodes=share)
+        if is_discrete:
+            on_policy = replace(on_policy, temperature=on_policy.temperature_for(is_discrete=True))
+        student = self.student.suited(is_discrete=is_discrete)
+        return replace(self, teacher=teacher, on_policy=on_policy, student=student)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that name a result: without those that came later and are not used here.

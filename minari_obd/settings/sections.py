@@ -34,9 +34,9 @@ class TeacherRecipe:
     """Share of the updates, counted from the end, over which the actor's weights are averaged. The average is kept if
     it lowers the actor's own loss on the data. 0 keeps the last weights."""
     best_episodes: float | None = None
-    """Share of the data's steps that it is trained on, those of the episodes with the highest returns. If not given,
-    the algorithm's own: a quarter for `bc`, half for `discrete_cql` (all of data with goals), all for the others. The
-    pairs are still made for all of the data."""
+    """Share of the data's steps that it is trained on, those of the episodes with the highest returns. If not given, a
+    quarter for `bc`, half for `discrete_cql`, all for other algorithms and for data with goals. The pairs are still
+    made for all of the data."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Precision of the matrix products in its updates. `auto` is bfloat16 for `cql` and `calql`, whose products are
     large, on CPUs where torch makes products of float32 matrices in it; float32 otherwise."""
@@ -161,7 +161,7 @@ class DistillationRecipe:
     learn most from them. For such students, this is all."""
     kernel_steps: int | None = None
     """Steps of `kernel`. If not given: 750, and for infinitely wide students from fewer than 256 pairs, which take
-    longer to settle, in inverse proportion more, up to 3,000 from 64 pairs."""
+    longer to settle, in inverse proportion more: 3,000 at 64 pairs and below."""
     kernel_batch_size: int | None = None
     """Offline states per step of `kernel`. If not given, ``batch_size``, and at most 1,024."""
     nested: tuple[int, ...] = ()

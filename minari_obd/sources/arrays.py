@@ -59,7 +59,8 @@ def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tup
 def find_reference(env_id: str | None, metadata: Mapping[str, Any]) -> ReferenceScores | None:
     """Return the reference scores of the dataset itself, or those in the table of its environment."""
     table = reference_of(env_id)
-    low, high = (metadata.get(name) for name in _SCORES)
+    given = (metadata.get(name) for name in _SCORES)
+    low, high = (each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in given)
     if not (isinstance(low, _NUMBER) and isinstance(high, _NUMBER) and -np.inf < low < high < np.inf):
         return table
     if table is not None and (low, high) == (table.random, table.expert):

@@ -101,12 +101,13 @@ class ActorBehaviour:
 def takes_generators(behaviour: Any) -> bool:
     """Whether an ``act`` takes generators beside observations, as a behaviour's does; a teacher's does not."""
     try:
-        inspect.signature(behaviour.act).bind(None, None)
-    except TypeError:
-        return False
+        signature = inspect.signature(behaviour.act)
     except ValueError:  # it is built in, and has no signature
         return True
-    return True
+    needed = [
+        each for each in signature.parameters.values() if each.default is each.empty and each.kind < each.KEYWORD_ONLY
+    ]
+    return "generators" in signature.parameters or len(needed) > 1
 
 
 @dataclass(frozen=True)

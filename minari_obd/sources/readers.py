@@ -60,8 +60,9 @@ def open_dataset(dataset_id: str, *, download: bool, progress: bool) -> "MinariD
         )
     known = {*local_dataset_ids(), *BENCHMARK}
     if not is_dataset_id(dataset_id) or dataset_id.startswith("obd-bench/") or not download:
-        instead = holds_instead(Path(dataset_id)) or f" {did_you_mean(dataset_id, known)}"
-        raise NotFoundError(f"There is no dataset '{dataset_id}';{instead}")
+        if instead := holds_instead(Path(dataset_id)):
+            raise NotFoundError(f"There is no offline dataset '{dataset_id}'.{instead}")
+        raise NotFoundError(f"There is no dataset '{dataset_id}'; {did_you_mean(dataset_id, known)}")
     try:
         download_dataset(dataset_id)
     except Exception as error:  # anything that the network, the remote or Minari may raise

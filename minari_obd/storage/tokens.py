@@ -2,7 +2,7 @@
 
 import re
 
-from huggingface_hub import get_token
+from huggingface_hub import constants, get_token
 
 from minari_obd.errors import SettingError
 
@@ -21,7 +21,8 @@ def usable_token(token: str | None) -> str | None:
         return token
     if token is not None and not isinstance(token, str):
         raise SettingError(f"The token is a {type(token).__name__}; expected text, such as 'hf_...'.")
-    found = (get_token() or "" if token is None else token).strip()
+    kept = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
+    found = (kept if token is None else token).strip()
     if not re.fullmatch(r"[!-~]*", found):
         whose = "token" if token is not None else "token of HF_TOKEN or `hf auth login`"
         raise SettingError(

@@ -284,7 +284,7 @@ def train_teacher(
         precision: of the matrix products: ``float32``; ``bfloat16`` with sums in float32, on CPUs that do this
             for float32 matrices; ``tf32`` on CUDA; ``auto`` is bfloat16 for ``cql`` and ``calql`` on such CPUs.
         confidence: of discrete actions: the likeliest one's mean probability, for the temperature; 0.9 if not given.
-        best_episodes: share of the steps to train on, as for :meth:`OfflineData.best_episodes`; ``bc`` has 0.25.
+        best_episodes: share of the steps to train on, as for :meth:`OfflineData.best_episodes`; by default a recipe's.
         progress: show a bar.
         track: who is told losses and the mean value, as for :func:`minari_obd.distill`.
 
