@@ -32,8 +32,9 @@ __all__ = ["Outcome", "add_student_states", "build_targets", "distill", "fit_den
 
 _MOST_UNEXPLAINED = 0.9
 """Share of the variance of next states beyond which an ensemble knows nothing."""
-_MOST_LOST = 0.5
-"""Share of the teacher's episodes in an ensemble that may leave what it knows."""
+_MOST_LOST = 0.75
+"""Share of the teacher's episodes in an ensemble that may leave what it knows. Of HalfCheetah medium's 56% do, and its
+students' states make students better; of Hopper medium's 96% do, and they do harm."""
 
 
 @dataclass(frozen=True)
