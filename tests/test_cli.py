@@ -67,7 +67,7 @@ def test_help_on_run_shows_the_options_with_or_without_a_recipe(capsys: pytest.C
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0
-        assert "--distillation.kernel-steps INT" in capsys.readouterr().out
+        assert "--distillation.kernel-steps {None}|INT" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["run"])
     assert stop.value.code == 2
