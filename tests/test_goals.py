@@ -170,6 +170,9 @@ def test_a_teacher_of_data_with_goals_learns_from_all_episodes(data: minari_obd.
     assert len(episodes_for(BC, data, 0.25)) < len(data)
     plain = replace(data, observation_fields=())
     assert len(episodes_for(BC, plain, None)) == len(data.best_episodes(0.25)) < len(data)
+    chosen = plain.best_episodes(0.5)
+    assert chosen.may_choose is False
+    assert episodes_for(BC, chosen, None) is chosen
 
 
 def test_reports_without_success_are_as_before() -> None:

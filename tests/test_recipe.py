@@ -163,19 +163,20 @@ def test_numbers_of_numpy_and_lists_are_taken() -> None:
 
 def test_what_the_kind_of_data_decides_is_in_the_name() -> None:
     recipe = Recipe("lab/x-v0", "opw")
-    plain = recipe.suited(is_discrete=False, has_goals=False)
+    plain = recipe.suited(is_discrete=False, may_choose=True)
     assert plain == recipe
     assert plain.deciding() == replace(recipe, on_policy=OnPolicyRecipe(temperature=0.05)).deciding()
-    discrete = recipe.suited(is_discrete=True, has_goals=False)
+    discrete = recipe.suited(is_discrete=True, may_choose=True)
     assert (discrete.teacher.algorithm, discrete.teacher.best_episodes) == ("discrete_cql", 0.5)
     assert (discrete.on_policy.temperature, discrete.student.network) == (0.5, "softmax_kernel")
-    former = replace(recipe, on_policy=OnPolicyRecipe(temperature=0.05)).suited(is_discrete=True, has_goals=False)
+    former = replace(recipe, on_policy=OnPolicyRecipe(temperature=0.05)).suited(is_discrete=True, may_choose=True)
     assert former.deciding() != discrete.deciding()
-    assert discrete.suited(is_discrete=True, has_goals=False) == discrete
-    goals = recipe.suited(is_discrete=False, has_goals=True)
+    assert discrete.suited(is_discrete=True, may_choose=True) == discrete
+    goals = recipe.suited(is_discrete=False, may_choose=False)
     assert (goals.teacher.algorithm, goals.teacher.best_episodes) == ("bc", 1.0)
     assert goals.deciding() != recipe.deciding()
     given = replace(recipe, teacher=TeacherRecipe("discrete_bcq", best_episodes=0.3))
-    assert given.suited(is_discrete=True, has_goals=False).teacher.best_episodes == 0.3
+    assert given.suited(is_discrete=True, may_choose=True).teacher.best_episodes == 0.3
+    assert recipe.suited(is_discrete=True, may_choose=False).teacher.best_episodes == 1.0
     bundled = Recipe("obd-bench/hopper/medium-v0")
-    assert bundled.suited(is_discrete=False, has_goals=True).teacher == bundled.teacher
+    assert bundled.suited(is_discrete=False, may_choose=False).teacher == bundled.teacher

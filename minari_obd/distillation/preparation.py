@@ -161,7 +161,7 @@ def prepare(
     data = load_offline_data(recipe.source if source is None else source, progress=progress)
     if evaluates or recipe.evaluation.env is not None:
         data = evaluable(data, recipe)
-    suited = given.suited(is_discrete=data.is_discrete, has_goals=data.has_goals).resolved()
+    suited = given.suited(is_discrete=data.is_discrete, may_choose=data.may_choose).resolved()
     recipe = suited if teacher is None else replace(suited, teacher=recipe.teacher)
     STUDENTS.check(recipe.student.network)
     method = OBJECTIVES.get(recipe.method).of(recipe)

@@ -91,7 +91,7 @@ def _check(source: str, cells: Iterable[Cell], folder: Path, progress: bool) -> 
         The hash of its content, and what kind of data it is, on which names of results depend.
     """
     data = load_offline_data(source, progress=progress)
-    kind = {"is_discrete": data.is_discrete, "has_goals": data.has_goals}
+    kind = {"is_discrete": data.is_discrete, "may_choose": data.may_choose}
     tasks = [_task(cell, data.content_sha256, kind) for cell in cells if cell.recipe.source == source]
     missing = [task.cell for task in tasks if read_kept(task.result_file(folder), CellResult.read) is None]
     for cell in {json.dumps(asdict(replace(c, recipe=replace(c.recipe, seed=0)))): c for c in missing}.values():

@@ -118,13 +118,13 @@ class Recipe:
         on_policy = replace(self.on_policy, temperature=self.on_policy.temperature_for(is_discrete=False))
         return replace(self, teacher=teacher, distillation=distillation, on_policy=on_policy)
 
-    def suited(self, *, is_discrete: bool, has_goals: bool) -> "Recipe":
+    def suited(self, *, is_discrete: bool, may_choose: bool) -> "Recipe":
         """Return the recipe with what it leaves to the kind of data: student, teacher and its episodes, temperature."""
         teacher, on_policy, algorithm = self.teacher, self.on_policy, self.resolved().teacher.algorithm
         if is_discrete and teacher.algorithm == "auto" and algorithm == "bc":
             algorithm = "discrete_cql"
-        if (is_discrete or has_goals) and algorithm in TEACHERS.names():
-            share = 1.0 if has_goals else getattr(TEACHERS.get(algorithm), "best_episodes", 1.0)
+        if (is_discrete or not may_choose) and algorithm in TEACHERS.names():
+            share = getattr(TEACHERS.get(algorithm), "best_episodes", 1.0) if may_choose else 1.0
             share = share if teacher.best_episodes is None else teacher.best_episodes
             teacher = replace(teacher, algorithm=algorithm, best_episodes=share)
         if is_discrete:

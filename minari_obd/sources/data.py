@@ -187,6 +187,11 @@ class OfflineData:
         """Whether observations hold the goal of their episode, as Gymnasium-Robotics names it."""
         return any(each.name.split("/")[-1] == "desired_goal" for each in self.observation_fields)
 
+    @property
+    def may_choose(self) -> bool:
+        """Whether a teacher may choose the best episodes by itself: nobody did, and goals do not decide the returns."""
+        return self.best_share == 1.0 and not self.has_goals
+
     @cached_property
     def normaliser(self) -> Normaliser:
         """Normaliser fitted to these observations."""

@@ -131,8 +131,7 @@ def episodes_for(algorithm: Any, data: OfflineData, share: float | None) -> Offl
     Who already chose among the episodes gets no second choice by the algorithm's own share. Nor does data with goals,
     whose returns say how far the goal was: the best episodes would be those of near goals.
     """
-    is_choosing = data.best_share == 1.0 and not data.has_goals
-    own: float = getattr(algorithm, "best_episodes", 1.0) if is_choosing else 1.0
+    own: float = getattr(algorithm, "best_episodes", 1.0) if data.may_choose else 1.0
     return data.best_episodes(own if share is None else share)
 
 
