@@ -58,7 +58,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse what cannot be written, before any work."""
     from minari_obd.cloning.folder import check_target
     from minari_obd.cloning.policy import KEY
-    from minari_obd.storage.tensors import check_replaceable
+    from minari_obd.storage.tensors import check_replaceable_file
     from minari_obd.support.libraries import check_installed
 
     if out.suffix not in ("", ".onnx", ".safetensors"):
@@ -71,7 +71,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     if out.suffix == ".onnx":
         check_installed("onnxscript", "onnx")
     elif out.suffix:
-        check_replaceable(out, KEY, "policy")
+        check_replaceable_file(out, KEY, "policy")
     else:
         check_target(out)
 

@@ -23,7 +23,7 @@ from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
 from minari_obd.storage.hub import check_repository_id, publish
-from minari_obd.storage.tensors import check_replaceable, write_tensors
+from minari_obd.storage.tensors import check_replaceable_file, write_tensors
 from minari_obd.students.networks import Student, make_student
 from minari_obd.support.discrete import chosen
 from minari_obd.support.licences import check_known_license
@@ -202,7 +202,7 @@ class Policy:
             SettingError: a folder, or a file that is no policy, is there; or it cannot be written.
         """
         path = Path(path)
-        check_replaceable(path, KEY, "policy")
+        check_replaceable_file(path, KEY, "policy")
         if path.is_dir():
             raise SettingError(
                 f"'{path}' is a folder; give the name of a file, such as policy.safetensors, or use save_pretrained."

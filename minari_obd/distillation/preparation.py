@@ -164,7 +164,7 @@ def prepare(
     suited = given.suited(is_discrete=data.is_discrete, may_choose=data.may_choose).resolved()
     recipe = suited if teacher is None else replace(suited, teacher=recipe.teacher)
     STUDENTS.check(recipe.student.network)
-    method = OBJECTIVES.get(recipe.method).of(recipe)
+    method = OBJECTIVES.get(recipe.method).of(recipe)  # once more, by what the data decides
     loop = replace(loop, protocol=recipe.student)
     planned = plan_teacher(recipe, data, teacher) if method.needs_teacher else None
     if isinstance(method, Objective) and isinstance(planned, TeacherRun):

@@ -15,7 +15,7 @@ from minari_obd.storage.files import replacing
 
 _OURS = "minari_obd_"
 __all__ = [
-    "check_replaceable",
+    "check_replaceable_file",
     "has_header",
     "read_header",
     "read_plain_tensors",
@@ -78,7 +78,7 @@ def has_header(path: Path, key: str) -> bool:
         return False
 
 
-def check_replaceable(path: Path, key: str, what: str) -> None:
+def check_replaceable_file(path: Path, key: str, what: str) -> None:
     """Make sure that a file, if there is one, may be replaced: it is empty, or :func:`write_tensors` wrote it.
 
     Args:

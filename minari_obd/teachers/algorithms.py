@@ -106,7 +106,8 @@ layer norm, values diverge as soon as the targets follow fast enough for a short
 
 DISCRETE_CQL = Algorithm("discrete_cql", "DiscreteCQLConfig", **_DISCRETE, best_episodes=0.5)
 """Conservative Q-learning on double DQN (Kumar et al. 2020, arXiv 2006.04779), of the better half of the data. Its
-penalty draws the policy to the data, random actions included; on LunarLander's replay nothing is learned from all."""
+penalty draws the policy to the data, random actions included: from all of LunarLander's replay it scores 17, from the
+better half 108 (one seed each)."""
 
 
 DISCRETE_BCQ = Algorithm("discrete_bcq", "DiscreteBCQConfig", **_DISCRETE)
