@@ -12,7 +12,7 @@ import torch
 
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.support.precision import has_rounded_products
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.calibration import calibrate
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.protocol import Teacher
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 DATA = [f"obd-bench/{name}/{kind}-v0" for name in ("halfcheetah", "hopper") for kind in ("medium", "medium-replay")]
 # (actor_beta, critic_beta) of ReBRAC's authors for the D4RL dataset of that name; see recipes/teachers/rebrac.toml.

@@ -79,6 +79,7 @@ TEACHERS = Registry(
         "cql": "minari_obd.teachers.algorithms:CQL",
         "calql": "minari_obd.teachers.algorithms:CAL_QL",
         "rebrac": "minari_obd.teachers.algorithms:REBRAC",
+        "mobile": "minari_obd.teachers.algorithms:MOBILE",
         "discrete_cql": "minari_obd.teachers.algorithms:DISCRETE_CQL",
         "discrete_bcq": "minari_obd.teachers.algorithms:DISCRETE_BCQ",
     },

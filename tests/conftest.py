@@ -1,6 +1,6 @@
 """Fixtures: every test has its own Minari folder, cache and Hub home; nothing touches the user's."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,15 @@ def make_arrays(lengths: list[int], *, state_size: int = 3, action_size: int = 2
         "truncations": truncations,
         "next_observations": following,
     }
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: Any) -> None:
+    """Give fields of a dataclass other defaults."""
+    names = [each.name for each in fields(settings) if each.init]
+    defaults: list[Any] = list(settings.__init__.__defaults__)
+    for name, value in smaller.items():
+        defaults[names.index(name) - len(names)] = value
+    monkeypatch.setattr(settings.__init__, "__defaults__", tuple(defaults))
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from minari_obd.storage.minari_datasets import open_local_dataset
 from minari_obd.teachers.choice import Choice, fitted_temperature
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.networks import layers_of
-from minari_obd.teachers.training import TeacherRun, train_teacher
+from minari_obd.teachers.run import TeacherRun
+from minari_obd.teachers.training import train_teacher
 
 QUICK = StudentProtocol(depth=1, width=16, steps=30, optimiser="adam", learning_rate=0.01)
 

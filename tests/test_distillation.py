@@ -25,7 +25,7 @@ from minari_obd.settings.sections import DensityRecipe, DistillationRecipe, Teac
 from minari_obd.sources.data import OfflineData
 from minari_obd.support import precision
 from minari_obd.support.precision import product_type
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 QUICK = Recipe(
     "replaced",

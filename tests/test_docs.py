@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from conftest import shrink
 from doc_blocks import BLOCKS, PAGES, ROOT, Block, blocks_of
 from hub_server import HubServer
 
@@ -82,15 +82,6 @@ def install_entry_points(text: str) -> None:
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: extras\nVersion: 1.0\n")
         lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in groups.items()]
         (folder / "entry_points.txt").write_text("\n".join(lines))
-
-
-def shrink(monkeypatch: pytest.MonkeyPatch, settings: Any, **smaller: Any) -> None:
-    """Give fields of a dataclass other defaults."""
-    names = [each.name for each in fields(settings) if each.init]
-    defaults: list[Any] = list(settings.__init__.__defaults__)
-    for name, value in smaller.items():
-        defaults[names.index(name) - len(names)] = value
-    monkeypatch.setattr(settings.__init__, "__defaults__", tuple(defaults))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from minari_obd.sources.behaviours import takes_generators
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.data import OfflineData
 from minari_obd.support.devices import cache_root
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 QUICK = {
     "evaluation": {"students": 1, "episodes": 1, "whole_data_steps": 5},

@@ -21,9 +21,9 @@ ORDER = [
     # The way of the data.
     *(
         "sources",
+        "dynamics",
         "teachers",
         "densities",
-        "dynamics",
         "targets",
         "students",
         "distiller",
@@ -40,7 +40,7 @@ LATE = {("finetuning.run", "finetuning.loop"), ("support.libraries", "support.pr
 ONLY_IN = {
     "d3rlpy": {
         "support.libraries",
-        "teachers.training",
+        "teachers.batches",
         "distilled.d3rlpy",
         "distilled.dataset",
     },  # two for types

@@ -24,7 +24,7 @@ from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.transitions import transitions
 from minari_obd.support import precision as products
 from minari_obd.support.precision import has_rounded_products
-from minari_obd.teachers import training as d3rlpy_teacher
+from minari_obd.teachers import run as d3rlpy_teacher
 from minari_obd.teachers.algorithms import target_rate
 from minari_obd.teachers.averaging import ActorAverage
 from minari_obd.teachers.frozen import FrozenTeacher
@@ -32,7 +32,8 @@ from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.networks import apply_layers, layers_of
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.protocol import Teacher
-from minari_obd.teachers.training import TeacherRun, train_teacher
+from minari_obd.teachers.run import TeacherRun
+from minari_obd.teachers.training import train_teacher
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "teachers"
 LENGTHS = [4, 1, 7, 2]
@@ -263,8 +264,8 @@ def test_divergence_is_noticed(small_data: OfflineData) -> None:
     run = TeacherRun.of(small_data, "td3_bc", 3, 0, torch.device("cpu"))
     batches = run._batches
 
-    def poisoned(algo, rng):
-        for batch in batches(algo, rng):
+    def poisoned(algo, rng, **kwargs):
+        for batch in batches(algo, rng, **kwargs):
             batch.rewards[:] = float("nan")
             yield batch
 
@@ -286,8 +287,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     shutil.rmtree(run.cache_folder)
     batches = TeacherRun._batches
 
-    def cut(self: TeacherRun, algo, rng):
-        for number, batch in enumerate(batches(self, algo, rng)):
+    def cut(self: TeacherRun, algo, rng, **kwargs):
+        for number, batch in enumerate(batches(self, algo, rng, **kwargs)):
             if number == 9:
                 signal.raise_signal(signal.SIGINT)  # noted; the update is finished first
             yield batch

@@ -188,7 +188,7 @@ def test_a_recipe_that_is_not_the_datasets_is_never_run(
     made: minari_obd.DistilledDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Provenance says a selection, the recipe a teacher of a thousand million updates."""
-    from minari_obd.teachers.training import TeacherRun
+    from minari_obd.teachers.run import TeacherRun
 
     monkeypatch.setattr(TeacherRun, "train", lambda *_, **__: pytest.fail("trained"))
     recipe = {**made.provenance.recipe, "method": "sdw", "teacher": {"algorithm": "td3_bc", "steps": 10**9}}

@@ -16,6 +16,7 @@ from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_
 from minari_obd.distillation.preparation import Prepared, prepare, recipe_of, student_share
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller.result import DivergedError, OuterResult
+from minari_obd.dynamics.ensemble import MOST_UNEXPLAINED
 from minari_obd.settings.recipe import Recipe
 from minari_obd.support.devices import cache_root, cpu_threads
 from minari_obd.support.tracking import Track, TrackerName, tracking
@@ -30,8 +31,6 @@ from minari_obd.version import __version__
 
 __all__ = ["Outcome", "add_student_states", "build_targets", "distill", "fit_density", "run"]
 
-_MOST_UNEXPLAINED = 0.9
-"""Share of the variance of next states beyond which an ensemble knows nothing."""
 _MOST_LOST = 0.75
 """Share of the teacher's episodes in an ensemble that may leave what it knows. Of HalfCheetah medium's 56% do, and its
 students' states make students better; of Hopper medium's 96% do, and they do harm."""
@@ -174,7 +173,7 @@ def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Tar
     settings = replace(recipe.student_states, share=student_share(recipe, prepared.method))
     visited = StudentStates(ensemble, prepared.data, teacher, settings, recipe.seed, targets.weights)
     fault = None
-    if ensemble.unexplained > _MOST_UNEXPLAINED:
+    if ensemble.unexplained > MOST_UNEXPLAINED:
         fault = "that is too little to say where students go"
     elif visited.lost > _MOST_LOST and recipe.student_states.share is None:
         fault = f"but of the teacher's own episodes, {visited.lost:.0%} go where the data says nothing"

@@ -19,7 +19,7 @@ from minari_obd.targets.targets import Selection
 from minari_obd.teachers.calibration import Calibration
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.plugins import PluginTraining
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 __all__ = ["print_dynamics", "print_gap_fault", "print_plan", "print_values", "print_weights"]
 

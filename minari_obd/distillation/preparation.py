@@ -32,7 +32,7 @@ from minari_obd.teachers.frozen import FrozenTeacher, describe_teacher
 from minari_obd.teachers.obtaining import plan_teacher
 from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher, check_teacher
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 __all__ = ["Prepared", "evaluable", "prepare", "recipe_of", "student_share"]
 

@@ -12,8 +12,10 @@ from torch.nn.functional import layer_norm, silu
 
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
-__all__ = ["DynamicsEnsemble", "Prediction", "draw_parameters", "predict"]
+__all__ = ["MOST_UNEXPLAINED", "DynamicsEnsemble", "Prediction", "draw_parameters", "predict"]
 
+MOST_UNEXPLAINED = 0.9
+"""Unexplained variance beyond which an ensemble says too little of where a policy would go."""
 _KEY = "minari_obd_dynamics"
 
 
@@ -69,6 +71,16 @@ class DynamicsEnsemble:
         inputs = torch.cat([states, actions], dim=-1)
         found = predict(self.parameters, inputs)
         other = predict(self.parameters, inputs.roll(1, 0)).roll(-1, 0)
+        return self._outcome(states, found, other)
+
+    @torch.no_grad()
+    def opinions(self, states: Tensor, actions: Tensor) -> Prediction:
+        """Predict one step of the same states (B, S) and actions (B, A) by every member."""
+        found = predict(self.parameters, torch.cat([states, actions], dim=-1).expand(self.members, -1, -1))
+        return self._outcome(states, found, found.roll(-1, 0))
+
+    def _outcome(self, states: Tensor, found: Tensor, other: Tensor) -> Prediction:
+        """What outputs (K, B, S + 2) of the members mean, beside those of others."""
         size = len(self.low)
         change, reward = (found[..., :-1] * self.scale + self.offset).split([size, 1], dim=-1)
         apart = ((found - other)[..., :size] * self.scale[:size]).norm(dim=-1)

@@ -106,6 +106,10 @@ class DynamicsRun:
         float(fit.parameters[0].detach().sum())  # waits for the device
         return (time.perf_counter() - begun) / updates * self.settings.updates
 
+    def begun(self) -> DynamicsEnsemble:
+        """Return the ensemble as it is before its first update, to try what it costs."""
+        return _Fit.begin(self).finished(_Record())
+
     def fit(self, *, progress: bool = True) -> DynamicsEnsemble:
         """Fit the ensemble, or load what an earlier call with the same data and settings fitted.
 

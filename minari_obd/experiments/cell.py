@@ -26,7 +26,7 @@ from minari_obd.storage.files import replacing, write_text
 from minari_obd.support.devices import cpu_threads
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 from minari_obd.version import __version__
 
 __all__ = ["CellResult", "Task", "check_cell", "load_results", "note_tasks", "noted_keys", "run_task"]

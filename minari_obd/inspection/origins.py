@@ -11,7 +11,7 @@ from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.minari_datasets import has_local_dataset
 from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.obtaining import plan_teacher
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 __all__ = ["cached_teacher", "if_its_own", "load_source"]
 

@@ -67,6 +67,8 @@ class Stream(IntEnum):
     """States of a step of the kernel start; (seed, stream, step)."""
     KERNELS = 23
     """Infinitely wide students of the kernel start; (seed, stream, step)."""
+    IMAGINATION = 24
+    """Rollouts of a teacher in the dynamics ensemble; (seed, stream, number)."""
     COVERAGE = 30
     """Draws of the coverage that diagnostics measure."""
     NEARNESS = 31

@@ -1,7 +1,7 @@
 """Algorithms of d3rlpy and the settings that they are run with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from minari_obd.errors import SettingError, did_you_mean
@@ -17,9 +17,11 @@ __all__ = [
     "DISCRETE_CQL",
     "GAMMA",
     "IQL",
+    "MOBILE",
     "REBRAC",
     "TD3_BC",
     "Algorithm",
+    "Imagination",
     "check_kind",
     "check_options",
     "episodes_for",
@@ -31,6 +33,37 @@ GAMMA = 0.99
 
 
 _TARGET_RATES = 0.005, 0.05
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """How a model-based algorithm makes transitions in the dynamics ensemble, beside those of the data.
+
+    Every so many updates the actor acts for a few steps from states of the data. A reward is lowered by ``penalty``
+    times the standard deviation, over the members, of the discounted value of what follows (MOBILE, Sun et
+    al. 2023): where members disagree on what an action is worth, the data does not say.
+    """
+
+    penalty: float = 1.0
+    horizon: int = 5
+    """Steps of a rollout."""
+    real_share: float = 0.05
+    """Share of a minibatch that comes from the data."""
+    rollouts: int = 5_000
+    """Made at a time."""
+    refresh: int = 1_000
+    """Updates between new rollouts."""
+    kept: int = 5
+    """How many times rollouts are kept for."""
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "rollouts", "refresh", "kept"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"teacher.options.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0.0 <= self.penalty < float("inf"):
+            raise SettingError(f"teacher.options.penalty is {self.penalty}; it must be zero or a positive number.")
+        if not 0.0 <= self.real_share <= 1.0:
+            raise SettingError(f"teacher.options.real_share is {self.real_share}; it must be from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -59,6 +92,16 @@ class Algorithm:
 
     is_discrete: bool = False
     """Whether it is for discrete actions, and not for continuous ones."""
+    imagination: Imagination | None = None
+    """How it learns from a dynamics ensemble's transitions, if it does; ``options`` may change this, too."""
+
+    def split(self) -> tuple[dict[str, Any], Imagination | None]:
+        """Return the options that are d3rlpy's, and the imagination with those that are its own."""
+        if self.imagination is None:
+            return self.options, None
+        own = {f.name for f in fields(self.imagination)}
+        changed = {name: value for name, value in self.options.items() if name in own}
+        return {n: v for n, v in self.options.items() if n not in own}, replace(self.imagination, **changed)
 
 
 BC = Algorithm("bc", "TD3PlusBCConfig", {"alpha": 0.0}, steps=5_000, best_episodes=0.25)
@@ -93,6 +136,18 @@ REBRAC = Algorithm(
 )
 """ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with deeper networks, layer norm in the critics, batches of
 1,024, and penalties of actor and critic apart, both 0.01 as its authors have them for Hopper medium."""
+
+
+MOBILE = Algorithm(
+    "mobile",
+    "SACConfig",
+    {"batch_size": 128, "tau": 0.02, "initial_temperature": 0.2},
+    {"critic": {"hidden_units": [256, 256], "use_layer_norm": True}},
+    steps=60_000,
+    imagination=Imagination(),
+)
+"""SAC on short rollouts in a dynamics ensemble, with penalised rewards (MOBILE, Sun et al. 2023, ICML). Ours in two
+things: rewards are penalised when a transition is made, not at every update, and members do not predict variances."""
 
 
 _DISCRETE: dict[str, Any] = {
@@ -171,6 +226,8 @@ def check_options(algorithm: Algorithm, options: Mapping[str, Any]) -> None:
     defaults = getattr(import_d3rlpy().algos, algorithm.config)()
     plain = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
     plain = {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
+    if algorithm.imagination is not None:
+        plain |= vars(algorithm.imagination)
     for name, value in options.items():
         if name not in plain:
             raise SettingError(f"teacher.options has no '{name}' for {algorithm.name}; {did_you_mean(name, plain)}")

@@ -16,7 +16,7 @@ from minari_obd.teachers.frozen import FrozenTeacher
 from minari_obd.teachers.loading import load_teacher
 from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher
-from minari_obd.teachers.training import TeacherRun
+from minari_obd.teachers.run import TeacherRun
 
 __all__ = ["ObtainedTeacher", "obtain_teacher", "plan_teacher"]
 
