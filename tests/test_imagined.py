@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,21 @@ from minari_obd.teachers.algorithms import MOBILE, Imagination
 from minari_obd.teachers.batches import Imagined
 from minari_obd.teachers.run import TeacherRun
 
-FEW = {"rollouts": 30, "refresh": 4, "horizon": 3, "kept": 2, "batch_size": 16, "real_share": 0.25}
+FEW = {
+    "rollouts": 30,
+    "refresh": 4,
+    "horizon": 3,
+    "kept": 2,
+    "batch_size": 16,
+    "real_share": 0.25,
+    "ensemble_updates": 40,
+}
 S, A = 3, 2
 
 
 @pytest.fixture(autouse=True)
 def small_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink(monkeypatch, DynamicsSettings, width=16, updates=40, evaluate_every=20, members=3)
+    shrink(monkeypatch, DynamicsSettings, width=16, evaluate_every=20, members=3)
     monkeypatch.setattr(teacher_run, "MOST_UNEXPLAINED", 1.0)  # of noise, which the small data is
 
 
@@ -36,7 +45,7 @@ def distances(some: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     return torch.cdist(some, known, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
 
 
-def of(data: OfflineData, steps: int = 10, **options: float) -> TeacherRun:
+def of(data: OfflineData, steps: int = 10, **options: Any) -> TeacherRun:
     return TeacherRun.of(data, "mobile", steps, 0, torch.device("cpu"), {**FEW, **options})
 
 
@@ -209,7 +218,7 @@ def test_a_chain_is_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     """One state in [-1, 1] that the action moves; the reward is the state. The data moves at random."""
     monkeypatch.undo()  # a real limit, and an ensemble that can learn this
     monkeypatch.setenv("MINARI_OBD_CACHE", str(tmp_path))
-    shrink(monkeypatch, DynamicsSettings, width=32, updates=400, evaluate_every=100, members=3)
+    shrink(monkeypatch, DynamicsSettings, width=32, evaluate_every=100, members=3)
     rng, data = np.random.default_rng(0), []
     for _ in range(20):
         state, rows = rng.uniform(-1, 1), []
@@ -223,7 +232,7 @@ def test_a_chain_is_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     ends[49::50] = True
     arrays = {"observations": states, "actions": actions, "rewards": states[:, 0], "truncations": ends}
     source = load_offline_data({**arrays, "terminations": np.zeros_like(ends)})
-    options = {"rollouts": 200, "refresh": 100, "gamma": 0.9}
+    options = {"rollouts": 200, "refresh": 100, "gamma": 0.9, "ensemble_updates": 400}
     teacher = train_teacher(source, "mobile", steps=600, options=options, progress=False)
     assert (teacher.act(np.array([[-0.8], [0.0], [0.5]], np.float32)) > 0.5).all()
     assert np.diff(teacher.value(np.array([[-0.8], [0.8]], np.float32), np.ones((2, 1), np.float32)))[0] > 2.0

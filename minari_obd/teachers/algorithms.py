@@ -55,9 +55,11 @@ class Imagination:
     """Updates between new rollouts."""
     kept: int = 5
     """How many times rollouts are kept for."""
+    ensemble_updates: int = 30_000
+    """Most updates of the ensemble's fit. Student states make do with a fifth: they are not optimised against it."""
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "rollouts", "refresh", "kept"):
+        for name in ("horizon", "rollouts", "refresh", "kept", "ensemble_updates"):
             if getattr(self, name) < 1:
                 raise SettingError(f"teacher.options.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0.0 <= self.penalty < float("inf"):

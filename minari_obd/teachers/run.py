@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from minari_obd.dynamics.ensemble import MOST_UNEXPLAINED, DynamicsEnsemble
-from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun
+from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun, DynamicsSettings
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.registry import TEACHERS
 from minari_obd.settings.checks import whole_number
@@ -201,7 +201,10 @@ class TeacherRun:
     @property
     def _dynamics(self) -> DynamicsRun | None:
         """The fit of the ensemble that a model-based algorithm learns from."""
-        return None if self.algorithm.imagination is None else DynamicsRun(self.data, self.seed, self.device)
+        settings = self.algorithm.split()[1]
+        if settings is None:
+            return None
+        return DynamicsRun(self.data, self.seed, self.device, DynamicsSettings(updates=settings.ensemble_updates))
 
     def _fitted(self, progress: bool) -> DynamicsEnsemble | None:
         if self._dynamics is None:
