@@ -176,14 +176,15 @@ def test_a_minibatch_has_the_share_of_the_data(share: float, small_data: Offline
 
 
 def test_what_cannot_be_is_said_before_the_training(small_data: OfflineData) -> None:
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"horizon": 0}, "horizon is 0; it must be at least 1"),
         ({"real_share": 1.5}, "must be from 0 to 1"),
         ({"penalty": -1.0}, "zero or a positive number"),
         ({"penalty": math.nan}, "zero or a positive number"),
         ({"horizont": 3}, "did you mean 'horizon'"),
         ({"rollouts": 2.5}, "takes a int"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises(SettingError, match=message):
             of(small_data, **options)
     with pytest.raises(DataError, match="needs at least 40"):
@@ -209,8 +210,8 @@ def test_the_plan_counts_ensemble_and_rollouts(small_data: OfflineData) -> None:
 
 
 def test_settings_name_the_training(small_data: OfflineData) -> None:
-    folders = {of(small_data, **{name: value}).cache_folder for name, value in (("penalty", 0.5), ("horizon", 2))}
-    assert len({*folders, of(small_data).cache_folder}) == 3
+    folders = {run.cache_folder for run in (of(small_data), of(small_data, penalty=0.5), of(small_data, horizon=2))}
+    assert len(folders) == 3
     assert MOBILE.split() == (MOBILE.options, Imagination())
 
 
