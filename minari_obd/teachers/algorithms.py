@@ -55,8 +55,8 @@ class Imagination:
     """Updates between new rollouts."""
     kept: int = 5
     """How many times rollouts are kept for."""
-    ensemble_updates: int = 30_000
-    """Most updates of the ensemble's fit. Student states make do with a fifth: they are not optimised against it."""
+    ensemble_updates: int = 6_000
+    """Most updates of the ensemble's fit. As many as for student states, so that both share one ensemble."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "rollouts", "refresh", "kept", "ensemble_updates"):

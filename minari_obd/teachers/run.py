@@ -129,6 +129,7 @@ class TeacherRun:
             "algorithm": self.algorithm.name,
             "options": self.algorithm.options,
             **({"encoders": self.algorithm.encoders} if self.algorithm.encoders else {}),
+            **({"imagination": vars(settings)} if (settings := self.algorithm.split()[1]) else {}),
             **({"average": self.average} if self.average else {}),
             **({"best_episodes": self.data.best_share} if self.data.best_share < 1.0 else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
