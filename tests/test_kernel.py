@@ -21,7 +21,7 @@ from minari_obd.distiller.result import OuterResult
 from minari_obd.errors import SettingError
 from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, StudentProtocol
 from minari_obd.settings.recipe import Recipe, recorded_recipe
-from minari_obd.settings.sections import DistillationRecipe
+from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe
 from minari_obd.students.kernel import Kernel, latent, regression, student_kernel
 from minari_obd.targets.targets import ActionCost, Targets
 
@@ -217,25 +217,52 @@ def test_results_keep_their_names_where_the_kernel_is_not_used() -> None:
     settings = Recipe("x", distillation=DistillationRecipe(initial="kmeans")).deciding()["distillation"]
     assert not {"kernel_steps", "kernel_batch_size"} & set(settings)
     settings = Recipe("x").deciding()["distillation"]
-    assert (settings["kernel_steps"], settings["kernel_batch_size"]) == (750, 1024)
+    counts = settings["kernel_steps"], settings["kernel_steps_alone"], settings["kernel_batch_size"]
+    assert counts == (3_000, 750, 1024)
     with pytest.raises(SettingError, match="kernel_steps"):
         DistillationRecipe(kernel_steps=0)
 
 
-def test_fewer_pairs_get_more_steps_where_students_are_infinitely_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_pairs_get_more_steps_where_students_are_infinitely_wide() -> None:
     for size, count in ((1, 3_000), (16, 3_000), (64, 3_000), (128, 1_500), (256, 750), (257, 750), (1_000, 750)):
         recipe = Recipe("x", size=size)
-        assert recipe.resolved().distillation.kernel_steps == count
-        assert replace(recipe, student=ADAM_STUDENT).resolved().distillation.kernel_steps == 750
-        given = replace(recipe, distillation=DistillationRecipe(kernel_steps=5))
-        assert given.resolved().distillation.kernel_steps == 5
+        resolved = recipe.resolved().distillation
+        assert (resolved.kernel_steps, resolved.kernel_steps_alone) == (3_000, count)
+        assert recipe.resolved().resolved() == recipe.resolved()
+        narrow = replace(recipe, student=ADAM_STUDENT).resolved().distillation
+        assert (narrow.kernel_steps, narrow.kernel_steps_alone) == (750, 750)
+        given = replace(recipe, distillation=DistillationRecipe(kernel_steps=5)).resolved().distillation
+        assert (given.kernel_steps, given.kernel_steps_alone) == (5, 5)
+        given = replace(recipe, distillation=DistillationRecipe(kernel_steps_alone=5)).resolved().distillation
+        assert (given.kernel_steps, given.kernel_steps_alone) == (3_000, 5)
+
+
+def test_results_without_student_states_keep_the_names_that_they_had() -> None:
+    for method, share in (("pbc", None), ("vgd", 0.0)):
+        recipe = replace(Recipe("x", method), student_states=StudentStatesRecipe(share=share))
+        settings = recipe.deciding()["distillation"]
+        assert settings["kernel_steps"] == 750
+        assert "kernel_steps_alone" not in settings
+    settings = replace(Recipe("x", "pbc"), student_states=StudentStatesRecipe(share=0.25)).deciding()["distillation"]
+    assert (settings["kernel_steps"], settings["kernel_steps_alone"]) == (3_000, 750)
+    settings = Recipe("x", distillation=DistillationRecipe(kernel_steps=300)).deciding()["distillation"]
+    assert settings["kernel_steps"] == 300
+    assert "kernel_steps_alone" not in settings
+
+
+@pytest.mark.parametrize(("is_visited", "count"), [(False, 1_500), (True, 3_000)])
+def test_steps_fall_along_a_cosine_and_are_more_with_student_states(
+    is_visited: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rates: list[float] = []
+    visited = SimpleNamespace(visited=object() if is_visited else None)
+    monkeypatch.setattr(KernelStart, "_follow", lambda *given: [])
     monkeypatch.setattr(KernelStart, "_step", lambda *given: rates.append(given[2].param_groups[0]["lr"]))
     shown = KernelStart(KERNEL_STUDENT, DistillationRecipe()).candidates(
-        torch.zeros(128, 2), torch.zeros(128, 1), cast("OuterData", SimpleNamespace(visited=None)), 0.0, progress=False
+        torch.zeros(128, 2), torch.zeros(128, 1), cast("OuterData", visited), 0.0, progress=False
     )
-    assert [step for step, _ in shown] == list(range(50, 1_501, 50))
-    np.testing.assert_allclose(rates, 0.005 * (1.0 + np.cos(np.pi * np.arange(1_500) / 1_500)))
+    assert [step for step, _ in shown] == list(range(50, count + 1, 50))
+    np.testing.assert_allclose(rates, 0.005 * (1.0 + np.cos(np.pi * np.arange(count) / count)))
 
 
 def test_a_recipe_from_before_kernels_had_batches_of_their_own_keeps_its_batches_and_its_name() -> None:

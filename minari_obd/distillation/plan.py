@@ -65,8 +65,9 @@ def print_plan(prepared: Prepared) -> None:
         console.print(f"  dynamics     left out: {few}", style="yellow", markup=False)
     if not isinstance(prepared.method, Selection):
         sizes = prepared.data.observations.shape[1], prepared.data.actions.shape[1]
-        seconds, settings = prepared.loop.estimate_seconds(*sizes, recipe.size), recipe.distillation
-        count = settings.steps_through_kernels(recipe.size, recipe.student)
+        is_visited, settings = prepared.dynamics is not None, recipe.distillation
+        seconds = prepared.loop.estimate_seconds(*sizes, recipe.size, is_visited=is_visited)
+        count = settings.steps_through_kernels(recipe.size, recipe.student, is_visited=is_visited)
         parts = [f"{count:,} steps through kernels"] if settings.initial == "kernel" else []
         if count := settings.outer_steps(recipe.student):
             how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"

@@ -61,7 +61,8 @@ class KernelStart:
             Every fiftieth step, and the last, with the states and actions after it.
         """
         pairs = self._begin(states, actions)
-        last = self.settings.steps_through_kernels(len(states), self.protocol)
+        is_visited = data.visited is not None
+        last = self.settings.steps_through_kernels(len(states), self.protocol, is_visited=is_visited)
         adam, visits = torch.optim.Adam(pairs, _RATE), []
         with progress_bar(last, "kernel start", show=progress) as bar:
             for step in range(last):

@@ -180,9 +180,9 @@ class OuterLoop:
             )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
-        return self._results(state)
+        return self._results(state, is_visited=work[0].visited is not None)
 
-    def estimate_seconds(self, state_size: int, action_size: int, size: int) -> float:
+    def estimate_seconds(self, state_size: int, action_size: int, size: int, *, is_visited: bool = False) -> float:
         """Measure a few steps on made-up numbers of the right shape, and return what all of them may take."""
         rows = torch.linspace(-1.0, 1.0, max(2, self.settings.batch_size)).numpy()[:, None]
         made_up = Targets(np.tile(rows, state_size), np.tile(rows, action_size), np.ones(len(rows)), {})
@@ -195,7 +195,7 @@ class OuterLoop:
         if self.settings.initial == "kernel":
             kernel = KernelStart(self.protocol, self.settings)
             states, actions = tensors.pairs
-            count = self.settings.steps_through_kernels(size, self.protocol)
+            count = self.settings.steps_through_kernels(size, self.protocol, is_visited=is_visited)
             seconds += count * kernel.seconds_per_step(states[0], actions[0], work[0])
         return seconds
 
@@ -268,11 +268,11 @@ class OuterLoop:
         if all(record.has_diverged for record in state.records):
             raise DivergedError(str(state.records[0].reason), self._results(state))
 
-    def _results(self, state: OuterState) -> list[OuterResult]:
+    def _results(self, state: OuterState, *, is_visited: bool = False) -> list[OuterResult]:
         states, actions = (p.cpu().numpy() for p in state.best)
         made = f"All {self._steps} outer steps were made."
         if not self._steps:
-            count = self.settings.steps_through_kernels(len(states[0]), self.protocol)
+            count = self.settings.steps_through_kernels(len(states[0]), self.protocol, is_visited=is_visited)
             made = f"All {count} steps of the kernel start were made."
         return [
             OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)

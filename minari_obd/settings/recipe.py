@@ -107,7 +107,8 @@ class Recipe:
         """Return the recipe with the teacher that ``auto`` stands for, and what else depends on other settings."""
         width, steps = self.cloned_student.width, self.distillation.outer_steps(self.student)
         kernel = {
-            "kernel_steps": self.distillation.steps_through_kernels(self.size, self.student),
+            "kernel_steps": self.distillation.steps_through_kernels(self.size, self.student, is_visited=True),
+            "kernel_steps_alone": self.distillation.steps_through_kernels(self.size, self.student, is_visited=False),
             "kernel_batch_size": self.distillation.kernel_batch,
         }
         distillation = replace(self.distillation, cloned_width=width, steps=steps, **kernel)
@@ -152,8 +153,15 @@ class Recipe:
                     del settings[section][name]
         if settings["distillation"]["cloned_width"] == self.student.width:
             del settings["distillation"]["cloned_width"]
+        share = self.student_states.share
+        alone = settings["distillation"].pop("kernel_steps_alone")
+        if not (self.method == "vgd" if share is None else share):
+            settings["distillation"]["kernel_steps"] = alone
+        elif settings["distillation"]["kernel_steps"] != alone:
+            settings["distillation"]["kernel_steps_alone"] = alone
         if self.distillation.initial != "kernel":
             del settings["distillation"]["kernel_steps"], settings["distillation"]["kernel_batch_size"]
+            settings["distillation"].pop("kernel_steps_alone", None)
         elif self.distillation.kernel_batch == self.distillation.batch_size:
             del settings["distillation"]["kernel_batch_size"]
         if self.distillation.objective == "squared":
@@ -196,6 +204,7 @@ def recorded_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """
     recipe, given = parse_recipe(values, origin), values.get("distillation")
     before = {"cloned_width": recipe.student.width, "kernel_batch_size": recipe.distillation.batch_size}
+    before["kernel_steps_alone"] = recipe.distillation.kernel_steps or 750
     missing = {name: then for name, then in before.items() if not isinstance(given, dict) or name not in given}
     return replace(recipe, distillation=replace(recipe.distillation, **missing)) if missing else recipe
 

@@ -160,8 +160,11 @@ class DistillationRecipe:
     centres of k-means. `kernel`: from there, moved so that infinitely wide students, whose cloning has a closed form,
     learn most from them. For such students, this is all."""
     kernel_steps: int | None = None
-    """Steps of `kernel`. If not given: 750, and for infinitely wide students from fewer than 256 pairs, which take
-    longer to settle, in inverse proportion more: 3,000 at 64 pairs and below."""
+    """Steps of `kernel`. If not given: 3,000 for infinitely wide students, 750 for networks."""
+    kernel_steps_alone: int | None = None
+    """Steps of `kernel` where there are no student states. If not given, ``kernel_steps``, or else 750, and for
+    infinitely wide students from fewer than 256 pairs, which take longer to settle, in inverse proportion more: 3,000
+    at 64 pairs and below. More would fit the data's states too well."""
     kernel_batch_size: int | None = None
     """Offline states per step of `kernel`. If not given, ``batch_size``, and at most 1,024."""
     nested: tuple[int, ...] = ()
@@ -222,6 +225,7 @@ class DistillationRecipe:
         check_positive("distillation", batch_size=self.batch_size, students=self.students)
         check_positive("distillation", cloned_width=self.cloned_width, kernel_steps=self.kernel_steps)
         check_positive("distillation", kernel_batch_size=self.kernel_batch_size)
+        check_positive("distillation", kernel_steps_alone=self.kernel_steps_alone)
         check_positive("distillation", evaluate_every=self.evaluate_every, patience=self.patience, window=self.window)
         check_fraction("distillation", held_out=self.held_out)
         if any(size < 1 for size in self.nested) or list(self.nested) != sorted(set(self.nested)):
@@ -241,11 +245,13 @@ class DistillationRecipe:
         """Offline states per step of `kernel`."""
         return self.kernel_batch_size or min(self.batch_size, 1_024)
 
-    def steps_through_kernels(self, size: int, student: StudentProtocol) -> int:
-        """Return the number of steps of `kernel` for so many pairs and such students."""
+    def steps_through_kernels(self, size: int, student: StudentProtocol, *, is_visited: bool) -> int:
+        """Return the number of steps of `kernel` for such pairs and students, with student states or without."""
+        if not is_visited and self.kernel_steps_alone is not None:
+            return self.kernel_steps_alone
         if self.kernel_steps is not None:
             return self.kernel_steps
-        return min(max(750, 750 * 256 // size), 3_000) if student.is_solved else 750
+        return min(3_000 if is_visited else max(750, 750 * 256 // size), 3_000) if student.is_solved else 750
 
     def outer_steps(self, student: StudentProtocol) -> int:
         """Return the number of outer steps for such students."""
