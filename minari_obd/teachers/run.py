@@ -145,7 +145,7 @@ class TeacherRun:
         """Measure a few updates of a throw-away copy on this machine; zero if there is nothing to train."""
         if self.is_cached:
             return 0.0
-        imagination, dynamics = self.algorithm.imagination, self._dynamics
+        imagination, dynamics = self.algorithm.split()[1], self._dynamics
         ensemble = None if dynamics is None else dynamics.begun()
         with contained(self.seed, self.device), matmul_precision(self.precision):
             algo = self._create()
