@@ -19,7 +19,7 @@ from minari_obd.sources.data import OfflineData
 from minari_obd.storage.cache import read_kept
 from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 from minari_obd.support.devices import cache_root
-from minari_obd.teachers import training
+from minari_obd.teachers import run as training
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda whole: whole[: len(whole) // 2],

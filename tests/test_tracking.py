@@ -25,7 +25,7 @@ from minari_obd.storage.files import write_text
 from minari_obd.support import libraries
 from minari_obd.support.tracking import check_track, named, tracking
 from minari_obd.targets.targets import Targets
-from minari_obd.teachers import training
+from minari_obd.teachers import run as training
 
 EVERY_STEP = {"distillation/training", "distillation/gradient_norm", "distillation/skipped"}
 EVERY_STEP |= {"distillation/student_share"}
