@@ -45,6 +45,7 @@ class Imagination:
     """
 
     penalty: float = 1.0
+    """Of the members' disagreement; none at 0."""
     horizon: int = 5
     """Steps of a rollout."""
     real_share: float = 0.05
@@ -54,7 +55,7 @@ class Imagination:
     refresh: int = 1_000
     """Updates between new rollouts."""
     kept: int = 5
-    """How many times rollouts are kept for."""
+    """Rounds of rollouts that are kept, the newest ones."""
     ensemble_updates: int = 6_000
     """Most updates of the ensemble's fit. As many as for student states, so that both share one ensemble."""
 

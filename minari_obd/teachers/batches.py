@@ -118,11 +118,12 @@ def minibatches(
     where = columns["rewards"].device
     real = count if imagined is None else round(imagined.real_share * count)
     ones = torch.ones(count, 1, device=where)
+    # What imagined transitions lack is for algorithms that learn from data alone.
+    lacking = {name: torch.zeros(count - real, column.shape[1], device=where) for name, column in columns.items()}
     while True:
         rows = torch.from_numpy(rng.integers(len(columns["rewards"]), size=real)).to(where)
         batch: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
         if imagined is not None:
-            more = imagined.draw(count - real, rng)
-            empty = {name: torch.zeros(count - real, column.shape[1], device=where) for name, column in columns.items()}
-            batch = {name: torch.cat([part, more.get(name, empty[name])]) for name, part in batch.items()}
+            more = lacking | imagined.draw(count - real, rng)
+            batch = {name: torch.cat([part, more[name]]) for name, part in batch.items()}
         yield TorchMiniBatch(**batch, intervals=ones, device=device)

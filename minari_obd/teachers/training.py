@@ -36,7 +36,8 @@ def train_teacher(
         data: the offline dataset.
         algorithm: ``bc``, ``td3_bc``, ``rebrac``, ``iql``, ``cql``, ``calql`` or ``mobile``; for discrete actions,
             ``discrete_cql`` or ``discrete_bcq``.
-        steps: gradient steps on batches of 256 (``rebrac``: 1,024); the algorithm's own default if not given.
+        steps: gradient steps on the algorithm's batches (256; ``rebrac`` 1,024, ``mobile`` and discrete ones 128); its
+            own default if not given.
         seed: of initial weights, batches and noise.
         device: ``cpu``, ``cuda`` or ``auto``.
         options: settings of d3rlpy's configuration that are to differ, such as ``{"expectile": 0.9}``.
