@@ -30,7 +30,7 @@ method = "dbc"
 student = { learning_rate = 1e30 }
 [variants.endless]
 method = "dbc"
-distillation = { steps = 1000000 }
+distillation = { kernel_steps = 1000000 }
 """
 
 
