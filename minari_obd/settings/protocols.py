@@ -69,7 +69,7 @@ class StudentProtocol:
 
         Wider layers move a student's actions further for the same change of each weight. The root of the ratio lies
         between the narrow student's rate and the one that falls with the width itself (Tensor Programs V, 2203.03466).
-        Two trials did not tell it from the latter (docs/results.md).
+        Two trials did not tell it from the latter (docs/results-networks.md).
 
         Raises:
             SettingError: the optimiser is SGD, for which no such rule is known here, and the width is another one.
