@@ -61,7 +61,7 @@ def main() -> None:
     shown = [part[None] for part in pairs]
     scale = cost_scale(shown, [costly], protocol, settings)
     start = KernelStart(protocol, settings)
-    begin = start._begin(pairs[0], pairs[1])
+    begin = start.begin(pairs[0], pairs[1]).pairs
     rows = [
         (name, min(start.seconds_per_step(pairs[0], pairs[1], data) for _ in range(3)))
         for name, data in (("a step, squared errors", plain), ("a step, with the value gap", costly))

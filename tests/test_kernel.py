@@ -1,9 +1,7 @@
 """The kernel start: the tangent kernel is that of wide networks, and pairs that it moves teach real students more."""
 
-import signal
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -137,32 +135,9 @@ def test_states_at_the_mean_are_no_trouble() -> None:
     grid = Targets(even, np.tanh(2.0 * even), np.ones(201), {})
     data = OuterData.of(grid, SETTINGS, 0, CPU)
     states, actions = data.tensors[:2]
-    moved = KernelStart(STUDENT, SETTINGS).candidates(states, actions, data, 0.0, progress=False)
-    for _, pairs in moved:
+    start = KernelStart(STUDENT, SETTINGS)
+    for _, pairs in start.candidates(start.begin(states, actions), data, 0.0, progress=False):
         assert all(each.isfinite().all() for each in pairs)
-
-
-def test_an_interrupt_leaves_nothing_and_a_resume_gives_the_same(
-    targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop, checkpoint = OuterLoop(STUDENT, replace(SETTINGS, steps=3), CPU), tmp_path / "x.safetensors"
-    expected = loop.run(targets, 24, seed=0, progress=False)
-    steps, original = [], KernelStart._step
-
-    def interrupt(*given) -> None:
-        steps.append(given[-2])
-        signal.raise_signal(signal.SIGINT if len(steps) == 1 else signal.SIGTERM)
-        original(*given)
-
-    monkeypatch.setattr(KernelStart, "_step", interrupt)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            loop.run(targets, 24, seed=0, checkpoint=checkpoint, progress=False)
-    assert steps == [0, 0]  # at once: of many pairs, a step takes seconds
-    assert not checkpoint.exists()
-    monkeypatch.undo()
-    again = loop.run(targets, 24, seed=0, checkpoint=checkpoint, progress=False)
-    np.testing.assert_array_equal(again.states, expected.states)
 
 
 def test_the_same_seed_gives_the_same_pairs_to_the_bit(targets: Targets) -> None:
@@ -202,7 +177,7 @@ def errors(targets: Targets, cost: ActionCost | None) -> np.ndarray:
     data = OuterData.of(replace(targets, cost=cost), SETTINGS, 0, CPU)
     start = KernelStart(STUDENT, replace(SETTINGS, gap_share=0.95))
     first, wanted = (tensor[:6] for tensor in data.tensors[:2])
-    *_, (_, (states, actions)) = start.candidates(first, wanted, data, 1.0, progress=False)
+    *_, (_, (states, actions)) = start.candidates(start.begin(first, wanted), data, 1.0, progress=False)
     said = torch.tanh(regression(states, latent(actions, "tanh"), data.judged[0], Kernel(2, 0.1, 1e-3)))
     return (said - data.judged[1]).square().mean(dim=0).numpy()
 
@@ -258,9 +233,9 @@ def test_steps_fall_along_a_cosine_and_are_more_with_student_states(
     visited = SimpleNamespace(visited=object() if is_visited else None)
     monkeypatch.setattr(KernelStart, "_follow", lambda *given: [])
     monkeypatch.setattr(KernelStart, "_step", lambda *given: rates.append(given[2].param_groups[0]["lr"]))
-    shown = KernelStart(KERNEL_STUDENT, DistillationRecipe()).candidates(
-        torch.zeros(128, 2), torch.zeros(128, 1), cast("OuterData", visited), 0.0, progress=False
-    )
+    start = KernelStart(KERNEL_STUDENT, DistillationRecipe())
+    begun = start.begin(torch.zeros(128, 2), torch.zeros(128, 1))
+    shown = start.candidates(begun, cast("OuterData", visited), 0.0, progress=False)
     assert [step for step, _ in shown] == list(range(50, count + 1, 50))
     np.testing.assert_allclose(rates, 0.005 * (1.0 + np.cos(np.pi * np.arange(count) / count)))
 

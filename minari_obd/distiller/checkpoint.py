@@ -1,18 +1,20 @@
-"""Checkpoints of the outer loop: all that a resume needs, in one safetensors file."""
+"""Checkpoints of the outer loop and of its start: all that a resume needs, in one safetensors file."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from minari_obd.distiller.kernel import KernelState
 from minari_obd.distiller.step import OuterTensors
-from minari_obd.storage.tensors import read_tensors, reading, write_tensors
+from minari_obd.storage.tensors import has_header, read_tensors, reading, write_tensors
 
-__all__ = ["OuterState", "Record", "read_checkpoint", "write_checkpoint"]
+__all__ = ["OuterState", "Record", "StartState", "read_checkpoint", "write_checkpoint"]
 
 _KEY = "state"
+_KEY_OF_START = "start"
 
 
 @dataclass
@@ -46,26 +48,74 @@ class OuterState:
     """Of the CPU: bits depend on it."""
 
 
-def write_checkpoint(path: Path, state: OuterState) -> None:
+@dataclass
+class StartState:
+    """Everything that changes before the outer steps begin, while a kernel moves the pairs of one run after another."""
+
+    pairs: list[Tensor]
+    """The best so far: states (R, M, S) and actions (R, M, A)."""
+    cost_scale: Tensor
+    """See :class:`OuterTensors`."""
+    records: list[Record]
+    run: int = 0
+    """Whose pairs are moved now."""
+    best_loss: float = float("inf")
+    """Of that run's looks."""
+    kernel: KernelState | None = None
+    """How far they are; None before their first step."""
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Of the CPU: bits depend on it."""
+
+    def copy(self) -> Self:
+        """Return a state of its own, which further steps of this one leave alone."""
+        records = [replace(each, history=list(each.history)) for each in self.records]
+        kernel = None if self.kernel is None else self.kernel.copy()
+        return replace(self, pairs=[each.clone() for each in self.pairs], records=records, kernel=kernel)
+
+
+def write_checkpoint(path: Path, state: OuterState | StartState) -> None:
     """Write the state to a file."""
-    tensors = state.tensors.named() | {f"best/{i}": each for i, each in enumerate(state.best)}
-    tensors |= {f"visits/{i}": each for i, each in enumerate(state.visits)}
-    numbers = {"step": state.step, "threads": state.threads, "records": [asdict(each) for each in state.records]}
-    write_tensors(path, tensors, numbers, _KEY)
+    numbers: dict[str, Any] = {"threads": state.threads, "records": [asdict(each) for each in state.records]}
+    if isinstance(state, OuterState):
+        named = {"best": state.best, "visits": state.visits}
+        write_tensors(path, state.tensors.named() | _numbered(named), {**numbers, "step": state.step}, _KEY)
+        return
+    numbers |= {"run": state.run, "best_loss": state.best_loss}
+    named, kernel = {"pairs": state.pairs, "cost_scale": [state.cost_scale]}, state.kernel
+    if kernel is not None:
+        named |= {"kernel": kernel.pairs, "moments": kernel.moments, "visits": kernel.visits}
+        numbers["kernel_step"] = kernel.step
+    write_tensors(path, _numbered(named), numbers, _KEY_OF_START)
 
 
-def read_checkpoint(path: Path, device: torch.device) -> OuterState:
+def _numbered(lists: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {f"{name}/{i}": each for name, tensors in lists.items() for i, each in enumerate(tensors)}
+
+
+def read_checkpoint(path: Path, device: torch.device) -> OuterState | StartState:
     """Read what :func:`write_checkpoint` wrote.
 
     Raises:
         FormatError: the file is damaged.
     """
     with reading(f"The checkpoint '{path}' is damaged"):
-        numbers, tensors = read_tensors(path, _KEY)
+        is_start = has_header(path, _KEY_OF_START)
+        numbers, tensors = read_tensors(path, _KEY_OF_START if is_start else _KEY)
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        best = [found.pop(f"best/{i}") for i in (0, 1)]
-        visits = [found.pop(f"visits/{i}") for i in (0, 1) if f"visits/{i}" in found]
-        lists = {name: [found.pop(f"{name}/{i}") for i in (0, 1)] for name in ("pairs", "first", "second", "average")}
-        found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs
+
+        def pop(name: str, count: int = 2) -> list[Tensor]:
+            return [found.pop(f"{name}/{i}") for i in range(count)]
+
+        visits = pop("visits") if "visits/0" in found else []
         records = [Record(**each) for each in numbers["records"]]
+        if is_start:
+            kernel = None
+            if "kernel_step" in numbers:
+                kernel = KernelState(pop("kernel"), pop("moments", 4), visits, numbers["kernel_step"])
+            (scale,) = pop("cost_scale", 1)
+            known = numbers["run"], numbers["best_loss"], kernel, numbers["threads"]
+            return StartState(pop("pairs"), scale, records, *known)
+        best = pop("best")
+        lists = {name: pop(name) for name in ("pairs", "first", "second", "average")}
+        found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs
         return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], visits, numbers["threads"])

@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from minari_obd.students.training import squared_error
 from minari_obd.support.progress import progress_bar
 from minari_obd.support.streams import Stream
 
-__all__ = ["KernelStart"]
+__all__ = ["KernelStart", "KernelState"]
 
 _RATE = 0.01
 _FIRST = 0.98
@@ -29,6 +30,31 @@ _VISITORS = 4
 _ROLLOUTS = 12
 """How often students are followed, evenly over the steps."""
 _SHOWN_EVERY = 50
+
+
+@dataclass
+class KernelState:
+    """Everything that changes on the kernel's way. Random numbers are drawn from (seed, step)."""
+
+    pairs: list[Tensor]
+    """States (M, S), and actions before tanh or softmax (M, A)."""
+    moments: list[Tensor]
+    """Adam's running means of the gradient and of its square, of the states and of the actions."""
+    visits: list[Tensor] = field(default_factory=list)
+    """States that students visited (V, S) and the wanted actions (V, A); none where they are not asked for."""
+    step: int = 0
+
+    def copy(self) -> Self:
+        """Return a state of its own, which further steps of this one leave alone."""
+        pairs, moments = ([tensor.detach().clone() for tensor in each] for each in (self.pairs, self.moments))
+        return replace(self, pairs=pairs, moments=moments, visits=list(self.visits))
+
+    def adam(self) -> torch.optim.Adam:
+        """Return what moves the pairs, and changes the moments with them."""
+        adam = torch.optim.Adam([each.requires_grad_() for each in self.pairs], _RATE)
+        for pair, mean, square in zip(self.pairs, self.moments[::2], self.moments[1::2], strict=True):
+            adam.state[pair] = {"step": torch.tensor(float(self.step)), "exp_avg": mean, "exp_avg_sq": square}
+        return adam
 
 
 @dataclass(frozen=True)
@@ -45,14 +71,23 @@ class KernelStart:
     protocol: StudentProtocol
     settings: DistillationRecipe
 
-    def candidates(
-        self, states: Tensor, actions: Tensor, data: OuterData, scale: float, *, progress: bool
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """Move pairs, and show them on the way: narrow students do not follow kernels as far as wide ones.
+    def begin(self, states: Tensor, actions: Tensor) -> KernelState:
+        """Return where the kernel's way begins.
 
         Args:
             states: normalised states of the pairs, shape (M, S).
             actions: their actions on [-1, 1], shape (M, A).
+        """
+        pairs = [states.clone(), latent(actions, self._output, _FIRST)]
+        return KernelState(pairs, [torch.zeros_like(each) for each in pairs for _ in range(2)])
+
+    def candidates(
+        self, state: KernelState, data: OuterData, scale: float, *, progress: bool
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """Move pairs, and show them on the way: narrow students do not follow kernels as far as wide ones.
+
+        Args:
+            state: where to go on; every step changes it.
             data: what students should do, and where they go, if that counts.
             scale: of the cost, where errors have one.
             progress: show a bar.
@@ -60,32 +95,32 @@ class KernelStart:
         Yields:
             Every fiftieth step, and the last, with the states and actions after it.
         """
-        pairs = self._begin(states, actions)
         is_visited = data.visited is not None
-        last = self.settings.steps_through_kernels(len(states), self.protocol, is_visited=is_visited)
-        adam, visits = torch.optim.Adam(pairs, _RATE), []
+        last = self.settings.steps_through_kernels(len(state.pairs[0]), self.protocol, is_visited=is_visited)
+        adam = state.adam()
         with progress_bar(last, "kernel start", show=progress) as bar:
-            for step in range(last):
+            bar.update(state.step)
+            while state.step < last:
+                step = state.step
                 if data.visited is not None and step % max(1, last // _ROLLOUTS) == 0:
-                    visits = self._follow(pairs, data, step, visits)
+                    state.visits = self._follow(state.pairs, data, step, state.visits)
                 adam.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / last))
-                self._step(pairs, adam, data, scale, step, visits)
+                self._step(state.pairs, adam, data, scale, step, state.visits)
+                state.step += 1
                 bar.update()
-                if not (step + 1) % _SHOWN_EVERY or step + 1 == last:
-                    yield step + 1, (pairs[0].detach().clone(), squash(pairs[1].detach(), self._output))
+                if not state.step % _SHOWN_EVERY or state.step == last:
+                    states, outputs = (each.detach() for each in state.pairs)
+                    yield state.step, (states.clone(), squash(outputs, self._output))
 
     def seconds_per_step(self, states: Tensor, actions: Tensor, data: OuterData) -> float:
         """Measure two steps from such pairs, after one that warms up."""
-        pairs, begun = self._begin(states, actions), 0.0
-        adam = torch.optim.Adam(pairs, _RATE)
+        state, begun = self.begin(states, actions), 0.0
+        pairs, adam = state.pairs, state.adam()
         for step in range(3):
             begun = time.perf_counter() if step == 1 else begun
             self._step(pairs, adam, data, 0.0, step)
         float(pairs[0].detach().sum())  # waits for the device
         return (time.perf_counter() - begun) / 2
-
-    def _begin(self, states: Tensor, actions: Tensor) -> list[Tensor]:
-        return [states.clone().requires_grad_(), latent(actions, self._output, _FIRST).requires_grad_()]
 
     def _follow(self, pairs: list[Tensor], data: OuterData, step: int, before: list[Tensor]) -> list[Tensor]:
         """Return the states that students of these pairs visit and the wanted actions, after those of earlier ones."""

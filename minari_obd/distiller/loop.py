@@ -142,8 +142,9 @@ class OuterLoop:
         work = [OuterData.of(each, self.settings, seed, self.device) for each, seed in zip(targets, seeds, strict=True)]
         kept = None if checkpoint is None else read_kept(checkpoint, lambda path: read_checkpoint(path, self.device))
         told = {"checkpoint": checkpoint, "progress": progress, "track": track}
-        state = start(work, size, self.protocol, self.settings, **told) if kept is None else kept
-        torch.set_num_threads(state.threads)  # bits depend on it
+        if kept is not None:
+            torch.set_num_threads(kept.threads)  # bits depend on it
+        state = kept if isinstance(kept, OuterState) else start(work, size, self.protocol, self.settings, kept, **told)
         make = self._make_step(state.tensors)
         bar = progress_bar(self._steps, "distilling", show=progress and self._steps > 0)
         saved = time.monotonic()

@@ -1,13 +1,14 @@
 """Where an outer loop begins: the first pairs of every run."""
 
 import math
+import time
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from minari_obd.distiller.checkpoint import OuterState, Record, write_checkpoint
+from minari_obd.distiller.checkpoint import OuterState, Record, StartState, write_checkpoint
 from minari_obd.distiller.data import OuterData, initial_rows
 from minari_obd.distiller.kernel import KernelStart
 from minari_obd.distiller.looks import cost_scale, held_out_losses
@@ -20,12 +21,15 @@ from minari_obd.support.tracking import Track, named
 
 __all__ = ["start"]
 
+_CHECKPOINT_SECONDS = 60.0
+
 
 def start(
     work: Sequence[OuterData],
     size: int,
     protocol: StudentProtocol,
     settings: DistillationRecipe,
+    begun: StartState | None = None,
     *,
     checkpoint: Path | None,
     progress: bool,
@@ -41,14 +45,29 @@ def start(
         size: pairs of each.
         protocol: the students that are differentiated through.
         settings: of the outer loop.
-        checkpoint: a file to write, once the kernel has done its part.
+        begun: how far the kernel was when it was interrupted.
+        checkpoint: a file to write, every minute and once the kernel has done its part.
         progress: show a bar for the kernel.
         track: who is told the looks on the kernel's way, if no outer steps follow.
 
     Raises:
-        KeyboardInterrupt: it was interrupted, at once. Nothing of the kernel's way is kept.
+        KeyboardInterrupt: it was interrupted, at once. Up to the last look, the kernel's way is in the checkpoint.
     """
-    found, records = [], [Record() for _ in work]
+    state = begun or _begin(work, size, protocol, settings)
+    if settings.initial == "kernel":
+        with interrupted_by_termination(), matmul_precision("float32"):
+            _move(state, work, protocol, settings, checkpoint, progress, track)
+    tensors = OuterTensors.start(*state.pairs)
+    tensors.cost_scale = state.cost_scale
+    outer = OuterState(tensors, [p.clone() for p in tensors.pairs], state.records)
+    if checkpoint is not None and settings.initial == "kernel":
+        write_checkpoint(checkpoint, outer)
+    return outer
+
+
+def _begin(work: Sequence[OuterData], size: int, protocol: StudentProtocol, settings: DistillationRecipe) -> StartState:
+    """Return pairs at states of the targets, and what makes a cost as large as their squared errors."""
+    found = []
     for each in work:
         chosen = initial_rows(each.tensors[0].cpu().numpy(), each.training, size, each.seed, settings.initial)
         rows = torch.from_numpy(chosen).to(each.rows.device)
@@ -57,27 +76,50 @@ def start(
     scale = torch.zeros(len(work), device=pairs[0].device)
     if work[0].cost is not None:
         scale = cost_scale(pairs, work, protocol, settings)
-    if settings.initial == "kernel":
-        with interrupted_by_termination(), matmul_precision("float32"):
-            for run, each in enumerate(work):
-                best, first = math.inf, (pairs[0][run].clone(), pairs[1][run].clone())
-                moved = KernelStart(protocol, settings).candidates(*first, each, float(scale[run]), progress=progress)
-                for step, candidate in chain([(0, first)], moved):
-                    shown = [part[None] for part in candidate]
-                    (loss,) = held_out_losses(shown, [each], protocol, settings, scale[run : run + 1])
-                    if loss < best:
-                        best, records[run].kernel_step = loss, step
-                        pairs[0][run], pairs[1][run] = candidate
-                    if not settings.outer_steps(protocol):
-                        records[run].best_step, records[run].best_loss = records[run].kernel_step, best
-                        records[run].history.append(
-                            {"step": step, **({"held_out": loss} if math.isfinite(loss) else {})}
-                        )
-                        if track is not None and not run:
-                            named(track, "distillation", step, {"held_out": loss, "best_held_out": best})
-    tensors = OuterTensors.start(*pairs)
-    tensors.cost_scale = scale
-    state = OuterState(tensors, [p.clone() for p in tensors.pairs], records)
-    if checkpoint is not None and settings.initial == "kernel":
-        write_checkpoint(checkpoint, state)
-    return state
+    return StartState(pairs, scale, [Record() for _ in work])
+
+
+def _move(
+    state: StartState,
+    work: Sequence[OuterData],
+    protocol: StudentProtocol,
+    settings: DistillationRecipe,
+    checkpoint: Path | None,
+    progress: bool,
+    track: Track | None,
+) -> None:
+    """Move each run's pairs by the kernel, look at them on the way, and keep the best."""
+    kernel, whole, saved = KernelStart(protocol, settings), None, time.monotonic()
+
+    def look(step: int, candidate: tuple[Tensor, Tensor]) -> None:
+        run, record = state.run, state.records[state.run]
+        shown, scale = [part[None] for part in candidate], state.cost_scale[run : run + 1]
+        (loss,) = held_out_losses(shown, [work[run]], protocol, settings, scale)
+        if loss < state.best_loss:
+            state.best_loss, record.kernel_step = loss, step
+            state.pairs[0][run], state.pairs[1][run] = candidate
+        if settings.outer_steps(protocol):
+            return
+        record.best_step, record.best_loss = record.kernel_step, state.best_loss
+        record.history.append({"step": step, **({"held_out": loss} if math.isfinite(loss) else {})})
+        if track is not None and not run:
+            named(track, "distillation", step, {"held_out": loss, "best_held_out": state.best_loss})
+
+    try:
+        while state.run < len(work):
+            if state.kernel is None:
+                first = state.pairs[0][state.run].clone(), state.pairs[1][state.run].clone()
+                state.best_loss, state.kernel = math.inf, kernel.begin(*first)
+                look(0, first)
+            scale = float(state.cost_scale[state.run])
+            for seen in kernel.candidates(state.kernel, work[state.run], scale, progress=progress):
+                look(*seen)
+                whole = state.copy()  # an interrupt may come in the middle of a step
+                if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    write_checkpoint(checkpoint, whole)
+                    saved = time.monotonic()
+            state.run, state.kernel = state.run + 1, None
+    except KeyboardInterrupt:
+        if checkpoint is not None and whole is not None:
+            write_checkpoint(checkpoint, whole)
+        raise
