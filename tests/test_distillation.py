@@ -17,7 +17,9 @@ from minari_obd.distillation.preparation import prepare
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller import looks
 from minari_obd.distiller import step as outer_step
+from minari_obd.distiller.loop import OuterLoop
 from minari_obd.distiller.result import DivergedError
+from minari_obd.dynamics.fitting import DynamicsRun
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe
@@ -124,6 +126,22 @@ def test_a_long_training_is_said_before_it_starts(
     said = capsys.readouterr().err
     assert f"{algorithm}, 5 updates: about 50 min\n" in said
     assert f"never trained twice; a weaker one takes less: {advice}\n" in said
+
+
+def test_fewer_steps_where_the_dynamics_cannot_follow_the_teacher_are_said(
+    small_data: OfflineData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TeacherRun, "estimate_seconds", lambda _: 1.0)
+    monkeypatch.setattr(OuterLoop, "estimate_seconds", lambda *_, **__: 1.0)
+    monkeypatch.setattr(DynamicsRun, "estimate_seconds", lambda _: 1.0)
+    teacher = TeacherRecipe(algorithm="td3_bc", steps=5)
+    for method, size, steps in (
+        ("vgd", 12, "3,000 steps through kernels: about"),
+        ("vgd", 128, "3,000 steps through kernels (1,500 if the dynamics cannot follow the teacher): about"),
+        ("pbc", 128, "1,500 steps through kernels: about"),
+    ):
+        print_plan(prepare(Recipe("arrays", method, size, teacher=teacher), small_data, progress=False))
+        assert f"distillation {steps} 1 s" in capsys.readouterr().err
 
 
 def test_weights_that_rest_on_hardly_any_state_are_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,9 @@ def print_plan(prepared: Prepared) -> None:
         is_visited, settings = prepared.dynamics is not None, recipe.distillation
         seconds = prepared.loop.estimate_seconds(*sizes, recipe.size, is_visited=is_visited)
         count = settings.steps_through_kernels(recipe.size, recipe.student, is_visited=is_visited)
-        parts = [f"{count:,} steps through kernels"] if settings.initial == "kernel" else []
+        alone = settings.steps_through_kernels(recipe.size, recipe.student, is_visited=False)
+        other = "" if alone == count else f" ({alone:,} if the dynamics cannot follow the teacher)"
+        parts = [f"{count:,} steps through kernels{other}"] if settings.initial == "kernel" else []
         if count := settings.outer_steps(recipe.student):
             how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"
             parts.append(f"at most {count:,} outer steps{how}")
