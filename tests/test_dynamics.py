@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.support.streams import Stream
+from minari_obd.targets import student_states
 from minari_obd.targets.student_states import StudentStates
 from minari_obd.targets.targets import Targets
 
@@ -222,6 +224,23 @@ def test_visited_states_have_the_teachers_clean_actions(fitted: DynamicsEnsemble
     assert torch.equal(again, states)
     assert not torch.equal(other, states)
     assert visited.held_out[0].shape == states.shape
+
+
+@pytest.mark.parametrize(("horizon", "steps"), [(50, 200), (300, 300)])
+def test_students_are_followed_for_the_horizon_that_was_asked_for(
+    horizon: int, steps: int, fitted: DynamicsEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def recorded(*given: Any, **named: Any) -> Any:
+        asked.append((named["steps"], named["horizon"]))
+        return roll_out(*given, **named)
+
+    monkeypatch.setattr(student_states, "roll_out", recorded)
+    visited = StudentStates(fitted, cart(), Pusher(), replace(STATES, horizon=horizon), 0)
+    states, _ = visited.visit(lambda s: torch.zeros(*s.shape[:2], 1), 4, seed=0, step=10)
+    assert asked == [(steps, horizon)]
+    assert states.isfinite().all()
 
 
 def test_rollouts_start_in_states_that_weigh(fitted: DynamicsEnsemble) -> None:

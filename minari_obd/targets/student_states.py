@@ -94,7 +94,7 @@ class StudentStates:
             self.starts,
             policy_count=count,
             lanes=_LANES,
-            steps=_STEPS,
+            steps=max(_STEPS, self.settings.horizon),
             horizon=self.settings.horizon,
             noise=0.0 if is_discrete else self.settings.noise,
             generator=generator,
