@@ -21,6 +21,7 @@ from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, StudentP
 from minari_obd.settings.recipe import Recipe, recorded_recipe
 from minari_obd.settings.sections import DistillationRecipe, StudentStatesRecipe
 from minari_obd.students.kernel import Kernel, latent, regression, student_kernel
+from minari_obd.targets.methods import PolicyBehaviouralCloning
 from minari_obd.targets.targets import ActionCost, Targets
 
 STUDENT = StudentProtocol(depth=2, width=128, steps=50, optimiser="adam", learning_rate=0.003)
@@ -223,6 +224,17 @@ def test_results_without_student_states_keep_the_names_that_they_had() -> None:
     settings = Recipe("x", distillation=DistillationRecipe(kernel_steps=300)).deciding()["distillation"]
     assert settings["kernel_steps"] == 300
     assert "kernel_steps_alone" not in settings
+
+
+def test_a_method_of_another_package_with_student_states_of_its_own_is_named_by_the_steps_it_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Recipe("x", "pbc").deciding()["distillation"]["kernel_steps"] == 750
+    monkeypatch.setattr(PolicyBehaviouralCloning, "student_share", 0.25)
+    settings = Recipe("x", "pbc").deciding()["distillation"]
+    assert (settings["kernel_steps"], settings["kernel_steps_alone"]) == (3_000, 750)
+    none = replace(Recipe("x", "pbc"), student_states=StudentStatesRecipe(share=0.0))
+    assert none.deciding()["distillation"]["kernel_steps"] == 750
 
 
 @pytest.mark.parametrize(("is_visited", "count"), [(False, 1_500), (True, 3_000)])

@@ -13,7 +13,7 @@ from minari_obd.densities.base import Density
 from minari_obd.distillation.assembly import assemble_distilled, assemble_selected
 from minari_obd.distillation.keeping import with_kept_evaluation
 from minari_obd.distillation.plan import print_dynamics, print_gap_fault, print_plan, print_values, print_weights
-from minari_obd.distillation.preparation import Prepared, prepare, recipe_of, student_share
+from minari_obd.distillation.preparation import Prepared, prepare, recipe_of
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distiller.result import DivergedError, OuterResult
 from minari_obd.dynamics.ensemble import MOST_UNEXPLAINED
@@ -170,7 +170,7 @@ def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Tar
     assert not isinstance(prepared.method, Selection)
     recipe = prepared.recipe
     ensemble = prepared.dynamics.fit(progress=prepared.progress)
-    settings = replace(recipe.student_states, share=student_share(recipe, prepared.method))
+    settings = replace(recipe.student_states, share=recipe.student_share)
     visited = StudentStates(ensemble, prepared.data, teacher, settings, recipe.seed, targets.weights)
     fault = None
     if ensemble.unexplained > MOST_UNEXPLAINED:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from minari_obd.distillation.preparation import Prepared, student_share
+from minari_obd.distillation.preparation import Prepared
 from minari_obd.dynamics.fitting import LEAST_SUCCESSORS
 from minari_obd.environments.making import check_environment
 from minari_obd.errors import MinariObdError
@@ -60,7 +60,7 @@ def print_plan(prepared: Prepared) -> None:
         seconds, settings = prepared.dynamics.estimate_seconds(), prepared.dynamics.settings
         how = f"at most about {_duration(seconds)}" if seconds else "fitted before, loaded"
         console.print(f"  dynamics     {settings.members} networks, {settings.updates:,} updates: {how}")
-    elif not isinstance(prepared.method, Selection) and student_share(recipe, prepared.method):
+    elif not isinstance(prepared.method, Selection) and recipe.student_share:
         few = f"{successor_count(prepared.data)} steps with a known next state; {LEAST_SUCCESSORS} are needed"
         console.print(f"  dynamics     left out: {few}", style="yellow", markup=False)
     if not isinstance(prepared.method, Selection):

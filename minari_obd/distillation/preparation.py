@@ -34,7 +34,7 @@ from minari_obd.teachers.plugins import PluginTraining
 from minari_obd.teachers.protocol import Teacher, check_teacher
 from minari_obd.teachers.run import TeacherRun
 
-__all__ = ["Prepared", "evaluable", "prepare", "recipe_of", "student_share"]
+__all__ = ["Prepared", "evaluable", "prepare", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, 
     """Return the fit of the ensemble, if students' states are asked for; None if not."""
     if isinstance(method, Selection):
         return None
-    share, settings = student_share(recipe, method), recipe.student_states
+    share, settings = recipe.student_share, recipe.student_states
     if not share or (settings.share is None and successor_count(data) < LEAST_SUCCESSORS):
         return None
     if not method.needs_teacher:
@@ -228,12 +228,6 @@ def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, 
             f"and an ensemble needs at least {LEAST_SUCCESSORS}; set it to 0, or give next_observations or more data."
         )
     return DynamicsRun(data, settings.dynamics_seed, loop.device)
-
-
-def student_share(recipe: Recipe, method: Objective) -> float:
-    """Return the share of student states in outer batches: the recipe's, or else the method's own."""
-    share = recipe.student_states.share
-    return method.student_share if share is None else share
 
 
 def _check_size(recipe: Recipe, data: OfflineData, loop: OuterLoop | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from minari_obd.errors import FormatError, SettingError, did_you_mean
-from minari_obd.registry import TEACHERS
+from minari_obd.registry import OBJECTIVES, TEACHERS
 from minari_obd.settings.checks import STRICT, check_positive, check_reference, check_types
 from minari_obd.settings.parsing import Problem, check_values, read_toml
 from minari_obd.settings.protocols import ADAM_STUDENT, KERNEL_STUDENT, SOFTMAX, WIDE, StudentProtocol
@@ -99,6 +99,15 @@ class Recipe:
             width = WIDE if replace(self.student, network=network) == ADAM_STUDENT else self.student.width
         return self.student.widened(width)
 
+    @property
+    def student_share(self) -> float:
+        """Share of student states in outer batches: the recipe's, or else the method's own."""
+        return self._own_share if self.student_states.share is None else self.student_states.share
+
+    @property
+    def _own_share(self) -> float:
+        return getattr(OBJECTIVES.get(self.method), "student_share", 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as nested JSON values."""
         return json.loads(json.dumps(asdict(self)))
@@ -146,16 +155,15 @@ class Recipe:
         late |= {"student_states": tuple(settings["student_states"]), "teacher": ("confidence", "best_episodes")}
         for section, names in late.items():
             default = json.loads(json.dumps(asdict(getattr(Recipe(self.source), section))))
-            if section == "student_states" and (self.method == "vgd" or self.student_states.share):
+            if section == "student_states" and (self._own_share or self.student_states.share):
                 default["noise"] = 0.3  # the default when names were given first
             for name in names:
                 if settings[section][name] == default[name]:
                     del settings[section][name]
         if settings["distillation"]["cloned_width"] == self.student.width:
             del settings["distillation"]["cloned_width"]
-        share = self.student_states.share
         alone = settings["distillation"].pop("kernel_steps_alone")
-        if not (self.method == "vgd" if share is None else share):
+        if not self.student_share:
             settings["distillation"]["kernel_steps"] = alone
         elif settings["distillation"]["kernel_steps"] != alone:
             settings["distillation"]["kernel_steps_alone"] = alone
