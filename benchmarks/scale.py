@@ -1,8 +1,8 @@
 """What data of 200,000 and of 2,000,000 steps costs: seconds, peak memory and disk of each part of a run.
 
-    python benchmarks/scale.py [--steps 200000 2000000] [--dataset halfcheetah/medium] [--parts load vgd]
+    python benchmarks/scale.py [--steps 200000 2000000] [--dataset halfcheetah/medium] [--parts load opw]
 
-Every part runs on one thread in a process of its own, which reads the data first; its seconds are without that. Memory
+Every part runs on one thread in a process of its own, which reads the data first. The seconds of the others are without that. Memory
 is the process's highest resident size. Datasets and the dynamics ensemble go to a temporary folder.
 """
 

@@ -137,7 +137,7 @@ def test_fewer_steps_where_the_dynamics_cannot_follow_the_teacher_are_said(
     teacher = TeacherRecipe(algorithm="td3_bc", steps=5)
     for method, size, steps in (
         ("vgd", 12, "3,000 steps through kernels: about"),
-        ("vgd", 128, "3,000 steps through kernels (1,500 if the dynamics cannot follow the teacher): about"),
+        ("vgd", 128, "3,000 steps through kernels (1,500 without student states): about"),
         ("pbc", 128, "1,500 steps through kernels: about"),
     ):
         print_plan(prepare(Recipe("arrays", method, size, teacher=teacher), small_data, progress=False))

@@ -233,6 +233,7 @@ def test_a_method_of_another_package_with_student_states_of_its_own_is_named_by_
     monkeypatch.setattr(PolicyBehaviouralCloning, "student_share", 0.25)
     settings = Recipe("x", "pbc").deciding()["distillation"]
     assert (settings["kernel_steps"], settings["kernel_steps_alone"]) == (3_000, 750)
+    assert Recipe("x", "gone").deciding()["distillation"]["kernel_steps"] == 750  # it is not installed here
     none = replace(Recipe("x", "pbc"), student_states=StudentStatesRecipe(share=0.0))
     assert none.deciding()["distillation"]["kernel_steps"] == 750
 

@@ -69,7 +69,7 @@ def print_plan(prepared: Prepared) -> None:
         seconds = prepared.loop.estimate_seconds(*sizes, recipe.size, is_visited=is_visited)
         count = settings.steps_through_kernels(recipe.size, recipe.student, is_visited=is_visited)
         alone = settings.steps_through_kernels(recipe.size, recipe.student, is_visited=False)
-        other = "" if alone == count else f" ({alone:,} if the dynamics cannot follow the teacher)"
+        other = "" if alone == count else f" ({alone:,} without student states)"
         parts = [f"{count:,} steps through kernels{other}"] if settings.initial == "kernel" else []
         if count := settings.outer_steps(recipe.student):
             how = "" if recipe.student.is_solved else f" through {recipe.student.steps} steps of cloning"

@@ -1,20 +1,19 @@
 """Checkpoints of the outer loop and of its start: all that a resume needs, in one safetensors file."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minari_obd.distiller.kernel import KernelState
 from minari_obd.distiller.step import OuterTensors
-from minari_obd.storage.tensors import has_header, read_tensors, reading, write_tensors
+from minari_obd.storage.tensors import read_tensors, reading, write_tensors
 
 __all__ = ["OuterState", "Record", "StartState", "read_checkpoint", "write_checkpoint"]
 
 _KEY = "state"
-_KEY_OF_START = "start"
 
 
 @dataclass
@@ -66,12 +65,6 @@ class StartState:
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
 
-    def copy(self) -> Self:
-        """Return a state of its own, which further steps of this one leave alone."""
-        records = [replace(each, history=list(each.history)) for each in self.records]
-        kernel = None if self.kernel is None else self.kernel.copy()
-        return replace(self, pairs=[each.clone() for each in self.pairs], records=records, kernel=kernel)
-
 
 def write_checkpoint(path: Path, state: OuterState | StartState) -> None:
     """Write the state to a file."""
@@ -81,11 +74,11 @@ def write_checkpoint(path: Path, state: OuterState | StartState) -> None:
         write_tensors(path, state.tensors.named() | _numbered(named), {**numbers, "step": state.step}, _KEY)
         return
     numbers |= {"run": state.run, "best_loss": state.best_loss}
-    named, kernel = {"pairs": state.pairs, "cost_scale": [state.cost_scale]}, state.kernel
+    named, kernel = {"pairs": state.pairs}, state.kernel
     if kernel is not None:
         named |= {"kernel": kernel.pairs, "moments": kernel.moments, "visits": kernel.visits}
         numbers["kernel_step"] = kernel.step
-    write_tensors(path, _numbered(named), numbers, _KEY_OF_START)
+    write_tensors(path, {"cost_scale": state.cost_scale} | _numbered(named), numbers, _KEY)
 
 
 def _numbered(lists: dict[str, list[Tensor]]) -> dict[str, Tensor]:
@@ -99,8 +92,7 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState | StartState
         FormatError: the file is damaged.
     """
     with reading(f"The checkpoint '{path}' is damaged"):
-        is_start = has_header(path, _KEY_OF_START)
-        numbers, tensors = read_tensors(path, _KEY_OF_START if is_start else _KEY)
+        numbers, tensors = read_tensors(path, _KEY)
         found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
 
         def pop(name: str, count: int = 2) -> list[Tensor]:
@@ -108,13 +100,11 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState | StartState
 
         visits = pop("visits") if "visits/0" in found else []
         records = [Record(**each) for each in numbers["records"]]
-        if is_start:
-            kernel = None
+        if "run" in numbers:  # of the start
+            known = {name: numbers[name] for name in ("run", "best_loss", "threads")}
             if "kernel_step" in numbers:
-                kernel = KernelState(pop("kernel"), pop("moments", 4), visits, numbers["kernel_step"])
-            (scale,) = pop("cost_scale", 1)
-            known = numbers["run"], numbers["best_loss"], kernel, numbers["threads"]
-            return StartState(pop("pairs"), scale, records, *known)
+                known["kernel"] = KernelState(pop("kernel"), pop("moments", 4), visits, numbers["kernel_step"])
+            return StartState(pop("pairs"), found.pop("cost_scale"), records, **known)
         best = pop("best")
         lists = {name: pop(name) for name in ("pairs", "first", "second", "average")}
         found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,11 +43,6 @@ class KernelState:
     """States that students visited (V, S) and the wanted actions (V, A); none where they are not asked for."""
     step: int = 0
 
-    def copy(self) -> Self:
-        """Return a state of its own, which further steps of this one leave alone."""
-        pairs, moments = ([tensor.detach().clone() for tensor in each] for each in (self.pairs, self.moments))
-        return replace(self, pairs=pairs, moments=moments, visits=list(self.visits))
-
     def adam(self) -> torch.optim.Adam:
         """Return what moves the pairs, and changes the moments with them."""
         adam = torch.optim.Adam([each.requires_grad_() for each in self.pairs], _RATE)
@@ -82,7 +76,13 @@ class KernelStart:
         return KernelState(pairs, [torch.zeros_like(each) for each in pairs for _ in range(2)])
 
     def candidates(
-        self, state: KernelState, data: OuterData, scale: float, *, progress: bool
+        self,
+        state: KernelState,
+        data: OuterData,
+        scale: float,
+        *,
+        progress: bool,
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Move pairs, and show them on the way: narrow students do not follow kernels as far as wide ones.
 
@@ -91,6 +91,7 @@ class KernelStart:
             data: what students should do, and where they go, if that counts.
             scale: of the cost, where errors have one.
             progress: show a bar.
+            is_interrupted: whether to end after the present step.
 
         Yields:
             Every fiftieth step, and the last, with the states and actions after it.
@@ -98,9 +99,8 @@ class KernelStart:
         is_visited = data.visited is not None
         last = self.settings.steps_through_kernels(len(state.pairs[0]), self.protocol, is_visited=is_visited)
         adam = state.adam()
-        with progress_bar(last, "kernel start", show=progress) as bar:
-            bar.update(state.step)
-            while state.step < last:
+        with progress_bar(last, "kernel start", show=progress, done=state.step) as bar:
+            while state.step < last and not is_interrupted():
                 step = state.step
                 if data.visited is not None and step % max(1, last // _ROLLOUTS) == 0:
                     state.visits = self._follow(state.pairs, data, step, state.visits)

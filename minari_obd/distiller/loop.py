@@ -146,12 +146,11 @@ class OuterLoop:
             torch.set_num_threads(kept.threads)  # bits depend on it
         state = kept if isinstance(kept, OuterState) else start(work, size, self.protocol, self.settings, kept, **told)
         make = self._make_step(state.tensors)
-        bar = progress_bar(self._steps, "distilling", show=progress and self._steps > 0)
+        bar = progress_bar(self._steps, "distilling", show=progress and self._steps > 0, done=state.step)
         saved = time.monotonic()
         on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         others = "tf32" if self.precision == "tf32" else "float32"  # the students' own are cast where they are made
         with on_device, bar, deferred_interrupts() as is_interrupted, matmul_precision(others):
-            bar.update(state.step)
             while state.step < self._steps:
                 if state.step % self.settings.evaluate_every == 0:
                     bar.set_postfix_str(self._look(state, work, track))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from minari_obd.distiller.looks import cost_scale, held_out_losses
 from minari_obd.distiller.step import OuterTensors
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.sections import DistillationRecipe
-from minari_obd.support.interrupts import interrupted_by_termination
+from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.precision import matmul_precision
 from minari_obd.support.tracking import Track, named
 
@@ -51,17 +51,19 @@ def start(
         track: who is told the looks on the kernel's way, if no outer steps follow.
 
     Raises:
-        KeyboardInterrupt: it was interrupted, at once. Up to the last look, the kernel's way is in the checkpoint.
+        KeyboardInterrupt: it was interrupted, and ended after a step; how far it was is in the checkpoint.
     """
     state = begun or _begin(work, size, protocol, settings)
-    if settings.initial == "kernel":
-        with interrupted_by_termination(), matmul_precision("float32"):
-            _move(state, work, protocol, settings, checkpoint, progress, track)
-    tensors = OuterTensors.start(*state.pairs)
-    tensors.cost_scale = state.cost_scale
-    outer = OuterState(tensors, [p.clone() for p in tensors.pairs], state.records)
-    if checkpoint is not None and settings.initial == "kernel":
-        write_checkpoint(checkpoint, outer)
+    with deferred_interrupts() as is_interrupted, matmul_precision("float32"):
+        if settings.initial == "kernel":
+            _move(state, work, protocol, settings, checkpoint, progress, track, is_interrupted)
+        tensors = OuterTensors.start(*state.pairs)
+        tensors.cost_scale = state.cost_scale
+        outer = OuterState(tensors, [p.clone() for p in tensors.pairs], state.records)
+        if checkpoint is not None and settings.initial == "kernel":
+            write_checkpoint(checkpoint, outer if state.run == len(work) else state)
+        if is_interrupted():
+            raise KeyboardInterrupt
     return outer
 
 
@@ -87,9 +89,10 @@ def _move(
     checkpoint: Path | None,
     progress: bool,
     track: Track | None,
+    is_interrupted: Callable[[], bool],
 ) -> None:
-    """Move each run's pairs by the kernel, look at them on the way, and keep the best."""
-    kernel, whole, saved = KernelStart(protocol, settings), None, time.monotonic()
+    """Move each run's pairs by the kernel, look at them on the way, and keep the best, until interrupted."""
+    kernel, saved = KernelStart(protocol, settings), time.monotonic()
 
     def look(step: int, candidate: tuple[Tensor, Tensor]) -> None:
         run, record = state.run, state.records[state.run]
@@ -105,21 +108,17 @@ def _move(
         if track is not None and not run:
             named(track, "distillation", step, {"held_out": loss, "best_held_out": state.best_loss})
 
-    try:
-        while state.run < len(work):
-            if state.kernel is None:
-                first = state.pairs[0][state.run].clone(), state.pairs[1][state.run].clone()
-                state.best_loss, state.kernel = math.inf, kernel.begin(*first)
-                look(0, first)
-            scale = float(state.cost_scale[state.run])
-            for seen in kernel.candidates(state.kernel, work[state.run], scale, progress=progress):
-                look(*seen)
-                whole = state.copy()  # an interrupt may come in the middle of a step
-                if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    write_checkpoint(checkpoint, whole)
-                    saved = time.monotonic()
-            state.run, state.kernel = state.run + 1, None
-    except KeyboardInterrupt:
-        if checkpoint is not None and whole is not None:
-            write_checkpoint(checkpoint, whole)
-        raise
+    told = {"progress": progress, "is_interrupted": is_interrupted}
+    while state.run < len(work):
+        if state.kernel is None:
+            first = state.pairs[0][state.run].clone(), state.pairs[1][state.run].clone()
+            state.best_loss, state.kernel = math.inf, kernel.begin(*first)
+            look(0, first)
+        for seen in kernel.candidates(state.kernel, work[state.run], float(state.cost_scale[state.run]), **told):
+            look(*seen)
+            if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                write_checkpoint(checkpoint, state)
+                saved = time.monotonic()
+        if is_interrupted():
+            return
+        state.run, state.kernel = state.run + 1, None

@@ -106,6 +106,9 @@ class Recipe:
 
     @property
     def _own_share(self) -> float:
+        """The share of the method's class; none of a method that is not installed."""
+        if self.method not in OBJECTIVES.names():
+            return 0.0
         return getattr(OBJECTIVES.get(self.method), "student_share", 0.0)
 
     def to_json(self) -> dict[str, Any]:

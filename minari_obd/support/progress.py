@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 __all__ = ["progress_bar"]
 
 
-def progress_bar(total: int, description: str, *, unit: str = "step", show: bool = True) -> "tqdm[Any]":
-    """Return a bar that shows rate and time left, or nothing if not ``show``."""
-    return tqdm(total=total, desc=description, unit=unit, disable=not show, dynamic_ncols=True, mininterval=0.5)
+def progress_bar(total: int, description: str, *, unit: str = "step", show: bool = True, done: int = 0) -> "tqdm[Any]":
+    """Return a bar that shows rate and time left, or nothing if not ``show``; ``done`` steps were made before."""
+    shown = {"unit": unit, "disable": not show, "dynamic_ncols": True, "mininterval": 0.5}
+    return tqdm(total=total, desc=description, initial=done, **shown)
