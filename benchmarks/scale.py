@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py [--steps 200000 2000000] [--dataset halfcheetah/medium] [--parts load opw]
 
-Every part runs on one thread in a process of its own, which reads the data first. The seconds of the others are without that. Memory
-is the process's highest resident size. Datasets and the dynamics ensemble go to a temporary folder.
+Every part runs on one thread in a process of its own. All but the first read the data before they begin, which only the
+second counts. Memory is the process's highest resident size. Datasets and the dynamics ensemble go to a temporary
+folder.
 """
 
 import argparse
