@@ -1,6 +1,7 @@
 """Put distilled datasets on the shelf, which comes with the package.
 
     python benchmarks/fill_shelf.py out/obd-halfcheetah-sdw-256 out/best=hopper-medium-256
+    python benchmarks/fill_shelf.py    # prints the table of docs/shelf.md
 
 Each argument is the folder of a distilled dataset that was evaluated, and the name that it gets. Without a name it is
 called after source, method and size, such as ``halfcheetah-medium-sdw-256``. A set of that name is replaced.
@@ -12,7 +13,12 @@ from pathlib import Path
 
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.distilled.folder import load_folder, save_folder
-from minari_obd.distilled.shelf import SHELF
+from minari_obd.distilled.loading import load_dataset
+from minari_obd.distilled.shelf import SHELF, shelf_refs
+from minari_obd.settings.recipe import parse_recipe
+from minari_obd.support.tables import markdown_table
+
+PAPERS = ("av_pbc", "sdw")
 
 
 def name_of(dataset: DistilledDataset) -> str:
@@ -39,11 +45,31 @@ def put(folder: Path, name: str | None = None, *, shelf: Path = SHELF) -> Path:
     return save_folder(dataset, shelf / (name or name_of(dataset)), minari=False, picture=False)
 
 
+def table() -> str:
+    """Return what the shelf holds: for each dataset its sets, with score and 95% interval over episodes."""
+    rows: dict[str, dict[str, str]] = {}
+    for ref in shelf_refs():
+        dataset = load_dataset(ref)
+        recipe, report = parse_recipe(dataset.provenance.recipe, ref), dataset.evaluation
+        assert report is not None
+        score, method, source = report.score, f"`{recipe.method}`", recipe.source.removeprefix("obd-bench/")
+        column = f"{recipe.size} pairs" + (f" by {method}" if recipe.method in PAPERS else "")
+        by = "" if recipe.method in ("vgd", *PAPERS) else f" by {method}"
+        shown = f"{score.mean:.1f} ({score.low:.1f} to {score.high:.1f}){by}"
+        rows.setdefault(source.removesuffix("-v0"), {})[column] = shown
+    columns = [f"256 pairs by `{each}`" for each in PAPERS]
+    columns = ["256 pairs", "64 pairs", "16 pairs", *columns]
+    return markdown_table(["data", *columns], [[n, *(r.get(c, "-") for c in columns)] for n, r in sorted(rows.items())])
+
+
 def main() -> None:
-    """Put what the command line names on the shelf."""
+    """Put what the command line names on the shelf, or print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="FOLDER[=NAME]")
-    for each in parser.parse_args().sets:
+    parser.add_argument("sets", nargs="*", metavar="FOLDER[=NAME]")
+    sets = parser.parse_args().sets
+    if not sets:
+        print(table())
+    for each in sets:
         folder, _, name = each.partition("=")
         written = put(Path(folder), name or None)
         size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())

@@ -60,6 +60,11 @@ def test_each_set_verifies(ref: str) -> None:
     assert "failed" not in checks.values()
 
 
+def test_the_page_says_what_is_there() -> None:
+    """After a change of the shelf: put what `python benchmarks/fill_shelf.py` prints into the page."""
+    assert fill_shelf.table() in (Path(__file__).parents[1] / "docs" / "shelf.md").read_text()
+
+
 def test_every_verb_takes_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     main(["show", SET])
     assert f"Loaded from {SET}" in " ".join(capsys.readouterr().out.split())
