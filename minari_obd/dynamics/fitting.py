@@ -126,9 +126,8 @@ class DynamicsRun:
         record = read_kept(self.checkpoint, fit.read) or _Record()
         torch.set_num_threads(record.threads)  # bits depend on it
         saved = time.monotonic()
-        bar = progress_bar(settings.updates, "fitting dynamics", unit="update", show=progress)
+        bar = progress_bar(settings.updates, "fitting dynamics", unit="update", show=progress, done=record.update)
         with bar, deferred_interrupts() as is_interrupted, matmul_precision("float32"):
-            bar.update(record.update)
             while record.update < settings.updates and record.waited < settings.patience:
                 fit.update(record.update)
                 record.update += 1

@@ -58,8 +58,8 @@ def run_grid(
     note_tasks(tasks, folder)
     missing = {task.key: task for task in tasks if not task.result_file(folder).is_file()}
     board = StatusBoard(folder, {task.key: task for task in tasks}, missing)
-    with running(folder), progress_bar(len(tasks), "bench", unit="cell", show=progress) as bar:
-        bar.update(len(tasks) - len(missing))
+    done = len(tasks) - len(missing)
+    with running(folder), progress_bar(len(tasks), "bench", unit="cell", show=progress, done=done) as bar:
         if ray and missing:
             failed = _run_by(RayRunner(folder), missing, board, bar)
         elif jobs > 1:

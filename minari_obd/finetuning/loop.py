@@ -63,10 +63,9 @@ class Learning:
         """
         steps, every = self.arguments.steps, self.arguments.settings.evaluate_every
         learner, record = self.learner, self.record
-        bar = progress_bar(steps, label, show=progress)
+        bar = progress_bar(steps, label, show=progress, done=learner.num_timesteps)
         clock = saved = time.monotonic()
         with bar, deferred_interrupts() as is_interrupted:
-            bar.update(learner.num_timesteps)
             while True:
                 step = learner.num_timesteps
                 is_last = step == steps

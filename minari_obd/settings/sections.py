@@ -251,7 +251,9 @@ class DistillationRecipe:
             return self.kernel_steps_alone
         if self.kernel_steps is not None:
             return self.kernel_steps
-        return min(3_000 if is_visited else max(750, 750 * 256 // size), 3_000) if student.is_solved else 750
+        if not student.is_solved:
+            return 750
+        return 3_000 if is_visited else min(max(750, 750 * 256 // size), 3_000)
 
     def outer_steps(self, student: StudentProtocol) -> int:
         """Return the number of outer steps for such students."""

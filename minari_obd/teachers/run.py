@@ -247,9 +247,8 @@ class TeacherRun:
         batches = self._batches(algo, rng, imagined=imagined)
         states = self.data.normaliser.normalise(self.data.observations[:: 1 + len(self.data) // _LOOKED_AT])
         saved, title = time.monotonic(), f"training {self.algorithm.name}"
-        bar = progress_bar(self.steps, title, unit="update", show=progress)
+        bar = progress_bar(self.steps, title, unit="update", show=progress, done=record.step)
         with bar, deferred_interrupts() as is_interrupted, matmul_precision(self.precision):
-            bar.update(record.step)
             while record.step < self.steps:
                 losses = algo.impl.update(next(batches), record.step)
                 record.step += 1
