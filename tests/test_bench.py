@@ -407,6 +407,19 @@ def test_a_damaged_result_is_set_aside_and_made_again(grid: Path, damaged: str) 
     assert path.with_name(f"{path.name}.damaged").read_text() == damaged
 
 
+def test_results_are_not_written_among_other_things(grid: Path) -> None:
+    single = Grid([HOPPER], ["random"], [8], [0], recipe={"evaluation": {"students": 1, "episodes": 1}})
+    (result,) = run_grid(single, "out", progress=False)
+    with pytest.raises(SettingError, match="It holds a distilled dataset, for load_dataset. Give another folder"):
+        run_grid(single, f"out/sets/{result.set_key}", progress=False)
+    path = Path(f"out/cells/{result.key}.json")
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(UserWarning, match=f"set aside as '{path.name}.damaged'"):
+        run_grid(single, "out", progress=False)
+    assert path.is_file()
+
+
 def test_a_damaged_set_is_made_again_before_it_is_judged_under_another_protocol(grid: Path) -> None:
     given = {"evaluation": {"students": 1, "episodes": 1}, "student": {"depth": 1, "width": 4, "steps": 2}}
     single = Grid([HOPPER], ["random"], [8], [0], recipe=given)

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from minari_obd.settings.recipe import Recipe
 from minari_obd.settings.sections import DensityRecipe, DistillationRecipe, TeacherRecipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.support import precision
+from minari_obd.support.devices import cache_root
 from minari_obd.support.precision import product_type
 from minari_obd.teachers.run import TeacherRun
 
@@ -171,6 +173,26 @@ def test_interrupted_and_called_again_it_goes_on(small_data: OfflineData, monkey
     again = quick(small_data, "pbc")
     assert steps == [0, 1, 2, 3, 4, 5]
     assert again.observations.tobytes() == whole.observations.tobytes()
+
+
+def test_an_interrupt_while_the_result_is_saved_loses_nothing(
+    small_data: OfflineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick(small_data, "pbc")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistilledDataset, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quick(small_data, "pbc", out="made")
+    assert len(list((cache_root() / "checkpoints").iterdir())) == 1
+    monkeypatch.setattr(OuterLoop, "_step", lambda *_: pytest.fail("a step was made again"))
+    again = quick(small_data, "pbc", out="made")
+    assert again.observations.tobytes() == whole.observations.tobytes()
+    assert again.provenance.history == whole.provenance.history
+    assert not list((cache_root() / "checkpoints").iterdir())
 
 
 def files() -> set[str]:

@@ -321,3 +321,5 @@ def test_the_folder_holds_curve_report_and_policy(pendulum: DistilledDataset) ->
     )
     with pytest.raises(SettingError, match="holds a report already"):
         minari_obd.finetune(pendulum, steps=60, settings=SMALL, out="made", progress=False)
+    with pytest.raises(SettingError, match="It holds a distilled dataset, for load_dataset. Give another folder"):
+        minari_obd.finetune(pendulum, steps=60, settings=SMALL, out=pendulum.save("set"), progress=False)

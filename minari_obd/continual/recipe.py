@@ -18,7 +18,7 @@ from minari_obd.settings.protocols import protocol_by_name
 from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.cache import read_kept
-from minari_obd.storage.files import check_writable, write_text
+from minari_obd.storage.files import check_no_artefact, check_writable, write_text
 from minari_obd.support.devices import cpu_threads
 
 __all__ = ["ContinualRecipe", "load_continual", "run_continual"]
@@ -139,6 +139,7 @@ def run_continual(
     """
     recipe = recipe if isinstance(recipe, ContinualRecipe) else load_continual(recipe)
     folder = Path(out)
+    check_no_artefact(folder)
     check_writable(folder / "runs" / "x")
     arms = recipe.arms or [name for name in _ARMS if name != "random rehearsal" or recipe.has_random]
     tasks = _task_sets(recipe, folder, progress)

@@ -106,7 +106,7 @@ def run(prepared: Prepared) -> Outcome:
         if prepared.progress:
             print_plan(prepared)
         taught = obtain_teacher(prepared.teacher, progress=prepared.progress, track=track)
-        begun = time.perf_counter()
+        begun, checkpoint = time.perf_counter(), None
         if isinstance(prepared.method, Selection):
             rows = prepared.method.select(prepared.data, prepared.recipe.size, prepared.recipe.seed)
             dataset = assemble_selected(prepared, rows)
@@ -114,11 +114,14 @@ def run(prepared: Prepared) -> Outcome:
             density = fit_density(prepared)
             targets = build_targets(prepared, taught.teacher, density)
             targets = add_student_states(prepared, taught.teacher, targets)
-            result = _distil(prepared, taught.teacher, targets, track)
+            checkpoint = _checkpoint(prepared, taught.teacher, targets)
+            result = _distil(prepared, taught.teacher, targets, checkpoint, track)
             dataset = assemble_distilled(prepared, taught.teacher, targets, result)
         if prepared.out is not None:
             dataset = with_kept_evaluation(dataset, prepared.out)
             dataset.save(prepared.out)
+        if checkpoint is not None:  # until here an interrupt loses nothing
+            checkpoint.unlink(missing_ok=True)
         return Outcome(dataset, taught, time.perf_counter() - begun)
 
 
@@ -183,9 +186,11 @@ def add_student_states(prepared: Prepared, teacher: Teacher | None, targets: Tar
     return replace(targets, details=details, visited=None if fault else visited)
 
 
-def _distil(prepared: Prepared, teacher: Teacher | None, targets: Targets, track: Track | None) -> OuterResult:
+def _distil(
+    prepared: Prepared, teacher: Teacher | None, targets: Targets, checkpoint: Path, track: Track | None
+) -> OuterResult:
     """Run the outer loop. If it diverges, its best pairs are saved as a distilled dataset."""
-    recipe, checkpoint = prepared.recipe, _checkpoint(prepared, teacher, targets)
+    recipe = prepared.recipe
     try:
         told = {"checkpoint": checkpoint, "progress": prepared.progress, "track": track}
         return prepared.loop.run(targets, recipe.size, seed=recipe.seed, **told)

@@ -109,8 +109,8 @@ class OuterLoop:
             targets: what students should do.
             size: how many pairs, fewer than there are states to train on.
             seed: of every random number.
-            checkpoint: a file that is written every minute and read first if it exists. It must be named after
-                all that decides the result, since nothing is compared.
+            checkpoint: a file that is written every minute and at the end, and read first if it exists. It must be
+                named after all that decides the result, since nothing is compared. Who keeps the result removes it.
             progress: show a bar.
             track: who is told every step's loss and the looks.
 
@@ -170,16 +170,14 @@ class OuterLoop:
             else:
                 if self._steps:
                     bar.set_postfix_str(self._look(state, work, track))
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, state)
             if is_interrupted():  # during the last look
-                if checkpoint is not None:
-                    write_checkpoint(checkpoint, state)
                 raise KeyboardInterrupt
         if not all(math.isfinite(record.best_loss) for record in state.records):
             raise MinariObdError(
                 "Students cloned from the pairs never had a finite held-out loss; lower student.learning_rate."
             )
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
         return self._results(state, is_visited=work[0].visited is not None)
 
     def estimate_seconds(self, state_size: int, action_size: int, size: int, *, is_visited: bool = False) -> float:

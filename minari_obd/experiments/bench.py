@@ -15,7 +15,7 @@ from minari_obd.experiments.status import StatusBoard, running
 from minari_obd.settings.checks import check_positive
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.cache import read_kept
-from minari_obd.storage.files import check_writable, write_text
+from minari_obd.storage.files import check_no_artefact, check_writable, write_text
 from minari_obd.support.interrupts import interrupted_by_termination
 from minari_obd.support.progress import progress_bar
 from minari_obd.version import __version__
@@ -50,6 +50,7 @@ def run_grid(
     check_positive("bench", jobs=jobs)
     grid = grid if isinstance(grid, Grid) else load_grid(grid)
     folder = Path(out)
+    check_no_artefact(folder)
     check_writable(folder / "cells" / "x")
     # Load each source once here: datasets are then built before processes need them, and their content names results.
     cells = grid.cells()

@@ -102,7 +102,7 @@ class CellResult:
             report = EvaluationReport.from_json(values["report"])
             check_returns(report.returns, report.reference, "returns")
             return cls(**{**values, "report": report})
-        except (MinariObdError, *NOT_OURS) as error:
+        except (MinariObdError, IsADirectoryError, *NOT_OURS) as error:
             raise FormatError(
                 f"'{path}' is not the result of a cell ({error}); run the bench again, which makes it anew."
             ) from error

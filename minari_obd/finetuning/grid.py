@@ -27,7 +27,7 @@ from minari_obd.settings.recipe import Recipe, parse_recipe
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.storage.cache import read_kept
-from minari_obd.storage.files import check_writable, write_bytes, write_text
+from minari_obd.storage.files import check_no_artefact, check_writable, write_bytes, write_text
 from minari_obd.support.tables import markdown_table
 from minari_obd.teachers.obtaining import obtain_teacher, plan_teacher
 from minari_obd.version import __version__
@@ -140,6 +140,7 @@ def run_arms(
     if not set(seeds or ()) <= set(grid.seeds):
         raise SettingError(f"The seeds {list(seeds or ())} are not all among the grid's, {grid.seeds}.")
     folder = Path(out)
+    check_no_artefact(folder)
     check_writable(folder / "runs" / "x")
     recipes = {name: grid.pairs_recipe(arm) for name, arm in grid.arms.items()}
     data = load_offline_data(next(iter(recipes.values())).source, progress=progress)

@@ -15,6 +15,7 @@ from minari_obd.storage.repositories import SHELF_PREFIX
 
 __all__ = [
     "check_new",
+    "check_no_artefact",
     "check_not_pointer",
     "check_replaceable",
     "check_writable",
@@ -58,7 +59,11 @@ def holds_instead(path: Path) -> str:
     if path.is_file():
         likely = _SUFFIXES.get(path.suffix.lower())
         return f" By its name, it is {likely}." if likely else ""
-    return held_among([name for name in _MARKERS if (path / name).is_file()])
+    return _held(path)
+
+
+def _held(folder: Path) -> str:
+    return held_among([name for name in _MARKERS if (folder / name).is_file()])
 
 
 def held_among(names: Collection[str]) -> str:
@@ -174,12 +179,23 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def check_no_artefact(folder: Path) -> None:
+    """Make sure that a folder for results of runs is no distilled dataset, policy or teacher, which they would spoil.
+
+    Raises:
+        SettingError: it is.
+    """
+    if held := _held(folder):
+        raise SettingError(f"'{folder}' is no place for results of runs.{held} Give another folder.")
+
+
 def check_new(path: Path) -> None:
     """Make sure that a result is not there yet: none is ever written over.
 
     Raises:
-        SettingError: the file exists.
+        SettingError: the file exists, or its folder is a distilled dataset, a policy or a teacher.
     """
+    check_no_artefact(path.parent)
     if path.exists():
         raise SettingError(f"'{path.parent}' holds a {path.stem} already; give another folder, or delete that one.")
 

@@ -52,8 +52,7 @@ def acted(teacher: Any, observations: np.ndarray) -> np.ndarray:
     try:
         found = teacher.act(observations)
     except Exception as error:
-        if not (isinstance(error, MinariObdError) or getattr(error, "__notes__", None)):
-            error.add_note(f"act was given a batch of observations, an array of shape {observations.shape}.")
+        _note(error, f"act was given a batch of observations, an array of shape {observations.shape}.")
         raise
     return _numbers("actions", found)
 
@@ -68,7 +67,7 @@ def valued(teacher: Teacher, observations: np.ndarray, actions: np.ndarray) -> n
         found = teacher.value(observations, actions)
     except Exception as error:
         shapes = f"{observations.shape} and {actions.shape}"
-        error.add_note(f"value was given batches of observations and actions, arrays of shapes {shapes}.")
+        _note(error, f"value was given batches of observations and actions, arrays of shapes {shapes}.")
         raise
     values = _numbers("values", found)
     if values.shape != (len(observations),):
@@ -98,6 +97,12 @@ def check_teacher(teacher: Teacher, data: OfflineData, *, values: bool) -> None:
         check_probabilities("The teacher's actions", acted(teacher, observations), data.first_action)
     if values:
         valued(teacher, observations, actions)
+
+
+def _note(error: Exception, text: str) -> None:
+    """Say what somebody's own code was given; this package's errors, and those with a note, say enough."""
+    if not (isinstance(error, MinariObdError) or getattr(error, "__notes__", None)):
+        error.add_note(text)
 
 
 def _numbers(what: str, found: Any) -> np.ndarray:
