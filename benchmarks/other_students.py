@@ -1,59 +1,72 @@
-"""Other students of the shelf's sets: the papers' architectures and optimisers, and ensembles of ten.
+"""Other students of the shelf's sets: networks cloned from the pairs alone, ensembles, and networks that imitate.
 
     python benchmarks/other_students.py out/other_students.jsonl [--suffixes 256 av_pbc-256 sdw-256]
-        [--protocols kernel adam paper ...] [--students 10] [--episodes 3] [--table]
+        [--students kernel adam paper ...] [--count 5] [--episodes 4] [--table]
 
-A line of the file is one set's students by one protocol. What is there is not made again. At the end the file's tables
-are printed, one for each kind of set; ``--table`` prints them and makes nothing. Scores are means over students and
+A line of the file is one set's students of one kind. What is there is not made again. At the end the file's tables are
+printed, one for each kind of set; ``--table`` prints them and makes nothing. Scores are means over students and
 episodes; intervals are over students, and of infinitely wide ones, which are all the same, over episodes.
 """
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from minari_obd.cloning.cloning import clone
+from minari_obd.cloning.imitation import IMITATION, imitate
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.evaluation.evaluation import evaluate
 from minari_obd.scores.estimates import estimate_mean
-from minari_obd.settings.protocols import ADAM_STUDENT, PROTOCOLS, EvaluationProtocol
+from minari_obd.settings.protocols import ADAM_STUDENT, PROTOCOLS, EvaluationProtocol, StudentProtocol
 from minari_obd.support.tables import markdown_table
 
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of students."""
+
+    protocol: StudentProtocol
+    ensemble: int = 1
+    is_imitation: bool = False
+
+
 STUDENTS = {
-    "kernel": EvaluationProtocol(PROTOCOLS["kernel"]),
-    "adam": EvaluationProtocol(ADAM_STUDENT),
-    "adam, 400 steps": EvaluationProtocol(replace(ADAM_STUDENT, steps=400)),
-    "adam, 1,024 units": EvaluationProtocol(ADAM_STUDENT.widened(1024)),
-    "adam, 2 layers of 1,024": EvaluationProtocol(replace(ADAM_STUDENT.widened(1024), depth=2, steps=400)),
-    "ten by adam": EvaluationProtocol(ADAM_STUDENT, students=3, ensemble=10),
-    "adamw": EvaluationProtocol(PROTOCOLS["adamw"]),
-    "paper": EvaluationProtocol(PROTOCOLS["paper"]),
-    "ten of paper": EvaluationProtocol(PROTOCOLS["paper"], students=3, ensemble=10),
-    "momentum": EvaluationProtocol(PROTOCOLS["momentum"]),
-    "layers_2": EvaluationProtocol(PROTOCOLS["layers_2"]),
-    "layers_3": EvaluationProtocol(PROTOCOLS["layers_3"]),
-    "layers_5": EvaluationProtocol(PROTOCOLS["layers_5"]),
-    "layers_6": EvaluationProtocol(PROTOCOLS["layers_6"]),
-    "residual": EvaluationProtocol(PROTOCOLS["residual"]),
+    "kernel": Kind(PROTOCOLS["kernel"]),
+    "imitation": Kind(IMITATION, is_imitation=True),
+    "imitation, 2 layers of 64": Kind(replace(IMITATION, depth=2, width=64), is_imitation=True),
+    "imitation, residual": Kind(replace(IMITATION, network="residual"), is_imitation=True),
+    "adam": Kind(ADAM_STUDENT),
+    "adam, 400 steps": Kind(replace(ADAM_STUDENT, steps=400)),
+    "adam, 1,024 units": Kind(ADAM_STUDENT.widened(1024)),
+    "ten by adam": Kind(ADAM_STUDENT, ensemble=10),
+    "paper": Kind(PROTOCOLS["paper"]),
+    "ten of paper": Kind(PROTOCOLS["paper"], ensemble=10),
+    **{name: Kind(PROTOCOLS[name]) for name in ("layers_2", "layers_5", "layers_6", "residual", "momentum", "adamw")},
 }
+
 DATA = ["halfcheetah", "hopper", "walker2d"]
 KINDS = ["medium", "medium-replay", "medium-expert"]
 
 
-def judge(ref: str, name: str, students: int, episodes: int) -> dict[str, object]:
+def judge(ref: str, name: str, count: int, episodes: int) -> dict[str, Any]:
     """Evaluate a set's students of one kind; a line of the file."""
-    protocol = STUDENTS[name]
-    count = (protocol.students if protocol.ensemble > 1 else students), episodes
-    report = evaluate(load_dataset(ref), protocol=replace(protocol, students=count[0], episodes=count[1]))
+    kind, pairs = STUDENTS[name], load_dataset(ref)
+    if kind.is_imitation:
+        networks = imitate(clone(pairs, protocol="kernel"), protocol=kind.protocol, students=count)
+        report = evaluate(networks, episodes=episodes)
+    else:
+        report = evaluate(pairs, protocol=EvaluationProtocol(kind.protocol, count, episodes, kind.ensemble))
     scores = report.scores
     axis = 1 if len(scores) > 1 else 0
-    return {"set": ref, "students": name, "episodes": int(scores.size), "scores": scores.mean(axis=axis).round(2).tolist()}
+    return {"set": ref, "students": name, "episodes": scores.size, "scores": scores.mean(axis=axis).round(2).tolist()}
 
 
-def table(lines: list[dict[str, object]], suffix: str) -> str:
+def table(lines: list[dict[str, Any]], suffix: str) -> str:
     """One row for each kind of students, a column for each dataset, of the sets with one suffix."""
     found = {(line["set"], line["students"]): line["scores"] for line in lines}
     names = [f"{env}-{kind}" for env in DATA for kind in KINDS]
@@ -72,26 +85,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--suffixes", nargs="*", default=["256", "av_pbc-256", "sdw-256"])
-    parser.add_argument("--protocols", nargs="*", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--students", type=int, default=10)
-    parser.add_argument("--episodes", type=int, default=3)
+    parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--count", type=int, default=5, help="students of a kind")
+    parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     there = {(line["set"], line["students"]) for line in lines}
-    wanted = [] if given.table else [
-        (f"shelf/{env}-{kind}-{suffix}", student)
-        for suffix in given.suffixes
-        for student in given.protocols
-        for env in DATA
-        for kind in KINDS
-    ]
+    wanted = (
+        []
+        if given.table
+        else [
+            (f"shelf/{env}-{kind}-{suffix}", student)
+            for suffix in given.suffixes
+            for student in given.students
+            for env in DATA
+            for kind in KINDS
+        ]
+    )
     for ref, student in wanted:
         if (ref, student) in there:
             continue
-        lines.append(judge(ref, student, given.students, given.episodes))
+        lines.append(judge(ref, student, given.count, given.episodes))
         with given.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(lines[-1]) + "\n")
         print(ref, student, estimate_mean(np.array([lines[-1]["scores"]])), flush=True)

@@ -36,12 +36,14 @@ _EXPORTS = {
     "draw_reports": "finetuning.report",
     "evaluate": "evaluation.evaluation",
     "finetune": "finetuning.run",
+    "imitate": "cloning.imitation",
     "learn_continually": "continual.learning",
     "load_dataset": "distilled.loading",
     "load_offline_data": "sources.loading",
     "load_policy": "cloning.loading",
     "load_recipe": "settings.recipe",
     "load_teacher": "teachers.loading",
+    "sample_pairs": "cloning.imitation",
     "train_teacher": "teachers.training",
     "verify": "inspection.verification",
 }
@@ -76,18 +78,21 @@ __all__ = [
     "draw_reports",
     "evaluate",
     "finetune",
+    "imitate",
     "learn_continually",
     "load_dataset",
     "load_offline_data",
     "load_policy",
     "load_recipe",
     "load_teacher",
+    "sample_pairs",
     "train_teacher",
     "verify",
 ]
 
 if TYPE_CHECKING:
     from minari_obd.cloning.cloning import clone
+    from minari_obd.cloning.imitation import imitate, sample_pairs
     from minari_obd.cloning.loading import load_policy
     from minari_obd.cloning.policy import Policy
     from minari_obd.continual.learning import learn_continually

@@ -410,7 +410,7 @@ def test_a_damaged_result_is_set_aside_and_made_again(grid: Path, damaged: str) 
 def test_results_are_not_written_among_other_things(grid: Path) -> None:
     single = Grid([HOPPER], ["random"], [8], [0], recipe={"evaluation": {"students": 1, "episodes": 1}})
     (result,) = run_grid(single, "out", progress=False)
-    with pytest.raises(SettingError, match="It holds a distilled dataset, for load_dataset. Give another folder"):
+    with pytest.raises(SettingError, match=r"It holds a distilled dataset, for load_dataset\. Give another folder"):
         run_grid(single, f"out/sets/{result.set_key}", progress=False)
     path = Path(f"out/cells/{result.key}.json")
     path.unlink()

@@ -225,7 +225,7 @@ def test_stopped_and_called_again_it_ends_with_the_same_bits(
     assert Path("made/report.md").read_text() == report.to_markdown()
     with pytest.raises(SettingError, match="holds a report already"):
         learn(tasks, strategy, out="made")
-    with pytest.raises(SettingError, match="It holds a distilled dataset, for load_dataset. Give another folder"):
+    with pytest.raises(SettingError, match=r"It holds a distilled dataset, for load_dataset\. Give"):
         learn(tasks, strategy, out=tasks[0].save("set"))
 
 

@@ -321,5 +321,5 @@ def test_the_folder_holds_curve_report_and_policy(pendulum: DistilledDataset) ->
     )
     with pytest.raises(SettingError, match="holds a report already"):
         minari_obd.finetune(pendulum, steps=60, settings=SMALL, out="made", progress=False)
-    with pytest.raises(SettingError, match="It holds a distilled dataset, for load_dataset. Give another folder"):
+    with pytest.raises(SettingError, match=r"It holds a distilled dataset, for load_dataset\. Give"):
         minari_obd.finetune(pendulum, steps=60, settings=SMALL, out=pendulum.save("set"), progress=False)

@@ -19,6 +19,7 @@ def clone(
     revision: str | None = None,
     students: int = 1,
     seed: int = 0,
+    network: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Clone a policy from a distilled dataset and save it: as one file, as a folder to publish, or as ONNX.
@@ -29,13 +30,19 @@ def clone(
         revision: Branch, tag or commit of the repository.
         students: Students to train; together they act by the mean of their actions.
         seed: Seed of their initialisations.
+        network: Of pairs for infinitely wide students: train networks of three layers to act as their clone does.
         overwrite: Replace what is there.
     """
     from minari_obd.cloning.cloning import clone as clone_policy
+    from minari_obd.cloning.imitation import imitate
     from minari_obd.distilled.loading import load_dataset
 
     _check_out(out, overwrite=overwrite)
-    policy = clone_policy(load_dataset(ref, revision=revision), students=students, seed=seed, progress=True)
+    pairs = load_dataset(ref, revision=revision)
+    if network and pairs.protocol.is_solved:
+        policy = imitate(clone_policy(pairs), students=students, seed=seed, progress=True)
+    else:  # whose clones are networks, or are to be infinitely wide
+        policy = clone_policy(pairs, students=students, seed=seed, progress=True)
     _write(policy, out)
 
 

@@ -82,6 +82,8 @@ def _facts(config: Config, protocol: StudentProtocol, lineage: Lineage) -> list[
     momentum = f", momentum {protocol.momentum}" if protocol.momentum else ""
     batch = "all pairs at once" if protocol.batch_size is None else f"minibatches of {protocol.batch_size}"
     training = f"{protocol.steps} steps of {protocol.optimiser} at {protocol.learning_rate}{momentum}, {batch}"
+    if lineage.is_imitation:
+        training = f"by imitation of the infinitely wide student of these pairs: {training}"
     network = f"{config.network}, {config.depth} hidden layers of {config.width}"
     if protocol.is_solved:
         network = f"{config.network}, {config.depth} hidden layers, infinitely wide"

@@ -53,6 +53,8 @@ class Lineage:
     """Steps of online fine-tuning since then."""
     license: str | None = None
     """The Hub's id of the pairs' licence, if all have the same one."""
+    is_imitation: bool = False
+    """Whether the policy imitates the infinitely wide student that was cloned from the pairs."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT_JSON
 

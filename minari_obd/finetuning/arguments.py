@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minari_obd.cloning.cloning import new_policy
+from minari_obd.cloning.cloning import clone, new_policy
+from minari_obd.cloning.imitation import IMITATION, imitate
 from minari_obd.cloning.policy import Policy
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.environments.making import check_environment, make_environment
@@ -92,7 +93,7 @@ class Arguments:
         check_installed("stable_baselines3", "finetune")
         packages = {name: version(name) for name in PACKAGES}
         identity = [self.env_id, self.steps, self.seed, self.settings.deciding(), packages, __version__]
-        identity.append(_identity(self.ds))
+        identity += [_identity(self.ds), *(["imitation"] if self.is_imitation else [])]
         if self.settings.bc_weight > 0 and self.settings.bc_states == "data":
             identity.append(_identity(self.bc_data))
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -104,12 +105,25 @@ class Arguments:
 
     @cached_property
     def untrained(self) -> Policy:
-        """The student that the clone is trained from: it has the clone's shape, normaliser and bounds."""
+        """The network that the clone is trained from: it has the clone's shape, normaliser and bounds."""
         protocol = self.ds.protocol if isinstance(self.ds, DistilledDataset) else protocol_by_name("whole_data")
-        if protocol == ADAM_STUDENT.widened(WIDE) or protocol.is_solved:  # actors that learn online are narrow MLPs
+        if self.is_imitation:
+            protocol = IMITATION
+        elif protocol == ADAM_STUDENT.widened(WIDE):  # actors that learn online are narrow MLPs
             protocol = ADAM_STUDENT
         policy = new_policy([self.ds], students=1, protocol=protocol, seed=self.seed)
         return replace(policy, env_id=self.ds.env_id, reference=self.ds.reference)
+
+    @property
+    def is_imitation(self) -> bool:
+        """Whether the pairs are for infinitely wide students, which a network then imitates."""
+        return isinstance(self.ds, DistilledDataset) and self.ds.protocol.is_solved
+
+    def cloned(self, *, progress: bool = False) -> Policy:
+        """Return the policy to start from, one network."""
+        if self.is_imitation:
+            return imitate(clone(self.ds), protocol=IMITATION, seed=self.seed, progress=progress)
+        return clone(self.ds, seed=self.seed, start=self.untrained)
 
     @cached_property
     def reference(self) -> ReferenceScores | None:

@@ -4,7 +4,6 @@ import contextlib
 import io
 from pathlib import Path
 
-from minari_obd.cloning.cloning import clone
 from minari_obd.distilled.dataset import DistilledDataset
 from minari_obd.finetuning.arguments import Arguments
 from minari_obd.finetuning.reminder import check_reminder_data
@@ -35,6 +34,8 @@ def finetune(
     track: TrackerName | Track | None = None,
 ) -> FinetuneReport:
     """Clone a policy from pairs and let it go on learning in its environment.
+
+    Of pairs for infinitely wide students it is a network that imitates their clone (:func:`minari_obd.imitate`).
 
     The learner is Stable-Baselines3's TD3 with the loss of :class:`FinetuningRecipe`. A checkpoint is written every two
     minutes and at an interrupt; called again with the same arguments, a run goes on from it and ends as if it had
@@ -81,7 +82,7 @@ def finetune(
     with contextlib.redirect_stderr(io.StringIO()):  # Gym's notice, where Gym is installed
         from minari_obd.finetuning.loop import Learning  # needs an optional library
     with cpu_threads(settings.threads), tracking(track, f"{label}-{env_id or ds.env_id}-seed-{seed}", folder) as told:
-        policy = clone(ds, seed=seed, start=arguments.untrained)
+        policy = arguments.cloned(progress=progress)
         learning = Learning.start(arguments, policy, resume=resume)
         try:
             report = learning.run(label=label, folder=folder, progress=progress, track=told)

@@ -69,6 +69,8 @@ class Stream(IntEnum):
     """Infinitely wide students of the kernel start; (seed, stream, step)."""
     IMAGINATION = 24
     """Rollouts of a teacher in the dynamics ensemble; (seed, stream, number)."""
+    IMITATION = 25
+    """States where a network imitates an infinitely wide student. (seed, stream, 1): minibatches of them."""
     COVERAGE = 30
     """Draws of the coverage that diagnostics measure."""
     NEARNESS = 31
