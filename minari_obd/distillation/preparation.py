@@ -11,7 +11,7 @@ from minari_obd.densities.base import Density
 from minari_obd.distillation.keeping import check_same_run, kept_recipe
 from minari_obd.distilled.folder import check_target
 from minari_obd.distiller.loop import OuterLoop
-from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun
+from minari_obd.dynamics.fitting import LEAST_SUCCESSORS, DynamicsRun, DynamicsSettings
 from minari_obd.environments.making import check_environment, check_environment_id
 from minari_obd.errors import DataError, SettingError
 from minari_obd.registry import DENSITIES, OBJECTIVES, STUDENTS, TEACHERS
@@ -227,7 +227,7 @@ def _dynamics(recipe: Recipe, method: Objective | Selection, data: OfflineData, 
             f"student_states.share is {share:g}, but '{data.dataset_id}' has {count} steps with a known next state, "
             f"and an ensemble needs at least {LEAST_SUCCESSORS}; set it to 0, or give next_observations or more data."
         )
-    return DynamicsRun(data, settings.dynamics_seed, loop.device)
+    return DynamicsRun(data, settings.dynamics_seed, loop.device, DynamicsSettings.suited(count))
 
 
 def _check_size(recipe: Recipe, data: OfflineData, loop: OuterLoop | None) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ class DynamicsSettings:
     """Updates between looks at held-out transitions."""
     patience: int = 5
     """Looks without a gain of 1% after which the fit stops. The parameters of the best look are kept."""
+
+    @classmethod
+    def suited(cls, count: int) -> Self:
+        """Return settings for so many transitions: of less than 3,000, two updates for each, at least 1,000.
+
+        Of 360 and of 1,052 steps of Hopper medium, the best look is at 500 and at 1,000 updates in any case.
+        """
+        return cls(updates=min(cls.updates, max(1_000, 2 * count)))
 
 
 @dataclass
