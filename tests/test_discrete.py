@@ -13,7 +13,6 @@ from minari_obd.cloning.cloning import clone
 from minari_obd.cloning.loading import load_policy
 from minari_obd.distillation.distillation import distill
 from minari_obd.distilled.loading import load_dataset
-from minari_obd.dynamics import fitting
 from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.errors import DataError, MinariObdError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
@@ -277,7 +276,7 @@ def test_every_method_gives_pairs_whose_actions_are_probabilities(
     data: OfflineData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = DynamicsSettings(members=2, depth=1, width=16, updates=100)
-    monkeypatch.setattr(fitting, "DynamicsSettings", lambda: small)
+    monkeypatch.setattr(DynamicsSettings, "suited", lambda _: small)
     recipe = Recipe(
         "lab/shifted-v0",
         student=QUICK,

@@ -110,10 +110,15 @@ def test_noise_is_told_from_dynamics() -> None:
     assert ensemble.unexplained > 0.9
 
 
+@pytest.mark.parametrize(("count", "updates"), [(40, 1_000), (700, 1_400), (3_000, 6_000), (200_000, 6_000)])
+def test_small_data_takes_fewer_updates(count: int, updates: int) -> None:
+    assert DynamicsSettings.suited(count) == replace(DynamicsSettings(), updates=updates)
+
+
 def test_what_knows_nothing_is_left_out_and_the_plan_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "DynamicsSettings", lambda: FEW)
+    monkeypatch.setattr(DynamicsSettings, "suited", lambda _: FEW)
     data = cart(noise=True)
     found = minari_obd.distill(data, "pbc", teacher=Pusher(), recipe=QUICK)
     assert "data's states are used alone" in capsys.readouterr().err

@@ -183,6 +183,7 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
     assert resumed.states.tobytes() == whole.states.tobytes()
     assert resumed.actions.tobytes() == whole.actions.tobytes()
     assert resumed.history == whole.history
+    assert whole.earlier_seconds == 0.0 < resumed.earlier_seconds
 
 
 def test_interrupted_during_the_last_look_it_resumes_to_the_same_result(

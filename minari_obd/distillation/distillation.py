@@ -44,7 +44,7 @@ class Outcome:
     taught: ObtainedTeacher
     """The teacher, and how long its training took."""
     seconds: float
-    """Wall time to make the pairs, without the teacher's training."""
+    """Wall time to make the pairs, without the teacher's training; of a resumed distillation, all of it."""
 
 
 def distill(
@@ -106,7 +106,7 @@ def run(prepared: Prepared) -> Outcome:
         if prepared.progress:
             print_plan(prepared)
         taught = obtain_teacher(prepared.teacher, progress=prepared.progress, track=track)
-        begun, checkpoint = time.perf_counter(), None
+        begun, checkpoint, earlier = time.perf_counter(), None, 0.0
         if isinstance(prepared.method, Selection):
             rows = prepared.method.select(prepared.data, prepared.recipe.size, prepared.recipe.seed)
             dataset = assemble_selected(prepared, rows)
@@ -116,13 +116,14 @@ def run(prepared: Prepared) -> Outcome:
             targets = add_student_states(prepared, taught.teacher, targets)
             checkpoint = _checkpoint(prepared, taught.teacher, targets)
             result = _distil(prepared, taught.teacher, targets, checkpoint, track)
+            earlier = result.earlier_seconds
             dataset = assemble_distilled(prepared, taught.teacher, targets, result)
         if prepared.out is not None:
             dataset = with_kept_evaluation(dataset, prepared.out)
             dataset.save(prepared.out)
         if checkpoint is not None:  # until here an interrupt loses nothing
             checkpoint.unlink(missing_ok=True)
-        return Outcome(dataset, taught, time.perf_counter() - begun)
+        return Outcome(dataset, taught, earlier + time.perf_counter() - begun)
 
 
 def fit_density(prepared: Prepared) -> Density | None:

@@ -102,4 +102,7 @@ def policy(observations):  # shape (B, {dataset.observations.shape[1]})
     said = kernel((observations - mean) / scale, states) @ weights
     return {end}
 ```
+
+A network that is trained on these pairs alone errs between them. To get one, train it on this policy's actions at
+states near the pairs, as `minari_obd.imitate(policy)` does.
 """

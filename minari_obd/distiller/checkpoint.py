@@ -1,5 +1,6 @@
 """Checkpoints of the outer loop and of its start: all that a resume needs, in one safetensors file."""
 
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ class Record:
 
 
 @dataclass
+class Clock:
+    """How long a run has taken, whatever interrupted it."""
+
+    earlier: float = 0.0
+    """Seconds until its last checkpoint was read."""
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in all."""
+        return self.earlier + time.monotonic() - self.since
+
+
+@dataclass
 class OuterState:
     """Everything that changes. Random numbers are drawn from (seed, step), so it holds no generator."""
 
@@ -45,6 +60,7 @@ class OuterState:
     """States that students visited (R, V, S) and the wanted actions (R, V, A); none where they are not asked for."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass
@@ -64,11 +80,13 @@ class StartState:
     """How far they are; None before their first step."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of the CPU: bits depend on it."""
+    clock: Clock = field(default_factory=Clock)
 
 
 def write_checkpoint(path: Path, state: OuterState | StartState) -> None:
     """Write the state to a file."""
-    numbers: dict[str, Any] = {"threads": state.threads, "records": [asdict(each) for each in state.records]}
+    numbers: dict[str, Any] = {"threads": state.threads, "seconds": state.clock.seconds}
+    numbers["records"] = [asdict(each) for each in state.records]
     if isinstance(state, OuterState):
         named = {"best": state.best, "visits": state.visits}
         write_tensors(path, state.tensors.named() | _numbered(named), {**numbers, "step": state.step}, _KEY)
@@ -100,12 +118,14 @@ def read_checkpoint(path: Path, device: torch.device) -> OuterState | StartState
 
         visits = pop("visits") if "visits/0" in found else []
         records = [Record(**each) for each in numbers["records"]]
+        clock = Clock(earlier=numbers.get("seconds", 0.0))
         if "run" in numbers:  # of the start
             known = {name: numbers[name] for name in ("run", "best_loss", "threads")}
             if "kernel_step" in numbers:
                 known["kernel"] = KernelState(pop("kernel"), pop("moments", 4), visits, numbers["kernel_step"])
-            return StartState(pop("pairs"), found.pop("cost_scale"), records, **known)
+            return StartState(pop("pairs"), found.pop("cost_scale"), records, **known, clock=clock)
         best = pop("best")
         lists = {name: pop(name) for name in ("pairs", "first", "second", "average")}
         found.setdefault("cost_scale", torch.zeros(len(best[0]), device=device))  # of a run before there were costs
-        return OuterState(OuterTensors(**lists, **found), best, records, numbers["step"], visits, numbers["threads"])
+        tensors = OuterTensors(**lists, **found)
+        return OuterState(tensors, best, records, numbers["step"], visits, numbers["threads"], clock)

@@ -273,6 +273,6 @@ class OuterLoop:
             count = self.settings.steps_through_kernels(len(states[0]), self.protocol, is_visited=is_visited)
             made = f"All {count} steps of the kernel start were made."
         return [
-            OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made)
+            OuterResult(s, a, r.best_step, r.best_loss, r.history, r.reason or made, state.clock.earlier)
             for s, a, r in zip(states, actions, state.records, strict=True)
         ]

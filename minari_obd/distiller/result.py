@@ -27,6 +27,8 @@ class OuterResult:
     first also has kernel_step, the step of the kernel start that the pairs began from."""
     reason: str
     """Why the run stopped, as a sentence."""
+    earlier_seconds: float = 0.0
+    """Seconds that it took before it was interrupted."""
 
 
 class DivergedError(MinariObdError):

@@ -59,7 +59,7 @@ def start(
             _move(state, work, protocol, settings, checkpoint, progress, track, is_interrupted)
         tensors = OuterTensors.start(*state.pairs)
         tensors.cost_scale = state.cost_scale
-        outer = OuterState(tensors, [p.clone() for p in tensors.pairs], state.records)
+        outer = OuterState(tensors, [p.clone() for p in tensors.pairs], state.records, clock=state.clock)
         if checkpoint is not None and settings.initial == "kernel":
             write_checkpoint(checkpoint, outer if state.run == len(work) else state)
         if is_interrupted():
