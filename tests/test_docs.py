@@ -23,6 +23,7 @@ from doc_blocks import BLOCKS, PAGES, ROOT, Block, blocks_of
 from hub_server import HubServer
 
 import minari_obd
+from minari_obd.cloning.imitation import imitate
 from minari_obd.continual.recipe import load_continual
 from minari_obd.dynamics.fitting import DynamicsSettings
 from minari_obd.experiments.grid import load_grid
@@ -90,6 +91,7 @@ def small(monkeypatch: pytest.MonkeyPatch, hub: HubServer, tmp_path: Path) -> It
     shrink(monkeypatch, StudentProtocol, width=16, steps=5)
     shrink(monkeypatch, Recipe, student=StudentProtocol(optimiser="adam", learning_rate=1e-3))
     shrink(monkeypatch, DynamicsSettings, width=16, updates=20, evaluate_every=10)
+    monkeypatch.setitem(imitate.__kwdefaults__ or {}, "protocol", StudentProtocol(width=16, steps=5, batch_size=16))
     shrink(monkeypatch, EvaluationProtocol, students=2, episodes=2)
     shrink(monkeypatch, DistillationRecipe, steps=3, batch_size=64)
     shrink(monkeypatch, FinetuningRecipe, warmup=50, batch_size=16, evaluate_every=100, episodes=2)

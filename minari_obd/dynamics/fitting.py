@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -62,7 +62,8 @@ class DynamicsSettings:
 
         Of 360 and of 1,052 steps of Hopper medium, the best look is at 500 and at 1,000 updates in any case.
         """
-        return cls(updates=min(cls.updates, max(1_000, 2 * count)))
+        settings = cls()
+        return replace(settings, updates=min(settings.updates, max(1_000, 2 * count)))
 
 
 @dataclass
