@@ -54,13 +54,14 @@ def imitate(
     Raises:
         SettingError: the policy's students are no infinitely wide ones, or the protocol's are.
     """
-    observations, actions = sample_pairs(policy, seed=seed)
+    check_instance("The argument policy", policy, Policy)
     protocol = protocol_by_name(protocol).suited(is_discrete=policy.first_action is not None)
     if protocol.is_solved:
         raise SettingError("The protocol is of infinitely wide students; name one of networks, such as 'adam'.")
+    students = whole_number("students", students, 1)
+    observations, actions = sample_pairs(policy, seed=seed)
     states = torch.from_numpy(policy.normaliser.normalise(observations))
     wanted = torch.from_numpy(policy.action_scale.scale(actions).astype(np.float32))
-    students = whole_number("students", students, 1)
     generators = student_generators(students, seed, Stream.CLONES)
     student, rng = make_student(protocol), Stream.IMITATION.generator(seed, 1)
     rows = (torch.from_numpy(rng.integers(len(states), size=protocol.batch_size or 256)) for _ in iter(int, 1))
