@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from minari_obd.errors import NotFoundError, did_you_mean
+from minari_obd.errors import MinariObdError, NotFoundError, did_you_mean
 
 __all__ = ["DENSITIES", "OBJECTIVES", "STUDENTS", "TEACHERS", "Registry"]
 
@@ -45,12 +45,24 @@ class Registry:
         return None if found is None or found.dist is None else f"{found.dist.name} {found.dist.version}"
 
     def get(self, name: str) -> Any:
-        """Import and return the component called ``name``."""
+        """Import and return the component called ``name``.
+
+        Raises:
+            NotFoundError: there is none.
+            MinariObdError: another package's cannot be imported.
+        """
         if name in self.builtin:  # without a look at what is installed, which takes milliseconds
             module, attribute = self.builtin[name].split(":")
             return getattr(import_module(module), attribute)
         self.check(name)
-        return next(entry for entry in entry_points(group=self.group) if entry.name == name).load()
+        entry = next(entry for entry in entry_points(group=self.group) if entry.name == name)
+        try:
+            return entry.load()
+        except Exception as error:  # somebody else's code
+            raise MinariObdError(
+                f"The {self.kind} '{name}' is brought by {self.package(name) or 'another package'} as '{entry.value}', "
+                f"which cannot be imported ({type(error).__name__}: {error}); mend or reinstall that package."
+            ) from error
 
 
 OBJECTIVES = Registry(

@@ -1,5 +1,6 @@
 """Collecting and rolling out: policies and environments that do not behave, and what the metadata may say of them."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,9 @@ from minari_obd.environments.making import check_environment_id, make_environmen
 from minari_obd.environments.rollouts import visit
 from minari_obd.errors import DataError, FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.evaluation.evaluation import evaluate
-from minari_obd.sources.behaviours import CategoricalMLP
+from minari_obd.sources.behaviours import CategoricalMLP, RandomBehaviour
 from minari_obd.sources.benchmark import BENCHMARK, BenchmarkDataset
+from minari_obd.sources.checking import check_behaviour
 from minari_obd.sources.collecting import collect
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.stable_baselines3 import load_stable_baselines3
@@ -257,11 +259,31 @@ def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(tmp_pat
     assert has_local_dataset("lab/x-v0")
 
 
+@pytest.mark.parametrize("action", ["left", {"force": 1.0}, [[1.0], [2.0, 3.0]]])
+def test_a_function_that_returns_no_action_is_named(action: object) -> None:
+    with pytest.raises(SettingError, match=r"The policy returned .* for an observation; expected an action"):
+        collect("lab/x-v0", "Pendulum-v1", lambda _: action, steps=10, progress=False)
+
+
+def test_random_actions_need_bounds_that_mean_something() -> None:
+    most = float(np.finfo(np.float32).max)
+    space = gym.spaces.Box(-most, most, (1,))
+    with pytest.raises(SettingError, match="have no bounds, so they cannot be drawn uniformly"):
+        check_behaviour("random", RandomBehaviour(space), "Any-v0", (1, 1))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_minari_folder_is_said_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "minari").mkdir(mode=0o500)
+    with pytest.raises(SettingError, match="cannot be used"):
+        collect("lab/x-v0", "Pendulum-v1", lambda _: pytest.fail("stepped"), steps=10, progress=False)
+
+
 def test_a_disk_without_space_is_said_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 100_000})
     monkeypatch.setattr("minari_obd.storage.building.shutil.disk_usage", lambda _: usage)
     stepped = []
-    with pytest.raises(SettingError, match=r"takes about 4.58 MiB, and .* has 0.10 MiB left; free some"):
+    with pytest.raises(SettingError, match=r"takes about 5.10 MiB, and .* has 0.10 MiB left; free some"):
         collect("lab/x-v0", "Pendulum-v1", stepped.append, steps=100_000, progress=False)
     assert not stepped
 

@@ -1,6 +1,7 @@
 """What new users trip over: wrong kinds of files, folders in a file's place, odd names, Ctrl-C in a terminal."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -252,6 +253,31 @@ def test_evaluate_replaces_reports_alone(capsys: pytest.CaptureFixture[str]) -> 
     minari_obd.clone(minari_obd.load_dataset("made"), students=1).save("policy.safetensors")
     told = said(["evaluate", "policy.safetensors", "--students", "2"], capsys)
     assert "'policy.safetensors' is no set of pairs to clone students from; leave out --students." in told
+
+
+@pytest.mark.parametrize("token", ["", " \n"])
+def test_an_empty_token_is_not_sent(token: str) -> None:
+    with HubServer() as server, pytest.raises(SettingError, match="The token is empty; leave it out, or give one"):
+        minari_obd.load_dataset("lab/set", token=token)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "verify"])
+def test_a_mistyped_folder_is_told_from_a_repository(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    make_pairs().save("out/made")
+    assert "There is no folder 'out/mode'; did you mean 'out/made'" in said([verb, "out/mode"], capsys)
+
+
+def test_an_ascii_terminal_shows_what_it_can() -> None:
+    plain = {**os.environ, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    call = "from minari_obd.cli.application import main; main(['show', 'shelf/hopper-medium-16'])"
+    command = [sys.executable, "-c", call]
+    shown = subprocess.run(command, env=plain, capture_output=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert b"hopper/medium" in shown.stdout
 
 
 def test_a_token_of_the_environment_with_accents_is_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:

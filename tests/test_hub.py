@@ -250,10 +250,10 @@ def test_refusals_are_sentences(
 
 
 def test_a_token_is_not_cut_in_half() -> None:
-    from minari_obd.storage.hub import _explain
+    from minari_obd.storage.hub_errors import explain
 
     for length in range(460, 510):
-        assert "hf_S" not in str(_explain("x", RuntimeError("a" * length + "hf_" + "S" * 34), "hf_" + "S" * 34))
+        assert "hf_S" not in str(explain("x", RuntimeError("a" * length + "hf_" + "S" * 34), "hf_" + "S" * 34))
 
 
 def test_a_token_is_told_to_nobody_but_the_hub(

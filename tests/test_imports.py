@@ -44,7 +44,7 @@ ONLY_IN = {
         "distilled.d3rlpy",
         "distilled.dataset",
     },  # two for types
-    "huggingface_hub": {"storage.hub", "storage.tokens"},
+    "huggingface_hub": {"storage.hub", "storage.hub_errors", "storage.tokens"},
     "minari": {
         "storage.minari_datasets",
         "storage.downloads",

@@ -9,7 +9,7 @@ import pytest
 
 import minari_obd
 from minari_obd.distilled.card import dataset_card
-from minari_obd.errors import NotFoundError, SettingError
+from minari_obd.errors import MinariObdError, NotFoundError, SettingError
 from minari_obd.registry import STUDENTS, TEACHERS
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.settings.recipe import Recipe, load_recipe, recipe_toml
@@ -26,6 +26,7 @@ elu = obd_extras:elu_student
 [minari_obd.teachers]
 linear = obd_extras:train_linear
 no_teacher = obd_extras:elu_student
+gone = obd_extras_that_are_gone:teach
 """
 RECIPE = Recipe(
     "own data",
@@ -82,3 +83,8 @@ def test_what_is_no_teacher_is_named(installed: Path, small_data: OfflineData) -
         minari_obd.distill(small_data, recipe=recipe, progress=False)
     builtin = replace(RECIPE, method="random", student=StudentProtocol())
     assert minari_obd.distill(small_data, recipe=builtin, progress=False).provenance.plugins == {}
+
+
+def test_what_cannot_be_imported_names_the_package(installed: Path) -> None:
+    with pytest.raises(MinariObdError, match=r"'gone' is brought by obd-extras 1\.2 as .* cannot be imported"):
+        TEACHERS.get("gone")

@@ -1,5 +1,8 @@
 """Offline data: alignment above all, then every way in which a source can be wrong."""
 
+import json
+import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,14 @@ from minari_obd.sources.collecting import collect
 from minari_obd.sources.data import OfflineData
 from minari_obd.sources.loading import load_offline_data
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.minari_datasets import episode_buffer, open_local_dataset, write_dataset
+from minari_obd.storage import downloads
+from minari_obd.storage.minari_datasets import (
+    episode_buffer,
+    local_dataset_ids,
+    minari_folder,
+    open_local_dataset,
+    write_dataset,
+)
 from minari_obd.support.discrete import chosen
 
 LENGTHS = [4, 1, 7, 2]
@@ -205,6 +215,36 @@ def test_a_damaged_minari_dataset_is_named(tmp_path: Path) -> None:
         load_offline_data("test/counting-v0")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("minari_version", None, "its metadata has no 'minari_version'"),
+        ("dataset_id", None, "its metadata has no 'dataset_id'"),
+        ("total_steps", None, "total_steps in its metadata is None"),
+        ("total_steps", "x", "total_steps in its metadata is 'x'"),
+        ("total_episodes", 2.5, "total_episodes in its metadata is 2.5"),
+    ],
+)
+def test_metadata_that_lacks_something_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
+    write_minari()
+    path = tmp_path / "minari/test/counting-v0/data/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata[key]
+    path.write_text(json.dumps(metadata if value is None else {**metadata, key: value}))
+    with pytest.raises(FormatError, match=rf"{message}\. Delete it, and get it anew\."):
+        load_offline_data("test/counting-v0")
+
+
+@pytest.mark.parametrize("name", ["a/b-v0", "my sets/y-v0", "lab/copy of good", "."])
+def test_a_folder_that_minari_would_not_name_so_hides_no_other(tmp_path: Path, name: str) -> None:
+    write_minari()
+    root = tmp_path / "minari"
+    shutil.copytree(root / "test/counting-v0/data", root / name / "data")
+    assert "test/counting-v0" in local_dataset_ids()
+    with pytest.raises(NotFoundError, match="did you mean 'test/counting-v0'"):
+        load_offline_data("test/counting-v1", download=False)
+
+
 def test_arrays_are_read_only(small_data: OfflineData) -> None:
     with pytest.raises(ValueError, match="read-only"):
         small_data.observations[0] = 0
@@ -234,6 +274,22 @@ def test_an_id_that_is_not_here_is_named_at_once_where_nothing_answers(monkeypat
     monkeypatch.setattr("minari.download_dataset", lambda *_: pytest.fail("asked Minari, which tries on"))
     with pytest.raises(NotFoundError, match=r"127\.0\.0\.1 cannot be reached.*did you mean 'lab/hopper-v0'"):
         load_offline_data("lab/hoper-v0")
+
+
+def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "_SECONDS", 0.2)
+    monkeypatch.setattr("minari.download_dataset", lambda *_: pytest.fail("asked Minari, which waits for ever"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(NotFoundError, match=r"127\.0\.0\.1 cannot be reached: timed out"):
+            load_offline_data("mujoco/hopper/medium-v0")
+
+
+def test_without_a_home_a_folder_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MINARI_DATASETS_PATH")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(SettingError, match="no home folder for Minari's datasets; set MINARI_DATASETS_PATH"):
+        minari_folder()
 
 
 def test_the_best_episodes_are_as_few_as_hold_their_share() -> None:

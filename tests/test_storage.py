@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_pairs
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+import minari_obd
 from minari_obd.errors import DataError, FormatError, SettingError
 from minari_obd.storage.building import check_room
 from minari_obd.storage.files import check_writable, replacing, write_bytes, write_text
@@ -139,6 +141,17 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     for write in (check_writable, lambda path: write_text(path, "text")):
         with pytest.raises(SettingError, match="cannot be written"):
             write(tmp_path / "file" / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5_000])
+def test_names_that_no_file_can_have_are_refused(name: str) -> None:
+    for save in (
+        make_pairs().save,
+        minari_obd.clone(make_pairs()).save,
+        minari_obd.clone(make_pairs()).save_pretrained,
+    ):
+        with pytest.raises(SettingError, match="cannot be written"):
+            save(name)
 
 
 def test_tensors_and_header_come_back(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``minari-obd``; errors of this package are one sentence and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names and cards hold what an ASCII terminal has not
     try:
         if arguments == ["--version"]:

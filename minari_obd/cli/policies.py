@@ -173,6 +173,7 @@ def finetune(
     settings: FinetuningSettings = FinetuningRecipe(),  # noqa: B008  # frozen, so that calls can share it
     env: str | None = None,
     seed: int = 0,
+    revision: str | None = None,
     bc_data: str | None = None,
     out: Path | None = None,
     track: TrackerName | None = None,
@@ -185,6 +186,7 @@ def finetune(
         settings: the learner's.
         env: Plain Gymnasium id; the dataset's own if not given.
         seed: Random seed.
+        revision: Branch, tag or commit of the repository.
         bc_data: Minari id of an offline dataset to be reminded of; needs --bc-states data (see --bc-target too).
         out: Folder for curve, report and policy; `out/finetuned-<ref>-<seed>` if not given.
         track: Library that shows returns while the run goes on.
@@ -193,7 +195,7 @@ def finetune(
     from minari_obd.finetuning.run import finetune as finetune_pairs
 
     folder = out or Path("out") / f"finetuned-{ref.strip('/').replace('/', '-')}-{seed}"
-    dataset = load_dataset(ref)
+    dataset = load_dataset(ref, revision=revision)
     report = finetune_pairs(
         dataset, env, steps=steps, seed=seed, settings=settings, bc_data=bc_data, out=folder, track=track
     )

@@ -16,7 +16,7 @@ from minari_obd.settings.parsing import validated
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField
 from minari_obd.sources.scaling import Normaliser
-from minari_obd.storage.files import holds_instead, is_there
+from minari_obd.storage.files import check_not_pointer, holds_instead, is_there
 from minari_obd.storage.hub import read_fetched
 from minari_obd.storage.repositories import split_repository
 from minari_obd.storage.tensors import has_header, read_tensors, reading
@@ -86,7 +86,8 @@ def _of_folder(folder: Path, origin: str) -> Policy:
 def _of_file(path: Path) -> Policy:
     if path.suffix != ".safetensors" and not has_header(path, KEY):
         raise FormatError(f"'{path}' is not a policy of this package.{holds_instead(path)}")
-    with reading(f"'{path}' is not a policy of this package"):
+    with reading(f"'{path}' is not a policy of this package, or damaged"):
+        check_not_pointer(path)
         header, tensors = read_tensors(path, KEY)
         if header["format"] > FORMAT:
             raise FormatError(f"'{path}' has policy format {header['format']}; this version reads up to {FORMAT}.")

@@ -22,6 +22,7 @@ from minari_obd.settings.checks import check_instance
 from minari_obd.settings.protocols import StudentProtocol
 from minari_obd.sources.fields import ObservationField, flatten_observation
 from minari_obd.sources.scaling import ActionScale, Normaliser
+from minari_obd.storage.files import is_there
 from minari_obd.storage.hub import check_repository_id, publish
 from minari_obd.storage.tensors import check_replaceable_file, write_tensors
 from minari_obd.students.networks import Student, make_student
@@ -203,7 +204,7 @@ class Policy:
         """
         path = Path(path)
         check_replaceable_file(path, KEY, "policy")
-        if path.is_dir():
+        if is_there(path) and path.is_dir():
             raise SettingError(
                 f"'{path}' is a folder; give the name of a file, such as policy.safetensors, or use save_pretrained."
             )
@@ -248,7 +249,7 @@ class Policy:
         }
         card = policy_card(
             *(config, student, self.lineage),
-            repo_id=repo_id or f"ORG/{folder.resolve().name}",
+            repo_id=repo_id or f"ORG/{folder.absolute().name}",
             env_id=self.env_id,
             observation_fields=self.observation_fields,
             evaluation=self.evaluation,

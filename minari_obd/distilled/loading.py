@@ -44,12 +44,7 @@ def load_dataset(ref: str | Path, *, revision: str | None = None, token: str | N
     try:
         return DistilledDataset.of(pull(_repository(ref), revision=revision, token=token))
     except (NotFoundError, HubError) as error:
-        if not _is_folder(Path(ref).parent) or Path(ref).parent == Path():
-            raise
-        folders = [str(path) for path in Path(ref).parent.iterdir() if path.is_dir()]
-        raise NotFoundError(
-            f"There is no folder '{ref}'; {did_you_mean(str(ref), folders)} On the Hub: {error}"
-        ) from error
+        raise _perhaps_folder(ref, error) from error
 
 
 def find_folder(ref: str | Path, *, revision: str | None = None, token: str | None = None) -> Path | None:
@@ -65,7 +60,18 @@ def find_folder(ref: str | Path, *, revision: str | None = None, token: str | No
     if _is_folder(ref) or has_local_dataset(str(ref)):
         _check_no_revision(ref, revision)
         return Path(ref) if _is_folder(ref) else None
-    return fetch(DISTILLED, _repository(ref), revision=revision, token=token, whole=True)
+    try:
+        return fetch(DISTILLED, _repository(ref), revision=revision, token=token, whole=True)
+    except (NotFoundError, HubError) as error:
+        raise _perhaps_folder(ref, error) from error
+
+
+def _perhaps_folder(ref: str | Path, error: NotFoundError | HubError) -> NotFoundError | HubError:
+    """Say that there is no such folder, where there are folders beside it; otherwise what the Hub has said."""
+    if not _is_folder(Path(ref).parent) or Path(ref).parent == Path():
+        return error
+    folders = [str(path) for path in Path(ref).parent.iterdir() if path.is_dir()]
+    return NotFoundError(f"There is no folder '{ref}'; {did_you_mean(str(ref), folders)} On the Hub: {error}")
 
 
 def card_name(ref: str, folder: Path) -> str:

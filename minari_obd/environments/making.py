@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from minari_obd.errors import DataError, MinariObdError, NotFoundError, SettingError, did_you_mean
+from minari_obd.support.interrupts import deferred_interrupts
 from minari_obd.support.libraries import check_installed
 
 __all__ = [
@@ -153,15 +154,20 @@ def check_sizes(environment: gym.Env, sizes: tuple[int, int], of: str) -> None:
     if given != sizes:
         raise SettingError(
             f"{of} is for {sizes[0]} observations and {sizes[1]} actions, but the environment has {given[0]} and "
-            f"{given[1]}; name the environment that it belongs to."
+            f"{given[1]}; name the environment that it belongs to: --env, or env in a recipe's evaluation section."
         )
 
 
 def _quieten_mujoco() -> None:
     """Turn MuJoCo's warnings into Python warnings; by default it writes them to a file in the working directory."""
-    try:
-        import mujoco
-    except ImportError:
+    with deferred_interrupts() as is_interrupted:  # MuJoCo turns an interrupt of its import into an ImportError
+        try:
+            import mujoco
+        except ImportError:
+            mujoco = None
+    if is_interrupted():
+        raise KeyboardInterrupt
+    if mujoco is None:
         return
 
     def warn(message: Any) -> None:

@@ -13,7 +13,7 @@ from minari_obd.errors import NotFoundError
 from minari_obd.scores.report import EvaluationReport
 from minari_obd.settings.parsing import read_json
 from minari_obd.storage.files import is_there
-from minari_obd.storage.hub import OtherKindError
+from minari_obd.storage.hub import HubError, OtherKindError
 from minari_obd.storage.repositories import split_repository
 from minari_obd.storage.tensors import has_header
 from minari_obd.teachers.frozen import KEY, FrozenTeacher
@@ -52,7 +52,7 @@ def load_subject(ref: str | Path, *, revision: str | None = None, token: str | N
             return load_policy(str(ref), revision=revision, token=token)
         except OtherKindError:
             return load_teacher(str(ref), revision=revision, token=token)
-        except NotFoundError:
+        except (NotFoundError, HubError):
             raise error from None
 
 

@@ -127,7 +127,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"'{path}' is not JSON: {str(error)[:200]}.") from error
+        raise FormatError(f"'{path}' is not JSON, so it is damaged ({str(error)[:200]}); get it anew.") from error
 
 
 def validated(kind: type[_T], values: Any, origin: str) -> _T:

@@ -30,7 +30,7 @@ ROWS = ("observations", "actions", "rewards", "terminations", "truncations")
 _D4RL = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 _NUMBER = int | float | np.integer | np.floating
 _SCORES = ("ref_min_score", "ref_max_score")
-_NO_BOUND = float(np.finfo(np.float32).max) / 4
+NO_BOUND = float(np.finfo(np.float32).max) / 4
 """Bounds from here on are none: some spaces have the greatest float where they mean infinity."""
 
 
@@ -50,8 +50,8 @@ def check_continuous(name: str, dtype: np.dtype) -> None:
 
 def action_bounds(low: np.ndarray, high: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the actions. Where there are none, they are the data's."""
-    low = np.where(np.abs(low) < _NO_BOUND, low, actions.min(axis=0))
-    high = np.where(np.abs(high) < _NO_BOUND, high, actions.max(axis=0))
+    low = np.where(np.abs(low) < NO_BOUND, low, actions.min(axis=0))
+    high = np.where(np.abs(high) < NO_BOUND, high, actions.max(axis=0))
     with np.errstate(over="ignore"):  # actions beyond float32 are refused, with their row, when the data is looked at
         return low.astype(np.float32), np.where(high > low, high, low + 1.0).astype(np.float32)
 
@@ -79,7 +79,9 @@ def from_d4rl_file(path: Path) -> OfflineData:
     import h5py
 
     path = path.expanduser()
-    if not is_there(path) or path.is_dir():
+    if is_there(path) and path.is_dir():
+        raise NotFoundError(f"'{path}' is a folder; give the path of a D4RL-style HDF5 file.")
+    if not is_there(path):
         raise NotFoundError(f"There is no file '{str(path)[:200]}'; give the path of a D4RL-style HDF5 file.")
     check_not_pointer(path)
     try:
@@ -87,11 +89,13 @@ def from_d4rl_file(path: Path) -> OfflineData:
             found = [str(name) for name in list(file)[:20]]
             arrays: dict[str, Any] = {name: _column(file, name) for name in _D4RL if name in file}
     except Exception as error:  # of damaged bytes h5py raises OSError, KeyError, RuntimeError, ValueError and more
-        raise FormatError(f"'{path}' cannot be read as HDF5: {error}.") from error
+        raise FormatError(f"'{path}' cannot be read as HDF5: {error}. Get it anew, if it is damaged.") from error
     missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in arrays]
     if missing:
+        there = ", ".join(found) or "nothing"
         raise FormatError(
-            f"'{path}' is not a D4RL-style file: it lacks {', '.join(missing)}. It has {', '.join(found) or 'nothing'}."
+            f"'{path}' is not a D4RL-style file: it lacks {', '.join(missing)}. It has {there}; write its arrays under "
+            "these names, or give them in a mapping."
         )
     if "timeouts" not in arrays:
         if "next_observations" not in arrays:

@@ -66,8 +66,19 @@ class CallableBehaviour:
     function: Callable[[np.ndarray], Any]
 
     def act(self, observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Return actions, shape (B, A)."""
-        return np.stack([np.asarray(call(self.function, row), dtype=np.float32) for row in observations])
+        """Return actions, shape (B, A).
+
+        Raises:
+            SettingError: the function returns something else than numbers.
+        """
+        actions = [call(self.function, row) for row in observations]
+        try:
+            return np.stack([np.asarray(action, dtype=np.float32) for action in actions])
+        except (ValueError, TypeError) as error:
+            raise SettingError(
+                f"The policy returned {str(actions[0])[:60]!r} for an observation; expected an action, an array of "
+                "numbers of one shape."
+            ) from error
 
 
 def call(function: Callable[[np.ndarray], Any], observation: np.ndarray) -> Any:

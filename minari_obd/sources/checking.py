@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from minari_obd.errors import DataError, SettingError
+from minari_obd.sources.arrays import NO_BOUND
 from minari_obd.sources.behaviours import Behaviour, CategoricalMLP, GaussianMLP, RandomBehaviour
 
 __all__ = ["CheckedBehaviour", "check_behaviour"]
@@ -21,7 +22,8 @@ def check_behaviour(name: str, behaviour: Behaviour, env_id: str, sizes: tuple[i
         )
     if not isinstance(behaviour, RandomBehaviour) or isinstance(behaviour.action_space, gym.spaces.Discrete):
         return
-    if not behaviour.action_space.is_bounded():
+    space = behaviour.action_space
+    if not (space.is_bounded() and max(-space.low.min(), space.high.max()) < NO_BOUND):
         raise SettingError(
             f"The actions of '{env_id}' have no bounds, so they cannot be drawn uniformly; use another policy."
         )

@@ -114,7 +114,10 @@ class OfflineData:
         with np.errstate(over="ignore", invalid="ignore"):
             width = self.action_high - self.action_low
         if not (np.isfinite(width).all() and (width > 0).all()):
-            raise DataError("Action bounds must be finite, with each lower bound below the higher one.")
+            raise DataError(
+                f"The action bounds of '{self.dataset_id}' are {self.action_low} and {self.action_high}; action bounds "
+                "must be finite, with each lower bound below the higher one."
+            )
         if self.first_action is not None:
             check_probabilities(f"The actions of '{self.dataset_id}'", self.actions, self.first_action)
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from minari_obd.errors import SettingError
 
@@ -29,13 +30,15 @@ def check_room(size: int, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free
+        if free:
+            TemporaryDirectory(prefix=BUILDING, dir=root).cleanup()
     except OSError as error:
         raise SettingError(
             f"The Minari folder '{root}' cannot be used ({error.strerror}); set MINARI_DATASETS_PATH to a folder."
         ) from error
-    if free < 1.1 * size + 2**16:
+    if free < (needed := 1.1 * size + 2**16):
         raise SettingError(
-            f"The dataset takes about {size / 2**20:,.2f} MiB, and '{root}' has {free / 2**20:,.2f} MiB left; "
+            f"The dataset takes about {needed / 2**20:,.2f} MiB, and '{root}' has {free / 2**20:,.2f} MiB left; "
             f"{SPACE_ADVICE}."
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from minari_obd.errors import FormatError, SettingError
+from minari_obd.errors import FormatError, SettingError, printable
 from minari_obd.storage.repositories import SHELF_PREFIX
 
 __all__ = [
@@ -95,8 +95,9 @@ def check_writable(
             probe.write_bytes(b"0")
         finally:
             probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise SettingError(f"The {name} '{path}' cannot be written ({error.strerror}); {advice}.") from error
+    except (OSError, ValueError) as error:  # the latter of characters that no name can have
+        reason, shown = getattr(error, "strerror", None) or error, printable(str(path))[:200]
+        raise SettingError(f"The {name} '{shown}' cannot be written ({reason}); {advice}.") from error
     return path
 
 
@@ -122,6 +123,8 @@ def check_replaceable(folder: Path, noun: str, marker: str, names: Collection[st
     Raises:
         SettingError: it is a file, holds something else, or cannot be written.
     """
+    if not is_there(folder):
+        return check_writable(folder).resolve()
     folder = folder.resolve()
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = sorted(found - {marker, ".gitattributes", *names})

@@ -17,8 +17,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError, without_secrets
+from minari_obd.errors import FormatError, MinariObdError, NotFoundError, SettingError
 from minari_obd.storage.files import held_among, write_text
+from minari_obd.storage.hub_errors import HubError, explain
 from minari_obd.storage.tokens import usable_token
 
 __all__ = ["Holding", "HubError", "OtherKindError", "check_repository_id", "fetch", "publish", "read_fetched"]
@@ -33,10 +34,6 @@ _FOREIGN_TO_ALL = {".gitattributes", "README.md"}
 
 class OtherKindError(FormatError):
     """A repository holds something else than was looked for."""
-
-
-class HubError(MinariObdError, OSError):
-    """The Hub refused a request, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def publish(
     except MinariObdError:
         raise
     except Exception as error:  # the client's HTTP library, and so its errors, differ between its versions
-        raise _explain(f"'{repo_id}' could not be pushed", error, token) from None
+        raise explain(f"'{repo_id}' could not be pushed", error, token) from None
     return str(commit.commit_url)
 
 
@@ -169,7 +166,7 @@ def fetch(
     try:
         listed = holding.look(api, repo_id, revision=revision, files_metadata=True)
     except GatedRepoError as error:
-        raise _explain(f"'{repo_id}' could not be downloaded", error, token) from None
+        raise explain(f"'{repo_id}' could not be downloaded", error, token) from None
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         is_there = isinstance(error, RevisionNotFoundError)
         missing = f"revision '{revision}' of" if is_there else f"{holding.repo_type} repository"
@@ -197,12 +194,12 @@ def fetch(
     except Exception as error:  # as above
         if listed is None and whole:  # the rendering may never have been fetched, and what is read have been
             return fetch(holding, repo_id, revision=revision, token=token)
-        raise _explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
+        raise explain(f"'{repo_id}' could not be downloaded", unreachable or error, token) from None
     if listed is not None and revision != listed.sha:
         _remember(folder, revision or "main")
     if unreachable is not None and not isinstance(unreachable, OfflineModeIsEnabled):
         found = f"'{repo_id}' was read from the cache, at commit {folder.name[:12]}, as the Hub gave no answer"
-        warnings.warn(str(_explain(found, unreachable, token)), stacklevel=2)
+        warnings.warn(str(explain(found, unreachable, token)), stacklevel=2)
     return folder
 
 
@@ -224,7 +221,12 @@ def read_fetched(
     except OtherKindError:
         raise
     except FormatError:
-        return read(fetch(holding, repo_id, revision=revision, token=token, anew=True))
+        anew = fetch(holding, repo_id, revision=revision, token=token, anew=True)
+        try:
+            return read(anew)
+        except FormatError as error:
+            error.add_note("It was downloaded once more, so what the repository holds is damaged itself.")
+            raise
 
 
 def _remember(folder: Path, revision: str) -> None:
@@ -282,19 +284,3 @@ def check_repository_id(repo_id: str) -> None:
         well_formed = False
     if not well_formed:
         raise SettingError(f"'{repo_id}' is not a repository id; use 'organisation/name'.")
-
-
-def _explain(what: str, error: Exception, token: str | None) -> HubError:
-    """What the client said, without secrets, in one sentence with advice."""
-    cause = f" ({error.__cause__})" if error.__cause__ is not None else ""  # "Error while uploading" says too little
-    text = without_secrets(" ".join(f"{error}{cause}".split()), token, huggingface_hub.get_token())
-    text = text[:500]  # last, so that no half of a secret is left
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    advice = "check the connection, HF_ENDPOINT and the token (`hf auth login`)"
-    if isinstance(error, GatedRepoError):
-        advice = "ask for access on the repository's page, and log in with `hf auth login`"
-    elif status == 429:
-        advice = "the Hub has had too many requests; wait some minutes, or log in with `hf auth login`"
-    elif "xet" in text.lower():
-        advice = "this server does not speak Xet; set HF_HUB_DISABLE_XET=1 before Python starts"
-    return HubError(f"{what} ({type(error).__name__}: {text}); {advice}.")

@@ -16,7 +16,6 @@ from typing import Any
 import gymnasium as gym
 import minari
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
@@ -24,6 +23,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 from minari_obd.errors import DataError, FormatError, NotFoundError, SettingError, did_you_mean
 from minari_obd.storage.building import BUILDING, SPACE_ADVICE, check_room, locked, sweep
 from minari_obd.storage.hdf5 import repack
+from minari_obd.storage.specifications import bare_ids, specification
 from minari_obd.support.interrupts import interrupted_by_termination
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
 
 # Minari accepts a few more spellings, but creates the folder of a bad id before it looks at the id.
 _DATASET_ID = re.compile(r"(?:[A-Za-z0-9_][\w-]+/)*[A-Za-z0-9_][\w-]*-v\d+")
-
 _READ_ID = re.compile(r"(?:\w[\w-]*/)*\w[\w-]*-v\d+")  # what is there already may have such an id
 _CODE = "https://github.com/minari-obd/minari-obd"
 _FORMATS = ("hdf5", "arrow", "parquet")
@@ -77,7 +76,9 @@ def minari_folder(dataset_id: str = "") -> Path:
         SettingError: there can be no such folder.
     """
     try:
-        return Path(get_dataset_path(dataset_id))
+        if (path := Path(get_dataset_path(dataset_id))).parts[:1] == ("~",):
+            raise SettingError("There is no home folder for Minari's datasets; set MINARI_DATASETS_PATH to a folder.")
+        return path
     except OSError as error:
         raise SettingError(
             f"The Minari folder '{error.filename}' cannot be used ({error.strerror}); set MINARI_DATASETS_PATH to a "
@@ -87,10 +88,14 @@ def minari_folder(dataset_id: str = "") -> Path:
 
 def local_dataset_ids() -> list[str]:
     """Return the ids of the datasets in the user's Minari folder."""
-    minari_folder()  # raises what is wrong with it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "Misconfigured dataset named ...": not ours to complain about
-        return list(minari.list_local_datasets())
+    root = minari_folder()  # raises what is wrong with it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Misconfigured dataset named ...": not ours to complain about
+            return list(minari.list_local_datasets())
+    except ValueError:  # Minari stops at a folder that it would not name so
+        found = (path.parents[1].relative_to(root).as_posix() for path in root.glob("**/data/metadata.json"))
+        return sorted(each for each in found if _READ_ID.fullmatch(each))
 
 
 def has_local_dataset(dataset_id: str) -> bool:
@@ -131,11 +136,17 @@ def open_files(data: Path, name: str) -> minari.MinariDataset:
         for key in ("observation_space", "action_space", "data_format"):
             if not isinstance(metadata.get(key), str):
                 raise FormatError(f"its metadata has no {key}")
+        for key in ("total_episodes", "total_steps"):
+            if type(metadata.get(key)) is not int:
+                raise FormatError(f"{key} in its metadata is {metadata.get(key)!r}")
         if metadata["data_format"] not in _FORMATS:
             raise ValueError(f"its storage format is not one of {', '.join(_FORMATS)}")
         return minari.MinariDataset(data)
     except Exception as error:  # Minari raises whatever its JSON, HDF5 and space parsers raise
-        raise FormatError(f"The Minari dataset '{name}' is there but cannot be read: {str(error)[:200]}.") from error
+        reason = f"its metadata has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise FormatError(
+            f"The Minari dataset '{name}' is there but cannot be read: {reason[:200]}. Delete it, and get it anew."
+        ) from error
 
 
 def episode_buffer(
@@ -231,8 +242,8 @@ def write_dataset(
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 list(episodes),
-                env=_specification(env_id),
-                eval_env=_specification(eval_env_id),
+                env=specification(env_id),
+                eval_env=specification(eval_env_id),
                 observation_space=observation_space,
                 action_space=action_space,
                 algorithm_name=algorithm,
@@ -243,7 +254,7 @@ def write_dataset(
                 requirements=list(requirements),
                 data_format=data_format,
             )
-            dataset.storage.update_metadata({**checked, **_bare_ids(env_spec=env_id, eval_env_spec=eval_env_id)})
+            dataset.storage.update_metadata({**checked, **bare_ids(env_spec=env_id, eval_env_spec=eval_env_id)})
             if compact and data_format in (None, "hdf5"):
                 repack(building / dataset_id / "data" / "main_data.hdf5")
         with _minari_root(root):
@@ -251,7 +262,7 @@ def write_dataset(
             if namespace and namespace not in list_local_namespaces():
                 create_namespace(namespace)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _place(building / dataset_id, target)
+        _place(building / dataset_id, target, dataset_id)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -261,28 +272,14 @@ def write_dataset(
     return target
 
 
-def _place(built: Path, target: Path) -> None:
+def _place(built: Path, target: Path, dataset_id: str) -> None:
     """Give a finished dataset its name, unless another process has made one of that name meanwhile."""
     try:
         built.rename(target)
     except OSError as error:
         if not target.exists():
             raise
-        raise DataError(f"Another process has just made the Minari dataset '{target.name}'; use that one.") from error
-
-
-def _specification(env_id: str | None) -> EnvSpec | None:
-    """What Minari stores of an environment; None where that is not JSON, such as a class."""
-    try:
-        found = None if env_id is None else gym.spec(env_id)
-        return None if found is None or found.to_json() is None else found
-    except (TypeError, ValueError):
-        return None
-
-
-def _bare_ids(**env_ids: str | None) -> dict[str, str]:
-    """The same of environments that have no such specification: the id alone, which is all that is ever used."""
-    return {key: EnvSpec(id=i).to_json() for key, i in env_ids.items() if i is not None and _specification(i) is None}
+        raise DataError(f"Another process has just made the Minari dataset '{dataset_id}'; use that one.") from error
 
 
 def check_space(size: int, root: Path | None = None) -> None:

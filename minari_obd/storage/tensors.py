@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minari_obd.errors import FormatError, MinariObdError, SettingError
-from minari_obd.storage.files import replacing
+from minari_obd.storage.files import is_there, replacing
 
 _OURS = "minari_obd_"
 __all__ = [
@@ -89,7 +89,7 @@ def check_replaceable_file(path: Path, key: str, what: str) -> None:
     Raises:
         SettingError: it is something else.
     """
-    if path.is_file() and path.stat().st_size and not has_header(path, key):
+    if is_there(path) and path.is_file() and path.stat().st_size and not has_header(path, key):
         raise SettingError(f"'{path}' is there already, and is no {what}, so it is not overwritten; name another file.")
 
 

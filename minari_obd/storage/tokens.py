@@ -29,4 +29,6 @@ def usable_token(token: str | None) -> str | None:
             f"The {whose} has white space, control characters or letters with accents inside; copy it once more from "
             "your settings on the Hub."
         )
+    if token is not None and not found:
+        raise SettingError("The token is empty; leave it out, or give one from your settings on the Hub.")
     return None if token is None else found

@@ -12,6 +12,7 @@ import torch
 
 from minari_obd.errors import FormatError, SettingError
 from minari_obd.sources.scaling import Normaliser
+from minari_obd.storage.files import check_not_pointer
 from minari_obd.storage.hub import Holding, publish
 from minari_obd.storage.tensors import read_header, read_tensors, reading, write_tensors
 from minari_obd.support.licences import check_known_license
@@ -170,6 +171,7 @@ def read_teacher(path: Path, *, origin: str | None = None) -> FrozenTeacher:
     """
     where = origin or str(path)
     with reading(f"'{where}' is not a teacher of this package, or damaged"):
+        check_not_pointer(path)
         header, tensors = read_tensors(path, KEY)
         if header["format"] > _FORMAT:
             raise FormatError(
