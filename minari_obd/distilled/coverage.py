@@ -27,8 +27,8 @@ def draw_coverage(dataset: Contents) -> bytes:
     """
     with np.errstate(over="ignore"):
         states, actions = (np.clip(np.nan_to_num(v[:, :_MOST_DIMENSIONS]), -1e6, 1e6) for v in dataset.normalised())
-    widths = [max(states.shape[1], 3), max(actions.shape[1], 3)]
-    width, ticks = min(3.0 + 0.3 * sum(widths), 14.0), {"length": 0, "labelsize": 8}
+    widths = [max(each.shape[1], 5) for each in (states, actions)]
+    width, ticks = min(max(6.5, 3.0 + 0.3 * sum(widths)), 14.0), {"length": 0, "labelsize": 8}
     figure, (left, right) = make_figure(width, 3.6, 1, 2, ticks=ticks, width_ratios=widths)
     places = np.arange(states.shape[1])
     if dataset.source_quantiles is not None:
@@ -46,7 +46,7 @@ def draw_coverage(dataset: Contents) -> bytes:
         ylabel="z-score of the source",
     )
     left.set_ylim(float(shown.min()) - 0.5, float(shown.max()) + 0.5)  # a source's rare extremes would flatten the rest
-    left.legend(fontsize=7, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, frameon=False, ncols=4, loc="outside lower left")
     right.axhspan(-1, 1, color=_FAINT, zorder=0)
     _dots(right, actions, "pairs")
     right.set(title=_shown("actions", dataset.actions), xlabel="dimension (band: bounds)")
