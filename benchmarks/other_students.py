@@ -21,7 +21,7 @@ from minari_obd.cloning.cloning import clone
 from minari_obd.cloning.imitation import IMITATION, imitate
 from minari_obd.distilled.loading import load_dataset
 from minari_obd.evaluation.evaluation import evaluate
-from minari_obd.scores.estimates import estimate_mean
+from minari_obd.scores.estimates import estimate_mean, estimate_mean_over_tasks
 from minari_obd.settings.protocols import ADAM_STUDENT, PROTOCOLS, EvaluationProtocol, StudentProtocol
 from minari_obd.support.tables import markdown_table
 
@@ -74,9 +74,8 @@ def table(lines: list[dict[str, Any]], suffix: str) -> str:
     for student in STUDENTS:
         scores = [found.get((f"shelf/{name}-{suffix}", student)) for name in names]
         told = [estimate_mean(np.array([each])) if each else None for each in scores]
-        means = [each.mean for each in told if each]
-        mean = f"{np.mean(means):.1f}" if len(means) == len(names) else ""
-        rows.append([student, *(f"{e.mean:.1f} ({e.low:.1f} to {e.high:.1f})" if e else "" for e in told), mean])
+        told.append(estimate_mean_over_tasks([np.array(each) for each in scores]) if all(scores) else None)
+        rows.append([student, *(f"{e.mean:.1f} ({e.low:.1f} to {e.high:.1f})" if e else "" for e in told)])
     return markdown_table(["students", *names, "mean"], rows)
 
 
@@ -94,19 +93,15 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     there = {(line["set"], line["students"]) for line in lines}
-    wanted = (
-        []
-        if given.table
-        else [
-            (f"shelf/{env}-{kind}-{suffix}", student)
-            for suffix in given.suffixes
-            for student in given.students
-            for env in DATA
-            for kind in KINDS
-        ]
-    )
+    wanted = [
+        (f"shelf/{env}-{kind}-{suffix}", student)
+        for suffix in given.suffixes
+        for student in given.students
+        for env in DATA
+        for kind in KINDS
+    ]
     for ref, student in wanted:
-        if (ref, student) in there:
+        if given.table or (ref, student) in there:
             continue
         lines.append(judge(ref, student, given.count, given.episodes))
         with given.out.open("a", encoding="utf-8") as file:

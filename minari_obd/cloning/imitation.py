@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 
 from minari_obd.cloning.policy import Policy
 from minari_obd.errors import SettingError
@@ -105,12 +106,12 @@ def sample_pairs(policy: Policy, count: int = _STATES, *, seed: int = 0) -> tupl
 
 def _between(centres: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """States on the way from centres (M, S) to their neighbours, shape (N, S)."""
-    distances = np.square(centres[:, None] - centres).sum(-1)
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, 1 : 1 + _NEIGHBOURS]
     first = rng.integers(len(centres), size=count)
     states = centres[first] + _BETWEEN * rng.normal(size=(count, centres.shape[1]))
     if len(centres) == 1:
         return states
+    near = min(1 + _NEIGHBOURS, len(centres))
+    nearest = np.asarray(KDTree(centres).query(centres, near)[1])[:, 1:]  # the nearest of all is the centre itself
     second = nearest[first, rng.integers(nearest.shape[1], size=count)]
     return states + rng.random((count, 1)) * (centres[second] - centres[first])
 

@@ -44,7 +44,7 @@ class Outcome:
     taught: ObtainedTeacher
     """The teacher, and how long its training took."""
     seconds: float
-    """Wall time to make the pairs, without the teacher's training; of a resumed distillation, all of it."""
+    """Wall time to make the pairs, without the teacher's training; of a resumed one, with the steps before."""
 
 
 def distill(

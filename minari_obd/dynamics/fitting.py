@@ -58,7 +58,7 @@ class DynamicsSettings:
 
     @classmethod
     def suited(cls, count: int) -> Self:
-        """Return settings for so many transitions: of less than 3,000, two updates for each, at least 1,000.
+        """Return settings for so many transitions: of fewer than 3,000, two updates for each, at least 1,000.
 
         Of 360 and of 1,052 steps of Hopper medium, the best look is at 500 and at 1,000 updates in any case.
         """
